@@ -1,0 +1,28 @@
+"""Knowledge distillation for Keras 3."""
+
+from keras_distill import adapters, data, losses, models, strategies, taps
+
+# Distillers: what `compile` and `fit` are called on.
+from keras_distill.distillers import Distiller, Term
+
+# What a term sees of a model.
+from keras_distill.taps import Tap
+
+# Teachers.
+from keras_distill.teachers import EnsembleTeacher, Teacher
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Distiller",
+    "EnsembleTeacher",
+    "Tap",
+    "Teacher",
+    "Term",
+    "adapters",
+    "data",
+    "losses",
+    "models",
+    "strategies",
+    "taps",
+]

@@ -1,0 +1,315 @@
+"""The distiller: a student that `fit` trains on labels and on a teacher's knowledge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_distill import strategies, taps
+from keras_distill.distillers import checks, shapes
+from keras_distill.distillers.callbacks import StopAtNotFinite
+from keras_distill.distillers.inputs import Selection, select
+from keras_distill.distillers.term import BoundTerm, Term, advance, moving_variable
+from keras_distill.losses import SoftTarget
+from keras_distill.teachers import Teacher, as_teacher
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class Distiller(keras.Model):
+    """Train a student on labels and on what a teacher knows.
+
+    One step runs the teacher once, in inference form and outside the gradient, and the
+    student once; each term compares tensors of the two:
+
+        total = label_weight * label_loss + sum_i weight_i * term_i + regularisation
+
+    `label_loss` is the loss given to `compile`; regularisation is the student's L2 and
+    `add_loss`, once and at full strength. The logs show the total as `loss` and every
+    part by its name, before its weight. `evaluate` and `predict` are the student's
+    alone. The teacher is left as it was found and is in no file of the distiller.
+
+    Args:
+        student: the `keras.Model` to train. It ends as a plain Keras model,
+            `distiller.student`.
+        teacher: a built `keras.Model` or a `kd.EnsembleTeacher`.
+        terms: what to learn from the teacher. Default: soft targets at temperature 4.
+        label_weight: of the compiled loss, a number >= 0 or a schedule of steps.
+            Default 1. Held in a variable; a callback may `assign` to it.
+        student_inputs: the student's part of the batch's inputs: a key, an index, a
+            list of these, or a layer such as `keras.layers.Resizing`. Default: all.
+        teacher_inputs: the teacher's part.
+        sample_ids: key or index of the sample ids in the inputs, for losses that need
+            them. Default: none.
+        name: model name.
+
+    Raises:
+        TypeError: student, teacher or a term is of another kind.
+        ValueError: a tap that does not exist, shapes that no adapter joins, other class
+            counts, probabilities in place of logits, a teacher that is not built or is
+            the student, negative weights, two terms of one name.
+
+    Example:
+        >>> distiller = kd.Distiller(student, teacher, terms=[
+        ...     kd.Term(kd.losses.SoftTarget(temperature=4.0), weight=0.9),
+        ...     kd.Term(kd.losses.Hint(), student="stack2", teacher="stack3"),
+        ... ], label_weight=0.1)
+        >>> distiller.compile(
+        ...     "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> distiller.fit(train, epochs=20)
+        >>> distiller.student.save("student.keras")
+
+    Source:
+        Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network.
+    """
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model | Teacher | None,
+        *,
+        terms: Sequence[Term] | None = None,
+        label_weight: float | LearningRateSchedule = 1.0,
+        student_inputs: Selection = None,
+        teacher_inputs: Selection = None,
+        sample_ids: str | int | None = None,
+        name: str | None = None,
+    ):
+        checks.is_student(student)
+        super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
+        terms = [Term(SoftTarget())] if terms is None else list(terms)
+        checks.are_terms(terms)
+        self.student = student
+        self.student_inputs = student_inputs
+        self.teacher_inputs = teacher_inputs
+        self.sample_ids = sample_ids
+        self.terms = {term.name: BoundTerm(term) for term in terms}
+        self.student_taps = shapes.taps_of("student", terms)
+        self.teacher_taps = shapes.taps_of("teacher", terms)
+        self.label_source = checks.not_negative(label_weight, "label_weight")
+        self.label_weight = moving_variable(self, "label_weight", label_weight)
+        self.label_mean = keras.metrics.Mean(name="label_loss")
+        self.shapes = self.classes = self.teacher = None
+        self.gives_probabilities = False
+        if teacher is not None:
+            self.set_teacher(teacher)
+
+    def set_teacher(self, teacher: keras.Model | Teacher) -> None:
+        """Give the teacher, as a distiller that was loaded from a file needs it again.
+
+        Args:
+            teacher: a built `keras.Model` or a `kd.EnsembleTeacher`.
+
+        Raises:
+            TypeError, ValueError: as in the constructor.
+
+        Example:
+            >>> distiller = keras.saving.load_model("distiller.keras")
+            >>> distiller.set_teacher(teacher)
+            >>> distiller.fit(train, initial_epoch=10, epochs=20)
+        """
+        teacher = as_teacher(teacher)
+        checks.different_models(self.student, teacher)
+        self.teacher = teacher
+        student_spec = taps.input_of(self.student)
+        teacher_spec = taps.input_of(teacher.models[0])
+        if student_spec is not None and teacher_spec is not None:
+            self._bind(student_spec, teacher_spec)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Give the student's output names, by which losses and metrics are keyed."""
+        return self.student.output_names
+
+    @property
+    def metrics(self) -> list[keras.Metric]:
+        """Give the running means of the logs; without a compiled loss no `label_loss`."""
+        labelled = getattr(self, "loss", None) is not None
+        return [m for m in super().metrics if labelled or m is not self.label_mean]
+
+    def call(self, inputs, training=None):
+        """Predict as the student does."""
+        if not self.built and self.teacher is not None:
+            self._bind_to(inputs)
+        return self.student(select(inputs, self.student_inputs), training=training)
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        **kwargs,
+    ):
+        """Train as `keras.Model.fit` does, on data that were looked at first.
+
+        Arrays are looked at whole, of other data the first batch.
+
+        Raises:
+            ValueError: there is no teacher, the data are empty, labels lie outside the
+                classes, the compiled loss takes probabilities, or, while training, a
+                part of the loss is not finite.
+        """
+        checks.can_train(self.teacher)
+        x, batch = checks.first_batch(x, y)
+        if batch is not None:
+            first_x, first_y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            if not self.built:
+                self._bind_to(first_x)
+            checks.labels_fit(first_y, self.classes, getattr(self, "loss", None))
+        if not self.gives_probabilities:
+            checks.takes_logits(getattr(self, "loss", None))
+        guard = StopAtNotFinite(["label_loss", *self.terms])
+        return super().fit(
+            x, y, batch_size, epochs, verbose, guard.before(callbacks), **kwargs
+        )
+
+    def train_step(self, data):
+        """Take one step: batch, teacher, student's taps, losses, total, gradient."""
+        import tensorflow as tf
+
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._advance()
+        knowledge = self.teacher(select(x, self.teacher_inputs), self.teacher_taps)
+        with tf.GradientTape() as tape:
+            y_pred, features = taps.forward(
+                self.student,
+                select(x, self.student_inputs),
+                self.student_taps,
+                training=True,
+            )
+            parts = self._term_losses(x, y, sample_weight, features, knowledge)
+            total = self._total(x, y, y_pred, sample_weight, parts)
+            scaled = self.optimizer.scale_loss(total)
+        variables = self.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._note(total, parts, ops.shape(keras.tree.flatten(x)[0])[0])
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def test_step(self, data):
+        """Evaluate the student alone."""
+        training_only = {"label_loss", *self.terms}
+        logs = super().test_step(data)
+        return {name: logs[name] for name in logs if name not in training_only}
+
+    def get_config(self) -> dict:
+        """Give the arguments, without the teacher."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "student": serialize(self.student),
+            "terms": [serialize(bound.term) for bound in self.terms.values()],
+            "label_weight": serialize(self.label_source),
+            "student_inputs": serialize(self.student_inputs),
+            "teacher_inputs": serialize(self.teacher_inputs),
+            "sample_ids": self.sample_ids,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None) -> Distiller:
+        """Make a distiller that predicts, and trains once it has a teacher again."""
+        config = keras.saving.deserialize_keras_object(config, custom_objects)
+        return cls(config.pop("student"), None, **config)
+
+    def get_build_config(self) -> dict | None:
+        """Give the shapes of the taps, from which adapters are built."""
+        return self.shapes and {"shapes": self.shapes}
+
+    def build_from_config(self, config: dict) -> None:
+        """Build the adapters as they were."""
+        self._bind_shapes(config["shapes"])
+
+    def _bind_to(self, x) -> None:
+        """Bind to the inputs of a batch."""
+        self._bind(
+            taps.trace(lambda x: select(x, self.student_inputs), x),
+            taps.trace(lambda x: select(x, self.teacher_inputs), x),
+        )
+
+    def _bind(self, student_x, teacher_x) -> None:
+        """Find the shape of each tap without computing; check both nets; make adapters."""
+        outputs, last_layer = taps.outline(self.student, student_x)
+        self.classes = getattr(outputs, "shape", (None,))[-1]
+        self.gives_probabilities = checks.ends_in_probabilities(last_layer)
+        if any(bound.term.loss.match == "classes" for bound in self.terms.values()):
+            checks.gives_logits(self.student, last_layer, "student")
+            for model in self.teacher.models:
+                _, last_layer = taps.outline(model, teacher_x)
+                checks.gives_logits(model, last_layer, "teacher")
+        self._bind_shapes(
+            {
+                "student": shapes.of_student(
+                    self.student, student_x, self.student_taps
+                ),
+                "teacher": shapes.of_teacher(
+                    self.teacher, teacher_x, self.teacher_taps
+                ),
+            }
+        )
+
+    def _bind_shapes(self, found: dict) -> None:
+        """Build the terms' adapters; once built, another teacher must fit them."""
+        if self.shapes is not None:
+            checks.same_shapes(self.shapes["teacher"], found["teacher"])
+            return
+        for bound in self.terms.values():
+            bound.bind(
+                [found["student"][str(tap)] for tap in bound.term.student],
+                [found["teacher"][str(tap)] for tap in bound.term.teacher],
+            )
+        self.shapes = found
+        self.built = True
+
+    def _advance(self) -> None:
+        """Move weights and temperatures to where their schedules want them now."""
+        step = self.optimizer.iterations
+        advance(self.label_weight, self.label_source, step)
+        for bound in self.terms.values():
+            bound.advance(step)
+
+    def _term_losses(self, x, y, sample_weight, features, knowledge) -> dict:
+        """Give each term's loss, before its weight."""
+        logits = taps.Tap(taps.LOGITS)
+        context = {"step": self.optimizer.iterations}
+        if y is not None:
+            context["labels"] = y
+        if self.sample_ids is not None:
+            context["sample_ids"] = select(x, self.sample_ids)
+        if logits in features:
+            context["student_logits"] = features[logits]
+        if logits in knowledge:
+            context["teacher_logits"] = self.teacher.logits(knowledge[logits])
+        return {
+            name: bound.compare(
+                features, knowledge, self.teacher, sample_weight, context
+            )
+            for name, bound in self.terms.items()
+        }
+
+    def _total(self, x, y, y_pred, sample_weight, parts: dict):
+        """Weigh labels and terms, add regularisation as it is; note the label loss."""
+        replicas = strategies.replica_count()
+        penalties = [ops.sum(penalty) / replicas for penalty in self.losses]
+        penalty = ops.cast(sum(penalties), "float32") if penalties else 0.0
+        total = penalty
+        for name, bound in self.terms.items():
+            total += bound.weight * parts[name]
+        if getattr(self, "loss", None) is not None:
+            # Keras adds the penalties to the compiled loss; here they stay outside of
+            # label_weight.
+            labels = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            parts["label_loss"] = labels - penalty
+            total += self.label_weight * parts["label_loss"]
+        return total
+
+    def _note(self, total, parts: dict, batch_size) -> None:
+        """Add the step's values to the running means."""
+        means = {metric.name: metric for metric in self.metrics}
+        replicas = strategies.replica_count()
+        for name, value in {"loss": total, **parts}.items():
+            means[name].update_state(value * replicas, sample_weight=batch_size)

@@ -1,0 +1,35 @@
+"""Which part of a batch a model takes."""
+
+from __future__ import annotations
+
+import keras
+
+Selection = str | int | tuple | list | keras.Layer | None
+
+
+def select(x, selection: Selection):
+    """Give a model its part of the batch's inputs.
+
+    Args:
+        x: the inputs of a batch.
+        selection: None for all of `x`; a key or an index; a list of these for a model
+            of several inputs; or a layer that makes the model's input of `x`, such as
+            `keras.layers.Resizing`.
+
+    Raises:
+        ValueError: the batch has no such part.
+    """
+    if selection is None:
+        return x
+    if isinstance(selection, keras.Layer):
+        return selection(x)
+    if isinstance(selection, (list, tuple)):
+        return [select(x, part) for part in selection]
+    try:
+        return x[selection]
+    except (KeyError, IndexError, TypeError) as error:
+        parts = list(x) if isinstance(x, dict) else type(x).__name__
+        raise ValueError(
+            f"The batch's inputs have no part {selection!r}; they are {parts}. Name one "
+            "of them in student_inputs, teacher_inputs or sample_ids."
+        ) from error

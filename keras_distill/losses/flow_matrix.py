@@ -1,0 +1,98 @@
+"""Flow matrices: how features change from one layer to a later one."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill.losses.base import DistillationLoss
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class FlowMatrix(DistillationLoss):
+    """Squared distance of the flows between two layers, the FSP matrices.
+
+    The flow of a solution procedure: which features of an earlier layer go with which
+    of a later one, averaged over the image. A term takes two layers a side:
+
+        G = F1^T F2 / (H W), (B, m, n);   mean_{mn} (G_s - G_t)^2
+
+    The paper sums over the matrix; here, as in the common code, the mean is taken. The
+    larger of the two maps of a net is max-pooled to the smaller's size. Where channels
+    differ, an adapter on the student's side brings each layer to the teacher's;
+    resolutions may differ between the nets. Sequences count their L positions, without
+    those that are masked out.
+
+    Recommended weight: 50 for each pair (as for the same mean in RepDistiller).
+
+    Args:
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Raises:
+        ValueError: the layers of a pair have no common resolution, or are vectors.
+
+    Example:
+        >>> pair = ("stack1", "stack2")
+        >>> kd.Term(kd.losses.FlowMatrix(), student=pair, teacher=pair)
+
+    Source:
+        Yim, Joo, Bae, Kim 2017, A gift from knowledge distillation.
+    """
+
+    match = "channels"
+    taps = 2
+    recommended_weight = 50.0
+    needs = ("mask",)
+
+    def call(self, teacher, student, *, mask):
+        """Give `(B,)` for two maps `(B, H, W, C)` or two sequences a side."""
+        gap = _flow(*student, mask) - _flow(*teacher, mask)
+        return ops.mean(ops.square(gap), axis=(1, 2))
+
+
+def _flow(first, second, mask):
+    """Give `(B, m, n)`."""
+    if len(first.shape) != len(second.shape) or len(first.shape) < 3:
+        raise ValueError(
+            "FlowMatrix needs two maps (B, H, W, C) or two sequences (B, L, D); got "
+            f"the shapes {tuple(first.shape)} and {tuple(second.shape)}."
+        )
+    if first.shape[1:-1] != second.shape[1:-1]:
+        first, second = _pool_larger(first, second)
+    if mask is not None and len(first.shape) == 3 and mask.shape[1] == first.shape[1]:
+        weight = ops.expand_dims(ops.cast(mask, first.dtype), axis=-1)
+        places = ops.maximum(ops.sum(weight, axis=1, keepdims=True), 1.0)
+        first = first * weight / places
+    else:
+        # Divide before the product, so that large activations do not overflow.
+        first = ops.reshape(first, (ops.shape(first)[0], -1, first.shape[-1]))
+        first = first / ops.cast(ops.shape(first)[1], first.dtype)
+    second = ops.reshape(second, (ops.shape(second)[0], -1, second.shape[-1]))
+    return ops.matmul(ops.swapaxes(first, 1, 2), second)
+
+
+def _pool_larger(first, second):
+    """Max-pool each map to the smaller size of the two."""
+    sizes, other = first.shape[1:-1], second.shape[1:-1]
+    if None in sizes or None in other:
+        raise ValueError(
+            "FlowMatrix pools the larger map to the smaller's size, so both must be "
+            f"known; got {tuple(first.shape)} and {tuple(second.shape)}. Fix the input "
+            "size, or tap two layers of one resolution."
+        )
+    target = tuple(min(pair) for pair in zip(sizes, other, strict=True))
+    return _max_pool(first, target), _max_pool(second, target)
+
+
+def _max_pool(features, target):
+    sizes = features.shape[1:-1]
+    if sizes == target:
+        return features
+    window = tuple(-(-size // to) for size, to in zip(sizes, target, strict=True))
+    reached = tuple(-(-size // step) for size, step in zip(sizes, window, strict=True))
+    if reached != target:
+        raise ValueError(
+            f"FlowMatrix can't max-pool a map of {sizes} to {target}: no window divides "
+            "it. Tap two layers of one resolution, or of one that is a multiple."
+        )
+    return ops.max_pool(features, window, strides=window, padding="same")

@@ -1,0 +1,51 @@
+"""Logit regression: the teacher's logits themselves as targets."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill.losses.base import DistillationLoss
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class LogitRegression(DistillationLoss):
+    """Squared distance of the logits.
+
+    A regression on logits keeps what the softmax would squash. Centred, a constant
+    added to all logits of a sample, which changes no prediction, does not count:
+
+        1/2 * ||z_s - z_t||^2,   summed over the K classes
+
+    The limit of soft targets for T -> infinity is this, centred, over K.
+
+    Recommended weight: 1.0, alone or beside labels.
+
+    Args:
+        centred: take the mean over the classes off both sides' logits. Default False.
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Example:
+        >>> kd.losses.LogitRegression(centred=True)(teacher_logits, student_logits)
+
+    Source:
+        Ba, Caruana 2014, Do deep nets really need to be deep?; Bucila, Caruana,
+        Niculescu-Mizil 2006, Model compression.
+    """
+
+    match = "classes"
+
+    def __init__(self, *, centred: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.centred = centred
+
+    def call(self, teacher, student):
+        """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
+        gap = student - teacher
+        if self.centred:
+            gap = gap - ops.mean(gap, axis=-1, keepdims=True)
+        return 0.5 * ops.sum(ops.square(gap), axis=-1)
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        return {**super().get_config(), "centred": self.centred}

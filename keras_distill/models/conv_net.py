@@ -1,0 +1,60 @@
+"""A plain convolutional net."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+
+def conv_net(
+    input_shape: Sequence[int],
+    classes: int,
+    *,
+    filters: Sequence[int] = (16, 32, 64),
+    convs_per_stack: int = 1,
+    weight_decay: float = 0.0,
+    name: str = "conv_net",
+) -> keras.Model:
+    """Build a plain net: stages of 3x3 convolutions, halved by max-pooling between.
+
+    Layers: in stage `i`, `stack<i>_conv<j>` and `stack<i>_norm<j>`; its end, after
+    the last activation, is `stack<i>`; then `pool` and `logits`.
+
+    Args:
+        input_shape: shape of one image, `(H, W, C)`.
+        classes: number of logits.
+        filters: channels of each stage.
+        convs_per_stack: convolutions in each stage; a thin, deep student as in
+            FitNets has few filters and many of these.
+        weight_decay: L2 factor of the kernels.
+        name: model name.
+
+    Returns:
+        A functional `keras.Model` from images to logits `(B, classes)`.
+
+    Example:
+        >>> student = kd.models.conv_net((32, 32, 3), 10, filters=(8, 16, 32))
+    """
+    x = inputs = keras.Input(input_shape)
+    l2 = keras.regularizers.L2(weight_decay) if weight_decay else None
+    for stack, width in enumerate(filters, start=1):
+        if stack > 1:
+            x = layers.MaxPooling2D(2, padding="same", name=f"stack{stack}_pool")(x)
+        for j in range(1, convs_per_stack + 1):
+            conv = layers.Conv2D(
+                width,
+                3,
+                padding="same",
+                use_bias=False,
+                kernel_initializer="he_normal",
+                kernel_regularizer=l2,
+                name=f"stack{stack}_conv{j}",
+            )
+            x = layers.BatchNormalization(name=f"stack{stack}_norm{j}")(conv(x))
+            last = j == convs_per_stack
+            end = f"stack{stack}" if last else f"stack{stack}_relu{j}"
+            x = layers.ReLU(name=end)(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name=name)

@@ -1,0 +1,88 @@
+"""Residual nets for small images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+
+def resnet(
+    input_shape: Sequence[int],
+    classes: int,
+    *,
+    depth: int = 20,
+    width: int = 16,
+    weight_decay: float = 0.0,
+    name: str | None = None,
+) -> keras.Model:
+    """Build the CIFAR residual net of He et al.: three stages of `(depth - 2) / 6` blocks.
+
+    Layers: `stem`, blocks `stack<i>_block<j>_...`; the end of stage `i`, after the
+    addition and its ReLU, is `stack<i>`; then `pool` and `logits`. Stage 2 and 3
+    halve the resolution and double the channels.
+
+    Args:
+        input_shape: shape of one image, `(H, W, C)`.
+        classes: number of logits.
+        depth: 8, 14, 20, ... (6n + 2).
+        width: channels of the first stage.
+        weight_decay: L2 factor of the kernels.
+        name: model name. Default `resnet<depth>`.
+
+    Returns:
+        A functional `keras.Model` from images to logits `(B, classes)`.
+
+    Raises:
+        ValueError: `depth` is not 6n + 2.
+
+    Example:
+        >>> teacher = kd.models.resnet((32, 32, 3), 10, depth=56)
+
+    Source:
+        He, Zhang, Ren, Sun 2016, Deep residual learning for image recognition.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise ValueError(f"A CIFAR ResNet's depth is 6n + 2 (8, 14, 20, ...): {depth}.")
+    l2 = keras.regularizers.L2(weight_decay) if weight_decay else None
+    inputs = keras.Input(input_shape)
+    x = _conv_norm(inputs, width, 3, 1, l2, "stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    blocks = (depth - 2) // 6
+    for stack in (1, 2, 3):
+        for block in range(1, blocks + 1):
+            prefix = f"stack{stack}_block{block}"
+            stride = 2 if stack > 1 and block == 1 else 1
+            end = f"stack{stack}" if block == blocks else f"{prefix}_out"
+            x = _block(x, width * 2 ** (stack - 1), stride, l2, prefix, end)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = layers.Dense(classes, name="logits")(x)
+    return keras.Model(inputs, outputs, name=name or f"resnet{depth}")
+
+
+def _conv_norm(x, filters, kernel, stride, regularizer, prefix):
+    conv = layers.Conv2D(
+        filters,
+        kernel,
+        stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        kernel_regularizer=regularizer,
+        name=f"{prefix}_conv",
+    )
+    return layers.BatchNormalization(name=f"{prefix}_norm")(conv(x))
+
+
+def _block(x, filters, stride, regularizer, prefix, end):
+    shortcut = x
+    x = _conv_norm(x, filters, 3, stride, regularizer, f"{prefix}_a")
+    x = layers.ReLU(name=f"{prefix}_relu")(x)
+    x = _conv_norm(x, filters, 3, 1, regularizer, f"{prefix}_b")
+    if stride != 1 or shortcut.shape[-1] != filters:
+        shortcut = _conv_norm(
+            shortcut, filters, 1, stride, regularizer, f"{prefix}_shortcut"
+        )
+    x = layers.Add(name=f"{prefix}_add")([x, shortcut])
+    return layers.ReLU(name=end)(x)

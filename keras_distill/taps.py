@@ -1,0 +1,339 @@
+"""Taps: the one place that knows layer paths, call numbers, inputs and outputs.
+
+A tap names a tensor inside a model. For the length of one forward pass the `call`
+of each tapped layer is wrapped on the instance, so nested, subclassed and shared
+layers are reached alike, eagerly and in a trace, and nothing runs twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import threading
+from collections.abc import Iterable, Iterator
+
+import keras
+
+LOGITS = "logits"
+_recording = threading.local()
+_wrapping = threading.Lock()
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """A tensor inside a model: what a layer gives, or what it is given.
+
+    Args:
+        path: names from the model down to the layer, joined by `/`, as in
+            `"backbone/stack2"`; a part may be a layer's name, an attribute of a
+            subclassed model or an index into a list attribute. `"logits"` is the
+            model's output, `"logits/<name or index>"` one of several outputs.
+        call: which call of a shared layer within one forward pass, from 0.
+        side: `"output"` or `"input"` of the layer. A layer that gives or takes
+            several tensors is tapped at the first.
+
+    Raises:
+        ValueError: `call` is negative or `side` is neither input nor output.
+
+    Example:
+        >>> kd.Tap("backbone/stack2", side="input")
+    """
+
+    path: str
+    call: int = 0
+    side: str = "output"
+
+    def __post_init__(self):
+        """Check the arguments."""
+        if not isinstance(self.path, str) or not self.path.strip("/"):
+            raise ValueError(
+                f"A tap's path is a layer path such as 'stack2'; got {self.path!r}."
+            )
+        if not isinstance(self.call, int) or self.call < 0:
+            raise ValueError(
+                f"A tap's call counts from 0 (0 is the first call); got {self.call!r}."
+            )
+        if self.side not in ("output", "input"):
+            raise ValueError(f"A tap's side is 'output' or 'input'; got {self.side!r}.")
+
+    def __str__(self) -> str:
+        """Give the path, and what differs from the defaults."""
+        call = f"[call {self.call}]" if self.call else ""
+        return self.path + call + (" (input)" if self.side == "input" else "")
+
+    @property
+    def is_logits(self) -> bool:
+        """Tell whether the tap is the model's output."""
+        return self.path.split("/")[0] == LOGITS
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> Tap:
+        """Make a tap from its arguments."""
+        return cls(**config)
+
+
+def as_taps(taps: str | Tap | Iterable[str | Tap]) -> tuple[Tap, ...]:
+    """Make a tuple of taps out of a path, a tap, or several of them."""
+    if isinstance(taps, (str, Tap)):
+        taps = (taps,)
+    try:
+        return tuple(tap if isinstance(tap, Tap) else Tap(tap) for tap in taps)
+    except TypeError:
+        raise TypeError(
+            f"A tap is a layer path, a kd.Tap or a tuple of these; got {taps!r}."
+        ) from None
+
+
+def sublayers(layer: keras.Layer) -> list[keras.Layer]:
+    """List the direct sublayers of any layer or model."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def layer_paths(model: keras.Layer, prefix: str = "") -> Iterator[str]:
+    """List the paths of all layers below a model."""
+    for layer in sublayers(model):
+        yield prefix + layer.name
+        yield from layer_paths(layer, f"{prefix}{layer.name}/")
+
+
+def find_layer(model: keras.Layer, path: str) -> keras.Layer:
+    """Find a layer by its path.
+
+    Raises:
+        ValueError: there is no such layer; the message has the nearest paths.
+    """
+    layer = model
+    for part in path.split("/"):
+        layer = _child(layer, part)
+        if layer is None:
+            known = list(layer_paths(model))
+            near = difflib.get_close_matches(path, known, n=5, cutoff=0.4)
+            raise ValueError(
+                f"The model '{model.name}' has no layer '{path}'. Near it: "
+                f"{', '.join(near or known[-5:]) or 'none'}. Give the path of one of "
+                "its layers, from the model down, joined by '/'."
+            )
+    return layer
+
+
+def _child(owner, part: str):
+    if isinstance(owner, (list, tuple)):
+        in_range = part.isdecimal() and int(part) < len(owner)
+        return owner[int(part)] if in_range else None
+    for layer in sublayers(owner):
+        if layer.name == part:
+            return layer
+    child = getattr(owner, part, None) if part.isidentifier() else None
+    return child if isinstance(child, (keras.Layer, list, tuple)) else None
+
+
+def forward(
+    model: keras.Layer, inputs, taps: Iterable[Tap], *, training: bool
+) -> tuple[object, dict[Tap, object]]:
+    """Run a model once and give its output and the tapped tensors.
+
+    Args:
+        model: student or teacher.
+        inputs: what the model takes.
+        taps: what to keep of the pass.
+        training: training or inference form.
+
+    Returns:
+        The model's output, and a dict from each tap to its tensor.
+
+    Raises:
+        ValueError: a tapped layer was not called, or not that often.
+    """
+    taps = tuple(taps)
+    layers = {tap: find_layer(model, tap.path) for tap in taps if not tap.is_logits}
+    with _record(layers.values()) as calls:
+        outputs = model(inputs, training=training)
+    tapped = {}
+    for tap in taps:
+        if tap.is_logits:
+            tapped[tap] = _output(model, outputs, tap)
+        else:
+            tapped[tap] = _called(model, calls[id(layers[tap])], tap)
+    return outputs, tapped
+
+
+def mask_of(tensor):
+    """Give the mask `(B, L)` that Keras layers passed along with a tensor, or None."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
+    """Give the specs of a model's outputs, and the layer, however deep, that made it.
+
+    Args:
+        model: any model.
+        inputs: specs of its inputs.
+
+    Returns:
+        Specs, and the last layer; None if the model's own code makes the output, or if
+        there are several outputs.
+    """
+    nested = list(model._flatten_layers(include_self=False))
+    leaves = [layer for layer in nested if not sublayers(layer)]
+    last = []
+
+    def run(inputs):
+        with _record(leaves) as calls:
+            outputs = model(inputs, training=False)
+        made = (x for x in leaves if any(y is outputs for _, y in calls[id(x)]))
+        last.append(next(made, None))
+        return outputs
+
+    return trace(run, inputs), last[-1]
+
+
+def trace(function, inputs):
+    """Run a function on shapes alone: nothing is computed, no state moves.
+
+    Args:
+        function: from tensors to a structure of tensors.
+        inputs: a structure of `keras.KerasTensor`, or of tensors.
+
+    Returns:
+        The structure of `keras.KerasTensor` that comes out.
+    """
+
+    def spec(x):
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        return keras.KerasTensor((None, *x.shape[1:]), dtype)
+
+    traced = _Traced(function)
+    try:
+        return traced(keras.tree.map_structure(spec, inputs))
+    except ValueError as error:
+        # Keras wraps what was raised inside in words about layers.
+        raise traced.error or error from None
+
+
+def input_of(model: keras.Model):
+    """Give what a model with known inputs takes, by name if several, else None."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        return None
+    return inputs[0] if len(inputs) == 1 else {x.name: x for x in inputs}
+
+
+class _Traced(keras.Layer):
+    """Keras's public way to a symbolic run is the call of a layer on KerasTensors."""
+
+    def __init__(self, function):
+        super().__init__(name="trace", dtype="float32", autocast=False)
+        self.function = function
+        self.error = None
+
+    def call(self, inputs):
+        try:
+            return self.function(inputs)
+        except ValueError as error:
+            self.error = error
+            raise
+
+
+def _called(model, calls, tap):
+    if tap.call >= len(calls):
+        raise ValueError(
+            f"The layer '{tap.path}' of '{model.name}' is called {len(calls)} times in "
+            f"a forward pass, but the tap asks for call {tap.call} (counted from 0). "
+            "Tap a layer that is used, at a call that happens."
+        )
+    tensor = calls[tap.call][0 if tap.side == "input" else 1]
+    return keras.tree.flatten(tensor)[0]
+
+
+def _output(model, outputs, tap):
+    part = tap.path.partition("/")[2]
+    if not part:
+        if isinstance(outputs, (dict, list, tuple)):
+            raise ValueError(
+                f"The model '{model.name}' has several outputs, so the tap 'logits' "
+                f"does not say which: use one of {_output_names(model, outputs)}."
+            )
+        return outputs
+    if isinstance(outputs, dict) and part in outputs:
+        return outputs[part]
+    names = [name.partition("/")[2] for name in _output_names(model, outputs)]
+    if isinstance(outputs, (list, tuple)):
+        if part.isdecimal() and int(part) < len(outputs):
+            return outputs[int(part)]
+        if part in names:
+            return outputs[names.index(part)]
+    raise ValueError(
+        f"The model '{model.name}' has no output '{part}'; "
+        f"its outputs are {names or 'one tensor, the tap logits'}."
+    )
+
+
+def _output_names(model, outputs) -> list[str]:
+    if isinstance(outputs, dict):
+        return [f"{LOGITS}/{name}" for name in outputs]
+    if isinstance(outputs, (list, tuple)):
+        numbers = [str(i) for i in range(len(outputs))]
+        names = getattr(model, "output_names", None) or numbers
+        return [f"{LOGITS}/{name}" for name in names]
+    return []
+
+
+class _RecordedCall:
+    """Stands in for a layer's `call`; notes arguments and result for whoever records.
+
+    Replicas of one step run in threads that may meet in one layer, so each thread
+    records into its own notes, and the last to leave puts the layer right.
+    """
+
+    def __init__(self, layer):
+        self.layer = layer
+        self.call = layer.call
+        self.replaced = "call" in layer.__dict__
+        self.users = 0
+
+    def __call__(self, *args, **kwargs):
+        result = self.call(*args, **kwargs)
+        for notes in getattr(_recording, "stack", ()):
+            if id(self.layer) in notes:
+                given = args[0] if args else next(iter(kwargs.values()))
+                notes[id(self.layer)].append((given, result))
+        return result
+
+    def install(self):
+        self.layer.__dict__["call"] = self
+
+    def remove(self):
+        if self.replaced:
+            self.layer.__dict__["call"] = self.call
+        else:
+            del self.layer.__dict__["call"]
+
+
+@contextlib.contextmanager
+def _record(layers: Iterable[keras.Layer]):
+    layers = {id(layer): layer for layer in layers}
+    notes = {key: [] for key in layers}
+    if not hasattr(_recording, "stack"):
+        _recording.stack = []
+    with _wrapping:
+        for layer in layers.values():
+            if not isinstance(layer.__dict__.get("call"), _RecordedCall):
+                _RecordedCall(layer).install()
+            layer.__dict__["call"].users += 1
+    _recording.stack.append(notes)
+    try:
+        yield notes
+    finally:
+        _recording.stack.remove(notes)
+        with _wrapping:
+            for layer in layers.values():
+                recorded = layer.__dict__["call"]
+                recorded.users -= 1
+                if not recorded.users:
+                    recorded.remove()

@@ -1,0 +1,193 @@
+"""Teachers: called with a batch, they give named knowledge.
+
+A teacher runs in inference form, its knowledge carries no gradient, and it is never
+trained, counted or saved with the student. Teachers are plain objects, so that Keras
+does not find the models inside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import keras
+from keras import ops
+
+from keras_distill import taps as tapping
+from keras_distill.taps import Tap
+
+
+class Teacher:
+    """One trained model that teaches.
+
+    `Distiller` wraps a `keras.Model` in it; make one yourself to subclass it.
+
+    Args:
+        model: a built `keras.Model` that ends in logits.
+
+    Raises:
+        TypeError: `model` is not a `keras.Model`.
+        ValueError: `model` is not built, so it can't have been trained.
+
+    Example:
+        >>> knowledge = kd.Teacher(model)(images, kd.taps.as_taps(["logits", "stack2"]))
+    """
+
+    def __init__(self, model: keras.Model):
+        _check(model)
+        self.model = model
+
+    @property
+    def models(self) -> tuple[keras.Model, ...]:
+        """Give every model that runs when the teacher is called."""
+        return (self.model,)
+
+    def __call__(self, inputs, taps: Iterable[Tap]) -> dict[Tap, object]:
+        """Run once and give the tapped tensors, gradients stopped.
+
+        Args:
+            inputs: what the teacher's model takes.
+            taps: what to know.
+
+        Returns:
+            A dict from each tap to its tensor; for a logits tap, what `logits`
+            turns into logits at a temperature.
+        """
+        _, knowledge = tapping.forward(self.model, inputs, taps, training=False)
+        return keras.tree.map_structure(ops.stop_gradient, knowledge)
+
+    def logits(self, knowledge, temperature=1.0):
+        """Give the logits whose softmax at `temperature` is the teacher's prediction.
+
+        Args:
+            knowledge: what the call gave for a logits tap.
+            temperature: of the softmax that the loss takes.
+
+        Returns:
+            Logits, `(..., K)`.
+        """
+        del temperature
+        return knowledge
+
+
+class EnsembleTeacher(Teacher):
+    """Several teachers whose predictions are averaged.
+
+    The target at temperature T is, with weights `w_m` that sum to one,
+
+        arithmetic:  p = sum_m w_m softmax(z_m / T)
+        geometric:   p = softmax(sum_m w_m z_m / T)
+
+    both in log space. A layer of one member is tapped by its place in front of the
+    path: `"0/stack2"`.
+
+    Args:
+        models: two or more built models over the same inputs and classes.
+        average: `"arithmetic"` (default) or `"geometric"`.
+        weights: one positive number a model. Default: equal.
+
+    Raises:
+        TypeError: a member is not a `keras.Model`.
+        ValueError: fewer than two models, one of them twice or not built, an unknown
+            average, or weights that do not fit.
+
+    Example:
+        >>> teacher = kd.EnsembleTeacher([a, b], average="geometric")
+
+    Source:
+        Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[keras.Model],
+        average: str = "arithmetic",
+        *,
+        weights: Sequence[float] | None = None,
+    ):
+        if len(models) < 2 or len({id(model) for model in models}) < len(models):
+            raise ValueError(
+                "An ensemble needs two or more different models; got "
+                f"{[getattr(model, 'name', model) for model in models]}. "
+                "Give a single teacher to the Distiller itself."
+            )
+        if average not in ("arithmetic", "geometric"):
+            raise ValueError(
+                f"average is 'arithmetic' or 'geometric'; got {average!r}."
+            )
+        weights = [1.0] * len(models) if weights is None else list(weights)
+        if len(weights) != len(models) or min(weights) <= 0:
+            raise ValueError(
+                f"An ensemble of {len(models)} models needs as many positive weights; "
+                f"got {weights}."
+            )
+        for model in models:
+            _check(model)
+        self.members = tuple(models)
+        self.average = average
+        self.weights = [weight / sum(weights) for weight in weights]
+
+    @property
+    def models(self) -> tuple[keras.Model, ...]:
+        """Give the members."""
+        return self.members
+
+    def __call__(self, inputs, taps: Iterable[Tap]) -> dict[Tap, object]:
+        """Run every member once; a logits tap gives a list, one tensor a member."""
+        taps = tuple(taps)
+        outputs = [tap for tap in taps if tap.is_logits]
+        owners = {tap: self._owner(tap) for tap in taps if not tap.is_logits}
+        knowledge = {tap: [] for tap in outputs}
+        for place, model in enumerate(self.members):
+            layers = {
+                tap: own for tap, (owner, own) in owners.items() if owner == place
+            }
+            wanted = [*outputs, *layers.values()]
+            _, tapped = tapping.forward(model, inputs, wanted, training=False)
+            tapped = keras.tree.map_structure(ops.stop_gradient, tapped)
+            for tap in outputs:
+                knowledge[tap].append(tapped[tap])
+            knowledge.update({tap: tapped[own] for tap, own in layers.items()})
+        return knowledge
+
+    def _owner(self, tap: Tap) -> tuple[int, Tap]:
+        place, _, path = tap.path.partition("/")
+        if not path or not place.isdecimal() or int(place) >= len(self.members):
+            raise ValueError(
+                f"An ensemble's layer is tapped as '<member>/<path>', member 0 to "
+                f"{len(self.members) - 1}, as in '0/{tap.path}'; got '{tap.path}'."
+            )
+        return int(place), Tap(path, tap.call, tap.side)
+
+    def logits(self, knowledge, temperature=1.0):
+        """Give the logits whose softmax at `temperature` is the averaged prediction."""
+        members = [ops.cast(logits, "float32") for logits in knowledge]
+        if len({logits.shape[-1] for logits in members}) > 1:
+            raise ValueError(
+                "The members of an ensemble must have the same classes; their logits "
+                f"have {[logits.shape[-1] for logits in members]}."
+            )
+        if self.average == "geometric":
+            return sum(w * z for w, z in zip(self.weights, members, strict=True))
+        log_probabilities = [
+            ops.log(w) + ops.log_softmax(z / temperature, axis=-1)
+            for w, z in zip(self.weights, members, strict=True)
+        ]
+        return temperature * ops.logsumexp(ops.stack(log_probabilities), axis=0)
+
+
+def as_teacher(teacher: keras.Model | Teacher) -> Teacher:
+    """Wrap a model; leave a teacher as it is."""
+    return teacher if isinstance(teacher, Teacher) else Teacher(teacher)
+
+
+def _check(model) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "A teacher is a keras.Model or a kd.EnsembleTeacher; got "
+            f"{type(model).__name__}."
+        )
+    if not model.built:
+        raise ValueError(
+            f"The teacher '{model.name}' is not built, so it can't have been trained. "
+            "Train it first, or load its weights after a call on one batch."
+        )
