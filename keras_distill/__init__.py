@@ -1,6 +1,6 @@
 """Knowledge distillation for Keras 3."""
 
-from keras_distill import adapters, data, losses, models, strategies, taps
+from keras_distill import adapters, analysis, data, losses, models, strategies, taps
 
 # Distillers: what `compile` and `fit` are called on.
 from keras_distill.distillers import Distiller, Term
@@ -20,6 +20,7 @@ __all__ = [
     "Teacher",
     "Term",
     "adapters",
+    "analysis",
     "data",
     "losses",
     "models",

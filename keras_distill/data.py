@@ -120,9 +120,10 @@ def _load_digits() -> ImageSet:
 
     images, labels = load_digits(return_X_y=True)
     images = (images / 16.0).astype("float32").reshape(-1, 8, 8, 1)
-    samples = Samples(images, labels.astype("int32"))
-    test = np.arange(len(samples)) % 5 == 4
-    return ImageSet("digits", samples[~test], samples[test], classes=10)
+    labels = labels.astype("int32")
+    test = np.arange(len(labels)) % 5 == 4
+    train = Samples(images[~test], labels[~test])
+    return ImageSet("digits", train, Samples(images[test], labels[test]), classes=10)
 
 
 def _load_tfds(name: str, data_dir: str | None) -> ImageSet:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from keras_distill.taps import Tap
+
 Selection = str | int | tuple | list | keras.Layer | None
 
 
@@ -33,3 +35,19 @@ def select(x, selection: Selection):
             f"The batch's inputs have no part {selection!r}; they are {parts}. Name one "
             "of them in student_inputs, teacher_inputs or sample_ids."
         ) from error
+
+
+def weight_for(sample_weight, tap: Tap):
+    """Give a term the sample weights of the output that it compares.
+
+    Args:
+        sample_weight: one tensor for all; or, for a student of several outputs, a dict
+            or list, of which only a term on an output, `"logits/<name>"`, is weighted.
+        tap: the term's first tap of the student.
+    """
+    if not isinstance(sample_weight, (dict, list, tuple)):
+        return sample_weight
+    output = tap.path.partition("/")[2] if tap.is_logits else ""
+    if isinstance(sample_weight, dict):
+        return sample_weight.get(output)
+    return sample_weight[int(output)] if output.isdecimal() else None

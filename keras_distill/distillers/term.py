@@ -10,6 +10,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import adapters, taps
 from keras_distill.distillers import checks
+from keras_distill.distillers.inputs import weight_for
 from keras_distill.losses.base import DistillationLoss, at_step
 from keras_distill.taps import Tap
 
@@ -181,6 +182,7 @@ class BoundTerm(keras.Layer):
         ]
         seen = [features[tap] for tap in self.term.student]
         mask = taps.mask_of(seen[0])
+        sample_weight = weight_for(sample_weight, self.term.student[0])
         seen = [_apply(a, x) for a, x in zip(self.student_adapters, seen, strict=True)]
         known = [
             _apply(a, x) for a, x in zip(self.teacher_adapters, known, strict=True)

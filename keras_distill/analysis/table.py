@@ -1,0 +1,58 @@
+"""Figures as plain text."""
+
+from __future__ import annotations
+
+import numbers
+import re
+from collections.abc import Mapping, Sequence
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Lay out rows as an aligned Markdown table.
+
+    One text that reads well in a terminal and in a document. Columns stand in the
+    order in which the rows first name them; a row may leave some out. Those of numbers
+    are aligned to the right.
+
+    Args:
+        rows: one dict a row, from column title to value. Integers get commas between
+            thousands, other numbers four significant digits, None an empty cell; any
+            other value is shown as `str` gives it.
+
+    Returns:
+        The table's lines, without a line break at the end.
+
+    Raises:
+        ValueError: there are no rows.
+
+    Example:
+        >>> print(kd.analysis.table([{"model": "teacher", "parameters": 272474}]))
+        | model   | parameters |
+        | ------- | ---------: |
+        | teacher |    272,474 |
+    """
+    if not rows:
+        raise ValueError("A table needs at least one row; got none.")
+    titles = list(dict.fromkeys(title for row in rows for title in row))
+    columns = [_column(title, [row.get(title) for row in rows]) for title in titles]
+    lines = zip(*columns, strict=True)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _column(title: str, values: Sequence) -> list[str]:
+    """Give title, rule and cells, all of one width."""
+    cells = [_cell(value) for value in values]
+    title = _cell(title)
+    width = max(3, *map(len, [title, *cells]))
+    if all(re.match(r"[-+]?\d|$", cell) for cell in cells):
+        rule = "-" * (width - 1) + ":"
+        return [title.rjust(width), rule, *(cell.rjust(width) for cell in cells)]
+    return [title.ljust(width), "-" * width, *(cell.ljust(width) for cell in cells)]
+
+
+def _cell(value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return str(value).replace("|", "\\|").replace("\n", " ")
+    return f"{value:,}" if isinstance(value, numbers.Integral) else f"{value:.4g}"

@@ -1,0 +1,59 @@
+"""What every test starts from: a quiet log, two logical CPU devices, a fixed seed."""
+
+import os
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+# Before anything runs: two replicas share the one processor, as they would two GPUs.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def float32_policy():
+    """Put the global dtype policy right after a test that sets another."""
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def gradient():
+    """Give the function from a function and an array to the gradient that TF takes."""
+
+    def take(function, array):
+        tensor = tf.constant(array, "float32")
+        with tf.GradientTape() as tape:
+            tape.watch(tensor)
+            value = function(tensor)
+        return np.asarray(tape.gradient(value, tensor))
+
+    return take
+
+
+@pytest.fixture(scope="session")
+def central_difference():
+    """Give the same, by differences of a NumPy function of a float64 array."""
+
+    def take(function, array, step=1e-5):
+        array = np.asarray(array, "float64")
+        slope = np.zeros_like(array)
+        for place in np.ndindex(array.shape):
+            nudge = np.zeros_like(array)
+            nudge[place] = step
+            ahead, behind = function(array + nudge), function(array - nudge)
+            slope[place] = (ahead - behind) / (2 * step)
+        return slope
+
+    return take

@@ -1,0 +1,65 @@
+"""Two replicas on two logical devices give the update of one."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from tests.distillers.conftest import conv_pair
+
+
+def run(three_taps, images, **schedules):
+    keras.utils.set_random_seed(5)
+    student, teacher = conv_pair(norm=False)
+    distiller = kd.Distiller(student, teacher, terms=three_taps, **schedules)
+    distiller.compile(
+        keras.optimizers.SGD(0.05),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    logs = distiller.fit(*images, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    return distiller, logs.history
+
+
+def test_three_taps_and_adapters(three_taps, images, two_replicas):
+    one, one_logs = run(three_taps, images)
+    with two_replicas.scope():
+        two, two_logs = run(three_taps, images)
+    assert len(one.trainable_variables) == len(two.trainable_variables) == 12
+    for a, b in zip(one.trainable_variables, two.trainable_variables, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-5)
+    assert set(one_logs) == set(two_logs)
+    for name in one_logs:
+        np.testing.assert_allclose(one_logs[name], two_logs[name], rtol=1e-4)
+
+
+def test_schedules_move_alike(images, two_replicas):
+    def make():
+        falling = keras.optimizers.schedules.PolynomialDecay(4.0, 6, 1.0)
+        rising = keras.optimizers.schedules.PolynomialDecay(0.0, 6, 1.0)
+        terms = [kd.Term(kd.losses.SoftTarget(falling), weight=rising)]
+        return run(terms, images, label_weight=falling)
+
+    one, _ = make()
+    with two_replicas.scope():
+        two, _ = make()
+    for a, b in zip(one.variables, two.variables, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-5)
+    # The sixth and last step ran at step 5 of 6.
+    assert float(np.array(two.label_weight)) == pytest.approx(1.5)
+    assert float(np.array(two.terms["soft_target"].weight)) == pytest.approx(5 / 6)
+
+
+def test_statistics_of_batch_normalisation_move(three_taps, images, two_replicas):
+    with two_replicas.scope():
+        student, teacher = conv_pair()
+        distiller = kd.Distiller(student, teacher, terms=three_taps)
+        distiller.compile(
+            "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        )
+    before = np.array(student.get_layer("norm1").moving_mean)
+    logs = distiller.fit(*images, batch_size=16, epochs=2, verbose=0).history
+    assert np.abs(np.array(student.get_layer("norm1").moving_mean) - before).max() > 0
+    assert all(np.isfinite(values).all() for values in logs.values())
+    assert min(logs["hint"]) > 0
+    assert "call" not in student.get_layer("stack1").__dict__

@@ -1,0 +1,259 @@
+"""What the losses share: names, reduction, weights, and what a loss asks for."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_distill as kd
+from keras_distill.losses import DistillationLoss, Hint, SoftTarget
+from keras_distill.losses.base import CONTEXT
+
+
+class Distance(DistillationLoss):
+    """The plainest loss: the mean distance over all axes but the batch."""
+
+    match = "all"
+
+    def call(self, teacher, student):
+        gap = ops.abs(student - teacher)
+        return ops.mean(gap, axis=tuple(range(1, len(gap.shape))))
+
+
+class TokenDistance(DistillationLoss):
+    def call(self, teacher, student):
+        return ops.mean(ops.abs(student - teacher), axis=-1)
+
+
+def test_name_is_the_class_in_snake_case():
+    assert Distance().name == "distance"
+    assert TokenDistance().name == "token_distance"
+    assert Hint(name="first_hint").name == "first_hint"
+
+
+def test_call_must_be_written():
+    with pytest.raises(NotImplementedError):
+        DistillationLoss()(np.ones((2, 3)), np.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [
+        (None, [1.0, 2.0, 3.0]),
+        ("sum", 6.0),
+        ("sum_over_batch_size", 2.0),
+        ("mean", 2.0),
+    ],
+)
+def test_reductions(reduction, expected):
+    student = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    value = Distance(reduction=reduction)(np.zeros((3, 2)), student)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+def test_reduction_mean_divides_by_the_weights():
+    student = np.array([[1.0], [2.0], [3.0]])
+    value = Distance(reduction="mean")(np.zeros((3, 1)), student, [1.0, 0.0, 3.0])
+    np.testing.assert_allclose(value, (1 + 9) / 4, rtol=1e-6)
+
+
+def test_computes_in_float32_whatever_comes():
+    value = Distance()(np.zeros((2, 3), "int32"), np.ones((2, 3), "float64"))
+    assert keras.backend.standardize_dtype(value.dtype) == "float32"
+
+
+def test_dtype_of_the_loss():
+    value = Distance(dtype="float64")(np.zeros((1, 1)), np.full((1, 1), 1 + 1e-12))
+    assert float(value) == 1 + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        ([1.0, 2.0], (1 * (1 + 2) + 2 * (3 + 4)) / 4),
+        ([[1.0], [2.0]], (1 * (1 + 2) + 2 * (3 + 4)) / 4),
+        ([[1.0, 0.0], [0.5, 2.0]], (1 + 0.5 * 3 + 2 * 4) / 4),
+    ],
+    ids=["sample", "sample_column", "token"],
+)
+def test_weights_of_samples_and_of_tokens(weight, expected):
+    student = np.array([[1.0, 2.0], [3.0, 4.0]])[..., None]
+    value = TokenDistance()(np.zeros((2, 2, 1)), student, weight)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+def test_token_weights_of_a_sample_loss_are_averaged():
+    student = np.array([[1.0, 2.0], [3.0, 4.0]])[..., None]
+    value = Distance()(np.zeros((2, 2, 1)), student, [[1.0, 0.0], [0.5, 2.5]])
+    np.testing.assert_allclose(value, (0.5 * 1.5 + 1.5 * 3.5) / 2, rtol=1e-6)
+
+
+def test_mask_leaves_out_tokens():
+    student = np.array([[1.0, 2.0], [3.0, 4.0]])[..., None]
+    mask = np.array([[True, False], [True, True]])
+    value = TokenDistance()(np.zeros((2, 2, 1)), student, mask=mask)
+    np.testing.assert_allclose(value, (1 + 3 + 4) / 3, rtol=1e-6)
+    values = TokenDistance(reduction=None)(np.zeros((2, 2, 1)), student, mask=mask)
+    assert values[0, 1] == 0.0
+
+
+def test_same_mask_rule_as_keras():
+    """As keras.losses.Loss does with `_keras_mask`."""
+
+    class KerasDistance(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return ops.mean(ops.abs(y_pred - y_true), axis=-1)
+
+    rng = np.random.default_rng(0)
+    teacher, student = rng.normal(size=(2, 3, 4, 5)).astype("float32")
+    mask, weight = rng.random((3, 4)) > 0.4, rng.random((3, 4)).astype("float32")
+    prediction = ops.convert_to_tensor(student)
+    keras.src.backend.set_keras_mask(prediction, ops.convert_to_tensor(mask))
+    expected = KerasDistance()(teacher, prediction, weight)
+    value = TokenDistance()(teacher, student, weight, mask=mask)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+class Everything(DistillationLoss):
+    """Asks for all there is, notes it, and is zero."""
+
+    match = "nothing"
+    needs = CONTEXT
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seen = []
+
+    def call(self, teacher, student, **context):
+        self.seen.append({name: _array(value) for name, value in context.items()})
+        return ops.mean(student, axis=-1) * 0.0
+
+
+def _array(value):
+    return None if value is None else np.array(value)
+
+
+def test_missing_needs_are_named():
+    with pytest.raises(ValueError, match="'everything' needs") as error:
+        Everything()(np.ones((2, 3)), np.ones((2, 3)), labels=np.ones(2), step=0)
+    missing, got = str(error.value).split("; got")
+    for name in ("student_logits", "teacher_logits", "sample_ids"):
+        assert name in missing
+    for name in ("labels", "step"):
+        assert name not in missing.split("needs")[1]
+        assert name in got
+    assert "mask" not in missing
+
+
+def test_what_is_not_asked_for_is_not_handed_over():
+    value = Distance()(np.zeros((2, 3)), np.ones((2, 3)), step=3, labels=np.ones(2))
+    np.testing.assert_allclose(value, 1.0)
+
+
+def dense_net(name, seed):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(4, "relu", name="hidden")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3, name="logits")(hidden), name=name)
+
+
+@pytest.fixture
+def ids_and_images():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 6)).astype("float32")
+    return {"image": x, "sample_id": np.arange(100, 108)}, rng.integers(0, 3, 8)
+
+
+def distil(loss, x, y, **kwargs):
+    student, teacher = dense_net("student", 1), dense_net("teacher", 2)
+    term = kd.Term(loss, student="hidden", teacher="hidden")
+    distiller = kd.Distiller(
+        student,
+        teacher,
+        terms=[term],
+        student_inputs="image",
+        teacher_inputs="image",
+        **kwargs,
+    )
+    label_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # At a learning rate of zero the student's logits stay what they are.
+    distiller.compile(keras.optimizers.SGD(0.0), label_loss, run_eagerly=True)
+    distiller.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    return student, teacher
+
+
+def test_a_distiller_delivers_what_a_loss_needs(ids_and_images):
+    x, y = ids_and_images
+    loss = Everything()
+    student, teacher = distil(loss, x, y, sample_ids="sample_id")
+    steps = [seen for seen in loss.seen if seen["step"] is not None][-4:]
+    assert [int(seen["step"]) for seen in steps] == [0, 1, 2, 3]
+    for place, seen in enumerate(steps):
+        part = slice(4 * (place % 2), 4 * (place % 2) + 4)
+        image = x["image"][part]
+        np.testing.assert_array_equal(seen["labels"].ravel(), y[part])
+        np.testing.assert_array_equal(seen["sample_ids"].ravel(), x["sample_id"][part])
+        np.testing.assert_allclose(
+            seen["student_logits"], student(image), rtol=1e-4, atol=1e-6
+        )
+        np.testing.assert_allclose(
+            seen["teacher_logits"], teacher(image), rtol=1e-4, atol=1e-6
+        )
+        assert seen["mask"] is None
+
+
+def test_a_distiller_says_what_its_data_lack(ids_and_images):
+    x, y = ids_and_images
+    with pytest.raises(ValueError, match=r"'everything' needs \['sample_ids'\]"):
+        distil(Everything(), x, y)
+
+
+class TapMask(DistillationLoss):
+    match = "nothing"
+    needs = ("mask",)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seen = None
+
+    def call(self, teacher, student, *, mask):
+        self.seen = _array(mask) if hasattr(mask, "numpy") else self.seen
+        return ops.mean(student, axis=(1, 2))
+
+
+def test_a_distiller_delivers_the_mask_of_the_tap():
+    def net(name):
+        tokens = keras.Input((5,), dtype="int32")
+        x = keras.layers.Embedding(9, 4, mask_zero=True, name="embedding")(tokens)
+        x = keras.layers.GlobalAveragePooling1D()(x)
+        return keras.Model(tokens, keras.layers.Dense(3, name="logits")(x), name=name)
+
+    tokens = np.array([[1, 2, 0, 0, 0], [3, 4, 5, 6, 0]])
+    loss = TapMask()
+    term = kd.Term(loss, student="embedding", teacher="embedding")
+    distiller = kd.Distiller(net("s"), net("t"), terms=[term], label_weight=0.0)
+    distiller.compile("sgd", run_eagerly=True)
+    distiller.fit(tokens, shuffle=False, verbose=0)
+    np.testing.assert_array_equal(loss.seen, tokens > 0)
+
+
+def test_moving_values_come_under_their_names(ids_and_images):
+    """The temperature that a loss computes with is its schedule's at each step."""
+    x, y = ids_and_images
+    seen = []
+
+    class Noted(SoftTarget):
+        def call(self, teacher, student, *, temperature):
+            if hasattr(temperature, "numpy"):
+                seen.append(float(temperature))
+            return super().call(teacher, student, temperature=temperature)
+
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [0, 2], [8.0, 4.0, 1.0]
+    )
+    student, teacher = dense_net("student", 1), dense_net("teacher", 2)
+    distiller = kd.Distiller(student, teacher, terms=[kd.Term(Noted(schedule))])
+    label_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("sgd", label_loss, run_eagerly=True)
+    distiller.fit(x["image"], y, batch_size=2, epochs=1, verbose=0)
+    assert seen[-4:] == [8.0, 4.0, 4.0, 1.0]
