@@ -58,7 +58,9 @@ def documented_objects():
 def undocumented():
     """List the names of public objects that no reference page has."""
     documented = {id(member) for member in documented_objects()}
-    return [name for name, member, _ in public_objects() if id(member) not in documented]
+    return [
+        name for name, member, _ in public_objects() if id(member) not in documented
+    ]
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ def mark_formulas(app, what, name, obj, options, lines):
     in_prose = True
     for place, line in enumerate(lines):
         in_prose = in_prose and not _SECTION.match(line)
-        starts = line.startswith("    ") and (place == 0 or not lines[place - 1].strip())
+        starts = line.startswith("    ") and (
+            place == 0 or not lines[place - 1].strip()
+        )
         if in_prose and starts and not _continues(marked):
             marked += [".. code-block:: text", ""]
         marked.append(line)

@@ -8,7 +8,8 @@ weights, may also stand on the teacher's side.
 from __future__ import annotations
 
 import keras
-from keras import layers
+import numpy as np
+from keras import layers, ops
 
 Shape = tuple[int | None, ...]
 
@@ -131,34 +132,57 @@ def _pooling(student: Shape, teacher: Shape):
             "give an adapter layer."
         )
     common = tuple(min(pair) for pair in zip(sizes, targets, strict=True))
-    return _pool(sizes, common), _pool(targets, common)
-
-
-def _pool(sizes: tuple[int, ...], targets: tuple[int, ...]) -> keras.Layer | None:
-    """Average over windows, exactly where a size divides, adaptively elsewhere.
-
-    Keras's adaptive pooling fails in a trace for a target of one pixel (3.15.1).
-    """
-    factors = tuple(
-        size // target if size % target == 0 else 1
-        for size, target in zip(sizes, targets, strict=True)
+    return (
+        AveragePool(common, name="pool") if sizes != common else None,
+        AveragePool(common, name="pool") if targets != common else None,
     )
-    left = tuple(size // factor for size, factor in zip(sizes, factors, strict=True))
-    plain, adaptive = _POOLING[len(sizes)]
-    steps = []
-    if any(factor > 1 for factor in factors):
-        steps.append(plain(factors, dtype="float32", name="pool"))
-    if left != targets:
-        size = targets[0] if len(targets) == 1 else targets
-        steps.append(adaptive(size, dtype="float32", name="adaptive_pool"))
-    return chain(steps)
 
 
-_POOLING = {
-    1: (layers.AveragePooling1D, layers.AdaptiveAveragePooling1D),
-    2: (layers.AveragePooling2D, layers.AdaptiveAveragePooling2D),
-    3: (layers.AveragePooling3D, layers.AdaptiveAveragePooling3D),
-}
+@keras.saving.register_keras_serializable(package="keras_distill")
+class AveragePool(layers.Layer):
+    """Average a map or a sequence over windows that fill it, down to any size.
+
+    Place `i` of `n` averages the places from `floor(i N / n)` to `ceil((i + 1) N / n)`
+    of `N`, axis by axis. Keras's own adaptive pooling fails in a trace when a target is
+    one pixel and the size is even (3.15.1).
+
+    Args:
+        size: target of each spatial axis.
+
+    Example:
+        >>> kd.adapters.AveragePool((4, 4))(maps)
+    """
+
+    def __init__(self, size: tuple[int, ...], **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.size = tuple(size)
+
+    def call(self, inputs):
+        """Pool `(B, H, W, C)` to `(B, h, w, C)`, `(B, L, D)` to `(B, l, D)`."""
+        for axis, target in enumerate(self.size, start=1):
+            if inputs.shape[axis] != target:
+                windows = ops.convert_to_tensor(_windows(inputs.shape[axis], target))
+                windows = ops.cast(windows, inputs.dtype)
+                pooled = ops.tensordot(inputs, windows, axes=[[axis], [0]])
+                inputs = ops.moveaxis(pooled, -1, axis)
+        return inputs
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Give the target size between batch and channels."""
+        return (input_shape[0], *self.size, input_shape[-1])
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        return {**super().get_config(), "size": self.size}
+
+
+def _windows(size: int, target: int) -> np.ndarray:
+    """Give the averaging matrix, `(size, target)`."""
+    matrix = np.zeros((size, target), "float32")
+    for place in range(target):
+        start, stop = place * size // target, -(-(place + 1) * size // target)
+        matrix[start:stop, place] = 1 / (stop - start)
+    return matrix
 
 
 def chain(steps: list[keras.Layer | None]) -> keras.Layer | None:
@@ -166,4 +190,7 @@ def chain(steps: list[keras.Layer | None]) -> keras.Layer | None:
     steps = [step for step in steps if step is not None]
     if len(steps) < 2:
         return steps[0] if steps else None
-    return keras.Sequential(steps, name="adapter")
+    row = keras.Sequential(steps, name="adapter")
+    # Else the global policy would cast what comes in.
+    row.dtype_policy = keras.DTypePolicy("float32")
+    return row

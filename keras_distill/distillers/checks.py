@@ -194,6 +194,17 @@ def runs(loss: DistillationLoss, shapes: Sequence[tuple]) -> None:
     taps.trace(compare, pairs)
 
 
+def mask_fits(name: str, mask, features) -> None:
+    """Refuse a mask of another length than what it would mask, as pooling leaves it."""
+    if mask is None or len(features.shape) < 3 or mask.shape[1] == features.shape[1]:
+        return
+    raise ValueError(
+        f"Term '{name}': a mask of {mask.shape[1]} steps can't follow the student's "
+        f"sequence, pooled to {features.shape[1]} steps. Tap layers of one length, or "
+        "give an adapter layer."
+    )
+
+
 def takes_logits(loss) -> None:
     """Refuse a label loss that expects probabilities, on a student that gives logits."""
     for part in keras.tree.flatten(loss):

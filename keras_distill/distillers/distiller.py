@@ -10,9 +10,11 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import strategies, taps
 from keras_distill.distillers import checks, shapes
+from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.callbacks import StopAtNotFinite
 from keras_distill.distillers.inputs import Selection, select
-from keras_distill.distillers.term import BoundTerm, Term, advance, moving_variable
+from keras_distill.distillers.moving import advance, moving_variable
+from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.teachers import Teacher, as_teacher
 

@@ -69,13 +69,13 @@ class AttentionMap(DistillationLoss):
                 "earlier layer, or use Hint."
             )
         active = ops.abs(features)
+        if mask is not None and len(active.shape) == 3:
+            active = active * ops.expand_dims(ops.cast(mask, active.dtype), axis=-1)
         # Q / ||Q|| does not change with the scale of A: divide first, overflow never.
         peak = ops.max(active, axis=tuple(range(1, len(active.shape))), keepdims=True)
         active = active / ops.stop_gradient(ops.where(peak > 0, peak, 1.0))
         over_channels = ops.sum if self.mapping == "sum" else ops.max
         maps = over_channels(ops.power(active, self.power), axis=-1)
-        if mask is not None and len(maps.shape) == 2:
-            maps = maps * ops.cast(mask, maps.dtype)
         maps = ops.reshape(maps, (ops.shape(maps)[0], -1))
         squares = ops.sum(ops.square(maps), axis=-1, keepdims=True)
         return maps / ops.sqrt(ops.where(squares > 0, squares, 1.0))

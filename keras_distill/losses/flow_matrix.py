@@ -58,8 +58,13 @@ def _flow(first, second, mask):
             f"the shapes {tuple(first.shape)} and {tuple(second.shape)}."
         )
     if first.shape[1:-1] != second.shape[1:-1]:
+        if mask is not None and len(first.shape) == 3:
+            raise ValueError(
+                "FlowMatrix can't pool sequences that are masked; got lengths "
+                f"{first.shape[1]} and {second.shape[1]}. Tap two layers of one length."
+            )
         first, second = _pool_larger(first, second)
-    if mask is not None and len(first.shape) == 3 and mask.shape[1] == first.shape[1]:
+    if mask is not None and len(first.shape) == 3:
         weight = ops.expand_dims(ops.cast(mask, first.dtype), axis=-1)
         places = ops.maximum(ops.sum(weight, axis=1, keepdims=True), 1.0)
         first = first * weight / places

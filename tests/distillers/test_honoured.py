@@ -78,12 +78,16 @@ def test_masked_tokens_count_nowhere(cross_entropy):
     logs = distiller.train_on_batch(tokens, labels, return_dict=True)
 
     adapter = distiller.terms["hint"].student_adapters[0]
-    seen, known = (np.array(m.get_layer("embedding").embeddings) for m in (student, teacher))
+    seen, known = (
+        np.array(m.get_layer("embedding").embeddings) for m in (student, teacher)
+    )
     seen = seen @ np.array(adapter.kernel) + np.array(adapter.bias)
     valid = tokens[tokens > 0]
     hint = (0.5 * (seen[valid] - known[valid]) ** 2).mean(-1).mean()
     assert logs["hint"] == pytest.approx(hint, rel=1e-4)
-    z_s, z_t = (np.array(m(tokens), "float64")[tokens > 0] / 2 for m in (student, teacher))
+    z_s, z_t = (
+        np.array(m(tokens), "float64")[tokens > 0] / 2 for m in (student, teacher)
+    )
     p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (z_t, z_s))
     soft = 4 * (p * np.log(p / q)).sum(-1).mean()
     assert logs["soft_target"] == pytest.approx(soft, rel=1e-4)
@@ -107,13 +111,20 @@ def test_half_precision_student_of_a_float32_teacher(images, cross_entropy, thre
     before = [np.array(v) for v in student.trainable_variables]
     logs = distiller.fit(*images, epochs=2, verbose=0).history
     assert all(np.isfinite(values).all() for values in logs.values())
-    moved = [np.abs(a - np.array(b)).max() for a, b in zip(before, student.trainable_variables)]
+    moved = [
+        np.abs(a - np.array(b)).max()
+        for a, b in zip(before, student.trainable_variables)
+    ]
     assert min(moved) > 0
     # The same in float32, from the same weights, comes to nearly the same parts.
     twin = conv_pair()[0]
-    for own, other in zip(twin.variables, before_and_state(student, before), strict=True):
+    for own, other in zip(
+        twin.variables, before_and_state(student, before), strict=True
+    ):
         own.assign(other)
-    again = kd.Distiller(twin, full, terms=[kd.Term(kd.losses.SoftTarget(4.0), weight=0.9)])
+    again = kd.Distiller(
+        twin, full, terms=[kd.Term(kd.losses.SoftTarget(4.0), weight=0.9)]
+    )
     again.compile(keras.optimizers.SGD(0.0), cross_entropy)
     reference = again.train_on_batch(*images, return_dict=True)
     assert logs["soft_target"][0] == pytest.approx(reference["soft_target"], rel=2e-2)
@@ -126,7 +137,11 @@ def before_and_state(model, trainable):
         if variable.trainable:
             yield next(values)
         else:
-            yield np.ones(variable.shape) if "variance" in variable.path else 0 * np.array(variable)
+            yield (
+                np.ones(variable.shape)
+                if "variance" in variable.path
+                else 0 * np.array(variable)
+            )
 
 
 def test_another_resolution_for_the_student(cross_entropy):
@@ -194,7 +209,9 @@ def test_several_outputs_with_a_loss_each():
     )
     logs = {k: v[0] for k, v in distiller.fit(x, y, verbose=0).history.items()}
     assert logs["label_loss"] == pytest.approx(logs["kind_loss"] + logs["size_loss"])
-    assert logs["loss"] == pytest.approx(logs["label_loss"] + logs["soft_target"], rel=1e-5)
+    assert logs["loss"] == pytest.approx(
+        logs["label_loss"] + logs["soft_target"], rel=1e-5
+    )
     with pytest.raises(ValueError, match="several outputs.*logits/kind"):
         kd.Distiller(net("student"), net("teacher"))
 
@@ -223,7 +240,9 @@ def test_unlabelled_data_teach_without_a_loss(vectors):
     student, teacher = classifier("student"), classifier("teacher")
     distiller = kd.Distiller(student, teacher, label_weight=0.0)
     distiller.compile(keras.optimizers.Adam(0.05))
-    before = np.abs(np.array(student(vectors[0])) - np.array(teacher(vectors[0]))).mean()
+    before = np.abs(
+        np.array(student(vectors[0])) - np.array(teacher(vectors[0]))
+    ).mean()
     logs = distiller.fit(vectors[0], epochs=100, verbose=0).history
     after = np.abs(np.array(student(vectors[0])) - np.array(teacher(vectors[0]))).mean()
     assert set(logs) == {"loss", "soft_target"}
@@ -268,7 +287,10 @@ def test_schedules_are_read_at_each_step(vectors, cross_entropy):
 
     term = kd.Term(kd.losses.SoftTarget(temperature), weight=0.5)
     distiller = kd.Distiller(
-        classifier("student"), classifier("teacher"), terms=[term], label_weight=schedule
+        classifier("student"),
+        classifier("teacher"),
+        terms=[term],
+        label_weight=schedule,
     )
     distiller.compile("sgd", cross_entropy)
     distiller.fit(*vectors, batch_size=4, verbose=0, callbacks=[Look()])

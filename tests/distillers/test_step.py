@@ -126,9 +126,7 @@ def test_class_weight_counts_in_every_part(problem):
     of_class = {0: 0.5, 1: 1.0, 2: 2.0, 3: 3.0}
     weight = np.array([of_class[label] for label in y]).reshape(4, 16)
     distiller = distil(kernels)
-    distiller.fit(
-        x, y, class_weight=of_class, batch_size=16, shuffle=False, verbose=0
-    )
+    distiller.fit(x, y, class_weight=of_class, batch_size=16, shuffle=False, verbose=0)
     kernel, _ = numpy_run(*kernels, batches, weight)
     np.testing.assert_allclose(distiller.student.get_weights()[0], kernel, atol=1e-5)
 

@@ -1,0 +1,130 @@
+"""A term at work inside a distiller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from keras_distill import adapters, taps
+from keras_distill.distillers import checks
+from keras_distill.distillers.inputs import weight_for
+from keras_distill.distillers.moving import advance, moving_variable
+from keras_distill.distillers.term import Term
+
+
+class BoundTerm(keras.Layer):
+    """A term at work: its variables, adapters and running mean.
+
+    `weight` and what the loss calls moving (`temperature`) are variables: a schedule
+    sets them at each step, and a callback may `assign` to those that are numbers.
+
+    Args:
+        term: what it carries out.
+    """
+
+    def __init__(self, term: Term):
+        super().__init__(name=term.name, dtype="float32", autocast=False)
+        self.term = term
+        self.mean = keras.metrics.Mean(name=term.name)
+        self.weight = moving_variable(self, "weight", term.weight)
+        for name in term.loss.moving:
+            value = getattr(term.loss, name)
+            setattr(self, name, moving_variable(self, name, value))
+
+    def bind(self, student_shapes: Sequence, teacher_shapes: Sequence) -> None:
+        """Make and build the adapters, and check that what comes out is comparable.
+
+        Args:
+            student_shapes: of each student tap, batch first.
+            teacher_shapes: of each teacher tap.
+
+        Raises:
+            ValueError: the class counts differ, or no adapter joins the shapes.
+        """
+        term = self.term
+        pairs = zip(term.adapters, student_shapes, teacher_shapes, strict=True)
+        try:
+            sides = [self._adapters(*pair) for pair in pairs]
+            self.student_adapters = [student for student, _ in sides]
+            self.teacher_adapters = [teacher for _, teacher in sides]
+            shapes = list(zip(student_shapes, teacher_shapes, strict=True))
+            fitted = [
+                (_through(own, student), _through(other, teacher))
+                for (own, other), (student, teacher) in zip(sides, shapes, strict=True)
+            ]
+            checks.agree(term.loss.match, fitted)
+            checks.runs(term.loss, fitted)
+        except ValueError as error:
+            raise ValueError(
+                f"Term '{term.name}', student {' and '.join(map(repr, map(str, term.student)))}"
+                f" with teacher {' and '.join(map(repr, map(str, term.teacher)))}: {error}"
+            ) from error
+        self.built = True
+
+    def _adapters(self, adapter, student_shape, teacher_shape):
+        match = self.term.loss.match
+        if adapter is None or match == "classes":
+            return None, None
+        if adapter == "auto":
+            student, teacher = adapters.infer(student_shape, teacher_shape, match)
+        else:
+            student, teacher = adapter, None
+            if getattr(student, "target_shape", student_shape) is None:
+                student.target_shape = tuple(teacher_shape)
+        for layer, shape in ((student, student_shape), (teacher, teacher_shape)):
+            if layer is not None and not layer.built:
+                layer.build(shape)
+        return student, teacher
+
+    def advance(self, step) -> None:
+        """Move what a schedule moves to its value at this step."""
+        advance(self.weight, self.term.weight, step)
+        for name in self.term.loss.moving:
+            advance(getattr(self, name), getattr(self.term.loss, name), step)
+
+    def compare(self, features: dict, knowledge: dict, teacher, sample_weight, context):
+        """Give the term's loss over the batch, before its weight.
+
+        Args:
+            features: the student's tensors by tap.
+            knowledge: the teacher's, as the teacher gave them.
+            teacher: turns knowledge of the output into logits.
+            sample_weight: `(B,)`, `(B, L)` or None.
+            context: what losses may need beside the tensors.
+        """
+        loss = self.term.loss
+        moving = {
+            name: ops.convert_to_tensor(getattr(self, name)) for name in loss.moving
+        }
+        temperature = moving.get("temperature", 1.0)
+        known = [
+            self._known(tap, knowledge, teacher, temperature)
+            for tap in self.term.teacher
+        ]
+        seen = [features[tap] for tap in self.term.student]
+        mask = taps.mask_of(seen[0])
+        seen = [_adapt(a, x) for a, x in zip(self.student_adapters, seen, strict=True)]
+        known = [
+            _adapt(a, x) for a, x in zip(self.teacher_adapters, known, strict=True)
+        ]
+        checks.mask_fits(self.name, mask, seen[0])
+        if loss.taps == 1:
+            (seen,), (known,) = seen, known
+        needs = {name: context[name] for name in loss.needs if name in context}
+        weight = weight_for(sample_weight, self.term.student[0])
+        return loss(known, seen, weight, **{**needs, **moving, "mask": mask})
+
+    def _known(self, tap, knowledge, teacher, temperature):
+        if tap.is_logits:
+            return teacher.logits(knowledge[tap], temperature)
+        return knowledge[tap]
+
+
+def _adapt(adapter, tensor):
+    return tensor if adapter is None else adapter(tensor, training=True)
+
+
+def _through(adapter, shape):
+    return tuple(shape) if adapter is None else adapter.compute_output_shape(shape)
