@@ -44,6 +44,8 @@ class BoundTerm(keras.Layer):
             ValueError: the class counts differ, or no adapter joins the shapes.
         """
         term = self.term
+        student_shapes = [tuple(shape) for shape in student_shapes]
+        teacher_shapes = [tuple(shape) for shape in teacher_shapes]
         pairs = zip(term.adapters, student_shapes, teacher_shapes, strict=True)
         try:
             sides = [self._adapters(*pair) for pair in pairs]
@@ -72,7 +74,7 @@ class BoundTerm(keras.Layer):
         else:
             student, teacher = adapter, None
             if getattr(student, "target_shape", student_shape) is None:
-                student.target_shape = tuple(teacher_shape)
+                student.target_shape = teacher_shape
         for layer, shape in ((student, student_shape), (teacher, teacher_shape)):
             if layer is not None and not layer.built:
                 layer.build(shape)
@@ -127,4 +129,4 @@ def _adapt(adapter, tensor):
 
 
 def _through(adapter, shape):
-    return tuple(shape) if adapter is None else adapter.compute_output_shape(shape)
+    return shape if adapter is None else adapter.compute_output_shape(shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -266,12 +265,17 @@ def first_batch(x, y):
         return x, _first_of(x.take(1)) if hasattr(x, "take") else None
     if hasattr(x, "__next__"):
         batch = _first_of(x)
-        return itertools.chain([batch], x), batch
+        return _with_first(batch, x), batch
     arrays = [leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape")]
     if arrays:
         _not_empty(arrays[0].shape[0])
         return x, (x, y)
     return x, None
+
+
+def _with_first(first, rest):
+    yield first
+    yield from rest
 
 
 def _first_of(batches):

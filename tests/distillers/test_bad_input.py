@@ -1,0 +1,288 @@
+"""Each bad input is refused before the first step, with what to do about it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_distill as kd
+from tests.distillers.conftest import conv_pair
+
+
+def dense(classes=3, activation=None, name=None, size=4):
+    layer = layers.Dense(classes, activation, name="head")
+    return keras.Sequential([keras.Input((size,)), layer], name=name)
+
+
+X, Y = np.zeros((8, 4), "float32"), np.arange(8) % 3
+CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def hint(student, teacher, **arguments):
+    net, other = conv_pair()
+    term = kd.Term(kd.losses.Hint(), student, teacher, **arguments)
+    return kd.Distiller(net, other, terms=[term])
+
+
+def fit(distiller=None, x=X, y=Y, loss=CROSS_ENTROPY, **arguments):
+    distiller = distiller or kd.Distiller(dense(), dense())
+    distiller.compile("sgd", loss)
+    return distiller.fit(x, y, verbose=0, **arguments)
+
+
+class Unbuilt(keras.Model):
+    """A subclassed model that was never called."""
+
+    def __init__(self):
+        super().__init__(name="unbuilt")
+        self.head = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+def same_twice():
+    model = dense(name="one")
+    return kd.Distiller(model, model)
+
+
+def two_of_a_name():
+    terms = [kd.Term(kd.losses.SoftTarget()), kd.Term(kd.losses.SoftTarget(2.0))]
+    return kd.Distiller(dense(), dense(), terms=terms)
+
+
+def bare_function(teacher, student):
+    return student - teacher
+
+
+def ends_in_softmax_layer():
+    return keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Softmax()])
+
+
+def nested_softmax():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, dense(activation="softmax")(inputs), name="outer")
+
+
+BAD = {
+    "no such layer": (
+        lambda: hint("stack3", "stack2"),
+        ["no layer 'stack3'", "stack2", "'student'"],
+    ),
+    "no such layer of the teacher": (
+        lambda: hint("stack1", "block/stack2"),
+        ["'teacher'", "no layer 'block/stack2'", "stack2"],
+    ),
+    "a call that does not happen": (
+        lambda: hint(kd.Tap("stack1", call=1), "stack1"),
+        ["'stack1'", "called 1 times", "call 1"],
+    ),
+    "map and vector": (
+        lambda: hint("stack1", "logits"),
+        ["Term 'hint'", "'stack1'", "no adapter joins", "(None, 8, 8, 4)"],
+    ),
+    "no adapter, other channels": (
+        lambda: hint("stack1", "stack1", adapter=None),
+        ["Term 'hint'", "must agree", "adapter='auto'"],
+    ),
+    "an adapter that does not fit": (
+        lambda: hint("stack1", "stack1", adapter=layers.Conv2D(5, 1)),
+        ["Term 'hint'", "(None, 8, 8, 5)", "(None, 8, 8, 6)"],
+    ),
+    "places in a vector": (
+        lambda: kd.Distiller(
+            dense(), dense(), terms=[kd.Term(kd.losses.AttentionMap(), "head", "head")]
+        ),
+        ["attention_map", "needs maps"],
+    ),
+    "other classes": (
+        lambda: kd.Distiller(dense(3), dense(4)),
+        ["class counts differ", "3 logits", "teacher 4"],
+    ),
+    "teacher ends in softmax": (
+        lambda: kd.Distiller(dense(), dense(activation="softmax", name="soft")),
+        ["teacher 'soft'", "probabilities", "'head'", "from_logits=True"],
+    ),
+    "student ends in a softmax layer": (
+        lambda: kd.Distiller(ends_in_softmax_layer(), dense()),
+        ["student", "probabilities", "softmax"],
+    ),
+    "softmax of a nested model": (
+        lambda: kd.Distiller(dense(), nested_softmax()),
+        ["teacher 'outer'", "probabilities", "'head'"],
+    ),
+    "temperature 0": (
+        lambda: kd.losses.SoftTarget(temperature=0.0),
+        ["temperature must be above 0", "got 0"],
+    ),
+    "temperature not a number": (
+        lambda: kd.losses.SoftTarget(temperature=float("nan")),
+        ["temperature must be above 0", "got nan"],
+    ),
+    "schedule that starts below 0": (
+        lambda: kd.losses.SoftTarget(
+            keras.optimizers.schedules.PolynomialDecay(-1.0, 4, 1.0)
+        ),
+        ["temperature must be above 0", "got -1"],
+    ),
+    "negative weight": (
+        lambda: kd.Term(kd.losses.SoftTarget(), weight=-1.0),
+        ["weight of term 'soft_target'", "got -1"],
+    ),
+    "negative label weight": (
+        lambda: kd.Distiller(dense(), dense(), label_weight=-0.1),
+        ["label_weight must be 0 or more", "-0.1"],
+    ),
+    "unbuilt teacher": (
+        lambda: kd.Distiller(dense(), Unbuilt()),
+        ["teacher 'unbuilt' is not built"],
+    ),
+    "one model as both": (same_twice, ["same object, 'one'", "clone_model"]),
+    "a member of the ensemble as student": (
+        lambda: kd.Distiller(
+            (model := dense(name="one")), kd.EnsembleTeacher([model, dense()])
+        ),
+        ["same object, 'one'"],
+    ),
+    "a bare function": (
+        lambda: kd.Term(bare_function),
+        ["bare_function", "kd.losses.DistillationLoss"],
+    ),
+    "two terms of one name": (two_of_a_name, ["soft_target", "different names"]),
+    "a name of the logs": (
+        lambda: kd.Term(kd.losses.SoftTarget(), name="loss"),
+        ["'loss'", "which the logs use"],
+    ),
+    "one tap for two layers": (
+        lambda: kd.Term(kd.losses.FlowMatrix(), "stack1", ("stack1", "stack2")),
+        ["compares 2 layer(s)", "student="],
+    ),
+    "a loss on probabilities": (
+        lambda: fit(loss=keras.losses.SparseCategoricalCrossentropy()),
+        ["gives logits", "from_logits=True"],
+    ),
+    "a loss on probabilities by name": (
+        lambda: fit(loss="sparse_categorical_crossentropy"),
+        ["gives logits", "from_logits=True"],
+    ),
+    "labels outside the classes": (lambda: fit(y=Y + 1), ["0..2", "[3]"]),
+    "negative labels": (lambda: fit(y=Y - 1), ["0..2", "[-1]"]),
+    "labels outside, in a data set": (
+        lambda: fit(x=tf.data.Dataset.from_tensor_slices((X, Y + 5)).batch(4), y=None),
+        ["0..2", "[5, 6, 7]"],
+    ),
+    "labels outside, in a generator": (
+        lambda: fit(x=((X, Y + 5) for _ in range(2)), y=None),
+        ["0..2", "[5, 6, 7]"],
+    ),
+    "empty arrays": (lambda: fit(x=X[:0], y=Y[:0]), ["data are empty"]),
+    "an empty data set": (
+        lambda: fit(x=tf.data.Dataset.from_tensor_slices((X, Y)).take(0), y=None),
+        ["data are empty"],
+    ),
+    "no labels for a loss": (
+        lambda: fit(x=X, y=None),
+        ["the data have none", "label_weight=0"],
+    ),
+    "no such part of the batch": (
+        lambda: fit(kd.Distiller(dense(), dense(), student_inputs="depth"), x={"a": X}),
+        ["no part 'depth'", "['a']"],
+    ),
+    "no such output": (
+        lambda: kd.Distiller(
+            dense(), dense(), terms=[kd.Term(kd.losses.SoftTarget(), "logits/kind")]
+        ),
+        ["no output 'kind'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("make, words", BAD.values(), ids=BAD)
+def test_is_refused(make, words):
+    with pytest.raises(ValueError) as error:
+        make()
+    for word in words:
+        assert word in str(error.value)
+    assert "Exception encountered when calling" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: kd.Distiller("net", dense()), ["student must be a keras.Model"]),
+        (lambda: kd.Distiller(dense(), "net"), ["teacher is a keras.Model"]),
+        (
+            lambda: kd.Distiller(dense(), dense(), terms=[kd.losses.Hint()]),
+            ["list of kd.Term"],
+        ),
+        (lambda: kd.Term(kd.losses.Hint(), adapter="dense"), ["'auto', None or a"]),
+        (lambda: kd.Term(kd.losses.Hint(), student=3), ["layer path"]),
+    ],
+)
+def test_wrong_types_are_refused(make, words):
+    with pytest.raises(TypeError) as error:
+        make()
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_generator_runs_as_on_any_keras_model():
+    def batches():
+        for i in range(3):
+            yield X[:4] + i, Y[:4]
+
+    plain = dense()
+    plain.compile("sgd", CROSS_ENTROPY)
+    plain.fit(batches(), verbose=0)
+    distiller = kd.Distiller(dense(), dense())
+    distiller.compile("sgd", CROSS_ENTROPY)
+    distiller.fit(batches(), verbose=0)
+    steps = int(plain.optimizer.iterations)
+    assert int(distiller.optimizer.iterations) == steps >= 3
+
+
+def test_ignored_labels_may_lie_outside():
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    y = np.where(Y == 0, -1, Y)
+    assert np.isfinite(fit(y=y, loss=loss).history["loss"][0])
+
+
+def test_probabilities_are_fine_where_no_term_takes_logits():
+    x = np.zeros((4, 4), "float32")
+    term = kd.Term(kd.losses.Hint(), "hidden", "hidden")
+
+    def net():
+        hidden = layers.Dense(5, name="hidden")
+        head = layers.Dense(3, "softmax")
+        return keras.Sequential([keras.Input((4,)), hidden, head])
+
+    distiller = kd.Distiller(net(), net(), terms=[term])
+    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy())
+    assert np.isfinite(distiller.fit(x, Y[:4], verbose=0).history["loss"][0])
+
+
+@pytest.mark.parametrize("how", [{}, {"jit_compile": True}], ids=str)
+def test_logits_that_are_not_finite_stop_training(tmp_path, how):
+    teacher = dense(name="teacher")
+    distiller = kd.Distiller(dense(), teacher)
+    distiller.compile("sgd", CROSS_ENTROPY, **how)
+    x = np.ones((16, 4), "float32")
+    x[9] = np.inf
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        tmp_path / "{batch}.weights.h5", save_freq=1, save_weights_only=True
+    )
+    arguments = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    with pytest.raises(ValueError, match="batch 2: label_loss, soft_target are not"):
+        distiller.fit(x, np.zeros(16), callbacks=[checkpoint], **arguments)
+    saved = sorted(file.name for file in tmp_path.iterdir())
+    assert saved == ["1.weights.h5", "2.weights.h5"]
+    distiller.load_weights(tmp_path / "2.weights.h5")
+    assert all(np.isfinite(np.array(v)).all() for v in distiller.variables)
+
+
+def test_the_term_that_is_not_finite_is_named():
+    teacher = dense(name="teacher")
+    teacher.layers[-1].bias.assign([np.nan, 0, 0])
+    with pytest.raises(ValueError, match="soft_target is not finite"):
+        fit(kd.Distiller(dense(), teacher))
