@@ -22,6 +22,9 @@ class Cost:
         multiplications: multiply-accumulates of one sample.
         seconds_per_image: median time of compiled inference, in seconds; None if it
             was not measured.
+
+    Example:
+        >>> kd.analysis.cost(student, images[:256]).multiplications
     """
 
     parameters: int

@@ -186,7 +186,10 @@ BAD = {
         ["the data have none", "label_weight=0"],
     ),
     "no such part of the batch": (
-        lambda: fit(kd.Distiller(dense(), dense(), student_inputs="depth"), x={"a": X}),
+        lambda: fit(
+            kd.Distiller(dense(), dense(), student_inputs="depth", teacher_inputs="a"),
+            x={"a": X},
+        ),
         ["no part 'depth'", "['a']"],
     ),
     "no such output": (

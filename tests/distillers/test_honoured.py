@@ -113,7 +113,7 @@ def test_half_precision_student_of_a_float32_teacher(images, cross_entropy, thre
     assert all(np.isfinite(values).all() for values in logs.values())
     moved = [
         np.abs(a - np.array(b)).max()
-        for a, b in zip(before, student.trainable_variables)
+        for a, b in zip(before, student.trainable_variables, strict=True)
     ]
     assert min(moved) > 0
     # The same in float32, from the same weights, comes to nearly the same parts.
@@ -212,7 +212,7 @@ def test_several_outputs_with_a_loss_each():
     assert logs["loss"] == pytest.approx(
         logs["label_loss"] + logs["soft_target"], rel=1e-5
     )
-    with pytest.raises(ValueError, match="several outputs.*logits/kind"):
+    with pytest.raises(ValueError, match=r"several outputs.*logits/kind"):
         kd.Distiller(net("student"), net("teacher"))
 
 

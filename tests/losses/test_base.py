@@ -51,9 +51,10 @@ def test_reductions(reduction, expected):
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
-def test_reduction_mean_divides_by_the_weights():
+def test_reduction_with_sample_weight_divides_by_the_weights():
     student = np.array([[1.0], [2.0], [3.0]])
-    value = Distance(reduction="mean")(np.zeros((3, 1)), student, [1.0, 0.0, 3.0])
+    loss = Distance(reduction="mean_with_sample_weight")
+    value = loss(np.zeros((3, 1)), student, [1.0, 0.0, 3.0])
     np.testing.assert_allclose(value, (1 + 9) / 4, rtol=1e-6)
 
 

@@ -1,0 +1,114 @@
+"""Adapters: inferred from shapes, exact in what they average."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_distill import adapters
+
+
+def numpy_pool(x, size):
+    """Average each window of an adaptive pooling, axis by axis."""
+    for axis, target in enumerate(size, start=1):
+        length = x.shape[axis]
+        windows = [
+            x.take(range(i * length // target, -(-(i + 1) * length // target)), axis)
+            for i in range(target)
+        ]
+        x = np.stack([window.mean(axis) for window in windows], axis)
+    return x
+
+
+@pytest.mark.parametrize(
+    "size, target",
+    [
+        ((8, 8), (4, 4)),
+        ((7, 6), (3, 3)),
+        ((8, 7), (1, 1)),
+        ((7, 5), (3, 1)),
+        ((9,), (4,)),
+    ],
+)
+@pytest.mark.parametrize("jit", [None, False, True])
+def test_average_pool_is_numpys(size, target, jit):
+    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
+    pool = adapters.AveragePool(target)
+    run = pool if jit is None else tf.function(pool, jit_compile=jit)
+    np.testing.assert_allclose(run(x), numpy_pool(x, target), atol=1e-6)
+    assert pool.compute_output_shape((None, *size, 3)) == (None, *target, 3)
+
+
+@pytest.mark.parametrize(
+    "student, teacher, match, student_to, teacher_to",
+    [
+        ((None, 4), (None, 6), "all", (None, 6), None),
+        ((None, 4), (None, 4), "all", None, None),
+        ((None, 5, 4), (None, 5, 6), "all", (None, 5, 6), None),
+        ((None, None, 4), (None, None, 6), "all", (None, None, 6), None),
+        ((None, 6, 4), (None, 3, 4), "all", (None, 3, 4), None),
+        ((None, 8, 8, 4), (None, 8, 8, 6), "all", (None, 8, 8, 6), None),
+        ((None, 8, 8, 4), (None, 4, 4, 6), "all", (None, 4, 4, 6), None),
+        ((None, 4, 4, 4), (None, 8, 8, 6), "all", (None, 4, 4, 6), (None, 4, 4, 6)),
+        ((None, 8, 4, 4), (None, 4, 8, 4), "all", (None, 4, 4, 4), (None, 4, 4, 4)),
+        ((None, 8, 8, 4), (None, 4, 4, 6), "space", (None, 4, 4, 4), None),
+        ((None, 8, 8, 4), (None, 4, 4, 6), "channels", (None, 8, 8, 6), None),
+        ((None, 8, 8, 4), (None, 4, 4, 6), "nothing", None, None),
+    ],
+)
+def test_what_is_inferred(student, teacher, match, student_to, teacher_to):
+    found = adapters.infer(student, teacher, match)
+    for layer, shape, to in zip(
+        found, (student, teacher), (student_to, teacher_to), strict=True
+    ):
+        if to is None:
+            assert layer is None
+        else:
+            assert layer.compute_output_shape(shape) == to
+
+
+@pytest.mark.parametrize(
+    "student, teacher",
+    [
+        ((None, 4), (None, 8, 8, 4)),
+        ((None, None, 4), (None, 5, 4)),
+        ((None, 4), (None, None)),
+    ],
+)
+def test_what_no_adapter_joins(student, teacher):
+    with pytest.raises(ValueError, match="no adapter joins"):
+        adapters.infer(student, teacher, "all")
+
+
+def test_a_row_of_adapters_keeps_float32_under_another_policy():
+    keras.config.set_dtype_policy("mixed_float16")
+    student, _ = adapters.infer((None, 7, 6, 5), (None, 3, 3, 4), "all")
+    keras.config.set_dtype_policy("float32")
+    student.build((None, 7, 6, 5))
+    assert np.isfinite(student(np.full((1, 7, 6, 5), 1e6, "float32"))).all()
+
+
+def test_valid_convolution_is_fitnets_regressor():
+    layer = adapters.ValidConvolution((None, 5, 4, 7))
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    y = np.array(layer(x))
+    kernel, bias = (np.array(v) for v in layer.trainable_variables)
+    assert y.shape == (2, 5, 4, 7) and kernel.shape == (4, 5, 3, 7)
+    corner = np.einsum("bhwc,hwcd->bd", x[:, :4, :5], kernel) + bias
+    np.testing.assert_allclose(y[:, 0, 0], corner, rtol=1e-4, atol=1e-5)
+
+
+def test_valid_convolution_is_saved(tmp_path):
+    layer = adapters.ValidConvolution((None, 5, 5, 7), activation="relu")
+    model = keras.Sequential([keras.Input((8, 8, 3)), layer])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    np.testing.assert_array_equal(model(x), loaded(x))
+
+
+def test_valid_convolution_only_shrinks():
+    with pytest.raises(ValueError, match="smaller than the teacher's"):
+        adapters.ValidConvolution((None, 9, 9, 7)).build((None, 8, 8, 3))
+    with pytest.raises(ValueError, match="needs target_shape"):
+        adapters.ValidConvolution().build((None, 8, 8, 3))

@@ -1,0 +1,80 @@
+"""Data sets by name, batches and transfer sets."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return kd.data.load("digits")
+
+
+def test_digits_are_scikit_learns(digits):
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    assert len(digits.train) == 1438 and len(digits.test) == 359
+    np.testing.assert_array_equal(digits.test.labels, labels[4::5])
+    np.testing.assert_allclose(digits.test.images[3].ravel() * 16, images[19])
+    assert digits.input_shape == (8, 8, 1) and digits.classes == 10
+
+
+def test_splits_and_transfer_sets_keep_ids(digits):
+    rest, held_out = digits.train.split(0.25, seed=1)
+    assert len(held_out) == 360 and len(rest) == 1078
+    assert set(rest.ids) | set(held_out.ids) == set(range(1438))
+    np.testing.assert_array_equal(digits.train.labels[held_out.ids], held_out.labels)
+    few = digits.train.only([7, 8])
+    assert set(few.labels) == {7, 8}
+    assert len(few) + len(digits.train.without([7, 8])) == 1438
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        digits.train.split(1.5)
+
+
+def test_batches_carry_ids_through_shuffling_and_augmentation(digits):
+    flip = keras.layers.RandomFlip("horizontal", seed=0)
+    train = kd.data.batches(
+        digits.train, 100, shuffle=True, seed=3, augment=flip, sample_ids=True
+    )
+    orders = []
+    for _ in range(2):
+        ids = []
+        for x, y in train:
+            ids.append(np.array(x["sample_id"]))
+            np.testing.assert_array_equal(y, digits.train.labels[ids[-1]])
+            own, seen = digits.train.images[ids[-1]], np.array(x["image"])
+            same = (own == seen).all((1, 2, 3))
+            flipped = (own[:, :, ::-1] == seen).all((1, 2, 3))
+            assert (same | flipped).all()
+        orders.append(np.concatenate(ids))
+        assert sorted(orders[-1]) == list(range(1438))
+    assert (orders[0] != orders[1]).any()
+
+
+def test_sizes(digits):
+    assert len(kd.data.batches(digits.train, 100)) == 15
+    assert len(kd.data.batches(digits.train, 100, drop_remainder=True)) == 14
+    with pytest.raises(ValueError, match="no samples"):
+        kd.data.batches(digits.train[:0])
+    with pytest.raises(ValueError, match="one length"):
+        kd.data.Samples(digits.train.images, digits.test.labels)
+
+
+def test_a_set_that_cant_be_had_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match=r"'no_such_set' can't be had.*TFDS_DATA_DIR"):
+        kd.data.load("no_such_set", data_dir=str(tmp_path))
+
+
+def test_mnist_by_name():
+    import tensorflow_datasets as tfds
+
+    try:
+        tfds.builder("mnist").as_dataset(split="test[:1]")
+    except Exception:
+        pytest.skip("MNIST is not prepared here; set TFDS_DATA_DIR to a folder with it")
+    mnist = kd.data.load("mnist")
+    assert mnist.input_shape == (28, 28, 1) and len(mnist.train) == 60_000
+    assert mnist.train.images.max() == 1.0 and (mnist.test.labels == 3).sum() == 1010

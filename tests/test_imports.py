@@ -1,0 +1,79 @@
+"""Who may import whom, and that nothing heavy is imported before it is used."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import keras_distill
+
+PACKAGE = pathlib.Path(keras_distill.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+LIGHT = {"__future__", "collections", "dataclasses", "keras", "numpy", "re", "typing"}
+MAY_IMPORT = {
+    "taps": set(),
+    "teachers": {"taps"},
+    "adapters": set(),
+    "losses": {"losses"},
+    "models": {"models"},
+    "strategies": set(),
+    "data": set(),
+    "analysis": {"analysis", "taps"},
+    "distillers": {
+        "distillers",
+        "adapters",
+        "losses",
+        "strategies",
+        "taps",
+        "teachers",
+    },
+}
+
+
+def imports(tree, nested):
+    """List imported modules, those inside functions or those outside."""
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if (id(node) in inside) != nested:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+            if node.module == "keras_distill":
+                yield from (f"keras_distill.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_a_room_imports_what_it_may(file):
+    tree = ast.parse(file.read_text("utf-8"))
+    room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    own = [name.split(".") for name in imports(tree, False) if "keras_distill." in name]
+    if room != "__init__":
+        assert {parts[1] for parts in own} <= MAY_IMPORT[room]
+    tops = {name.split(".")[0] for name in imports(tree, False)} - {"keras_distill"}
+    assert not tops & {"tensorflow", "tensorflow_datasets", "sklearn", "matplotlib"}
+    if room in ("losses", "models", "adapters", "taps", "teachers"):
+        assert tops <= LIGHT | {"contextlib", "difflib", "threading"}
+        assert "tensorflow" not in set(imports(tree, True))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_no_assert_in_the_package(file):
+    tree = ast.parse(file.read_text("utf-8"))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+
+
+def test_the_import_brings_in_nothing_heavy():
+    code = "import keras_distill, sys; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"tensorflow_datasets", "sklearn", "matplotlib"} & set(modules)

@@ -1,0 +1,67 @@
+"""Reference nets: stable names, sizes from a hand computation."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+
+
+def test_mlp():
+    model = kd.models.mlp((28, 28, 1), 10, units=(800, 800), dropout=0.1, max_norm=3.0)
+    assert model.count_params() == 785 * 800 + 801 * 800 + 801 * 10
+    names = [layer.name for layer in model.layers[1:]]
+    assert names == ["flatten", "hidden1", "dropout1", "hidden2", "dropout2", "logits"]
+    assert model.get_layer("hidden1").kernel_constraint.max_value == 3.0
+
+
+def resnet20_parameters():
+    """Count He et al.'s ResNet-20, with 1x1 shortcuts where channels change."""
+
+    def conv(size, before, after):
+        return size * size * before * after + 4 * after
+
+    total, before = conv(3, 3, 16), 16
+    for after in (16, 32, 64):
+        for _ in range(3):
+            total += conv(3, before, after) + conv(3, after, after)
+            total += conv(1, before, after) if before != after else 0
+            before = after
+    return total + 65 * 10
+
+
+def test_resnet():
+    model = kd.models.resnet((32, 32, 3), 10, depth=20)
+    assert model.count_params() == resnet20_parameters()
+    shapes = [model.get_layer(f"stack{i}").output.shape for i in (1, 2, 3)]
+    assert shapes == [(None, 32, 32, 16), (None, 16, 16, 32), (None, 8, 8, 64)]
+    with pytest.raises(ValueError, match="6n \\+ 2"):
+        kd.models.resnet((8, 8, 1), 10, depth=10)
+
+
+def test_wide_resnet():
+    model = kd.models.wide_resnet((32, 32, 3), 10, depth=16, widen=2)
+    # The papers' tables give 0.7 million for WRN-16-2 and 0.2 for WRN-16-1.
+    assert round(model.count_params() / 1e6, 1) == 0.7
+    small = kd.models.wide_resnet((32, 32, 3), 10, depth=16, widen=1)
+    assert round(small.count_params() / 1e6, 1) == 0.2
+    shapes = [model.get_layer(f"stack{i}").output.shape for i in (1, 2, 3)]
+    assert shapes == [(None, 32, 32, 32), (None, 16, 16, 64), (None, 8, 8, 128)]
+    with pytest.raises(ValueError, match="6n \\+ 4"):
+        kd.models.wide_resnet((8, 8, 1), 10, depth=12)
+
+
+def test_conv_net():
+    model = kd.models.conv_net((8, 8, 1), 10, filters=(4, 8), convs_per_stack=2)
+    convs = 9 * (1 * 4 + 4 * 4 + 4 * 8 + 8 * 8)
+    assert model.count_params() == convs + 4 * (4 + 4 + 8 + 8) + 9 * 10
+    assert model.get_layer("stack2").output.shape == (None, 4, 4, 8)
+    assert len(kd.models.conv_net((8, 8, 1), 10, weight_decay=0.1).losses) == 3
+
+
+def test_saved_and_loaded(tmp_path):
+    model = kd.models.wide_resnet((8, 8, 1), 10, depth=10, widen=1)
+    model.save(tmp_path / "model.keras")
+    x = np.ones((2, 8, 8, 1), "float32")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(model(x), loaded(x))

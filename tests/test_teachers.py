@@ -1,0 +1,122 @@
+"""Teachers give knowledge and stay as they are; ensembles average it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_distill as kd
+from keras_distill.taps import Tap
+
+X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+LOGITS = Tap("logits")
+
+
+def net(name="net", classes=3):
+    inputs = keras.Input((4,))
+    x = layers.BatchNormalization(name="norm")(inputs)
+    x = layers.Dropout(0.5)(layers.Dense(5, "relu", name="hidden")(x))
+    return keras.Model(inputs, layers.Dense(classes, name="head")(x), name=name)
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_knowledge_is_of_the_inference_form_and_moves_nothing():
+    model = net()
+    before = [np.array(v) for v in model.variables]
+    knowledge = kd.Teacher(model)(X, [LOGITS, Tap("hidden")])
+    np.testing.assert_allclose(knowledge[LOGITS], model(X, training=False))
+    again = kd.Teacher(model)(X, [LOGITS])[LOGITS]
+    np.testing.assert_array_equal(knowledge[LOGITS], again)
+    for old, new in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, np.array(new))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_no_gradient_comes_through(several):
+    model = net("a")
+    teacher = kd.EnsembleTeacher([model, net("b")]) if several else kd.Teacher(model)
+    x = tf.constant(X)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = teacher.logits(teacher(x, [LOGITS])[LOGITS], 2.0)
+    assert all(
+        g is None for g in tape.gradient(logits, [x, *model.trainable_variables])
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 50.0])
+@pytest.mark.parametrize("weights", [None, [3.0, 1.0]])
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+def test_the_average_is_numpys(temperature, weights, average):
+    models = [net("a"), net("b")]
+    teacher = kd.EnsembleTeacher(models, average, weights=weights)
+    logits = teacher.logits(teacher(X, [LOGITS])[LOGITS], temperature)
+    z = [np.array(model(X), "float64") for model in models]
+    w = np.array([0.5, 0.5] if weights is None else [0.75, 0.25])
+    if average == "arithmetic":
+        expected = w[0] * softmax(z[0] / temperature) + w[1] * softmax(
+            z[1] / temperature
+        )
+    else:
+        expected = softmax((w[0] * z[0] + w[1] * z[1]) / temperature)
+    found = softmax(np.array(logits, "float64") / temperature)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_average_of_sequences_and_of_large_logits():
+    teacher = kd.EnsembleTeacher([net("a"), net("b")])
+    z = np.random.default_rng(0).normal(size=(2, 2, 3, 4)) * 1e4
+    logits = np.array(teacher.logits([z[0], z[1]], 0.1))
+    assert logits.shape == (2, 3, 4) and np.isfinite(logits).all()
+
+
+def test_a_members_layer():
+    models = [net("a"), net("b")]
+    teacher = kd.EnsembleTeacher(models)
+    tap = Tap("1/hidden")
+    expected = kd.Teacher(models[1])(X, [Tap("hidden")])[Tap("hidden")]
+    np.testing.assert_allclose(teacher(X, [LOGITS, tap])[tap], expected)
+    with pytest.raises(ValueError, match="'0/hidden'"):
+        teacher(X, [Tap("hidden")])
+
+
+def test_a_distiller_learns_from_an_ensemble():
+    student, models = net("student"), [net("a"), net("b")]
+    teacher = kd.EnsembleTeacher(models)
+    term = kd.Term(kd.losses.SoftTarget(2.0))
+    distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.0)
+    distiller.compile(keras.optimizers.Adam(0.03))
+
+    def gap():
+        target = sum(softmax(np.array(m(X), "float64") / 2) for m in models) / 2
+        return np.abs(softmax(np.array(student(X), "float64") / 2) - target).mean()
+
+    before = gap()
+    distiller.fit(X, epochs=150, verbose=0)
+    assert gap() < 0.5 * before
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: kd.EnsembleTeacher([net()]), "two or more"),
+        (lambda: kd.EnsembleTeacher([net(), net()], "median"), "'median'"),
+        (lambda: kd.EnsembleTeacher([net(), net()], weights=[1.0]), "positive weights"),
+        (
+            lambda: kd.EnsembleTeacher([net(), net()], weights=[1, -1]),
+            "positive weights",
+        ),
+        (
+            lambda: kd.Distiller(net(), kd.EnsembleTeacher([net(), net(classes=4)])),
+            "same classes",
+        ),
+    ],
+)
+def test_bad_ensembles(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
