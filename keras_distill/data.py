@@ -62,7 +62,7 @@ class Samples:
                 f"The held-out fraction must lie between 0 and 1, not {fraction}."
             )
         order = np.random.default_rng(seed).permutation(len(self))
-        held_out = int(round(fraction * len(self)))
+        held_out = round(fraction * len(self))
         return self[np.sort(order[held_out:])], self[np.sort(order[:held_out])]
 
     def only(self, classes: Iterable[int]) -> Samples:

@@ -144,9 +144,8 @@ def test_an_own_call_of_the_instance_stays():
 
 
 def test_two_threads_record_their_own_pass():
-    model = nested()
-    deep = model.get_layer("inner").get_layer("deep")
     both_inside = threading.Barrier(2, timeout=20)
+    shared = layers.Dense(5, name="shared")
     found = {}
 
     class Wait(layers.Layer):
@@ -154,23 +153,19 @@ def test_two_threads_record_their_own_pass():
             both_inside.wait()
             return inputs
 
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, Wait(dtype="float32")(inputs))
-    waiting = keras.Sequential([keras.Input((4,)), layers.Dense(5, name="deep")])
-    deep = waiting.layers[0]
+        def compute_output_shape(self, shape):
+            return shape
+
+    def net():
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, Wait()(shared(Wait()(inputs))))
+
+    nets = [net(), net()]
 
     def run(place):
-        x = X + place
-        wait = Wait()
-
-        class Both(keras.Model):
-            def call(self, inputs):
-                return wait(waiting(wait(inputs)))
-
-        both = Both()
-        both.waiting = waiting
-        _, notes = taps.forward(both, x, [Tap("waiting/deep")], training=False)
-        found[place] = np.array(notes[Tap("waiting/deep")])
+        tap = Tap("shared")
+        _, notes = taps.forward(nets[place], X + place, [tap], training=False)
+        found[place] = np.array(notes[tap])
 
     threads = [threading.Thread(target=run, args=(place,)) for place in (0, 1)]
     for thread in threads:
@@ -178,10 +173,9 @@ def test_two_threads_record_their_own_pass():
     for thread in threads:
         thread.join()
     for place in (0, 1):
-        np.testing.assert_allclose(
-            found[place], dense(deep, X + place), rtol=1e-4, atol=1e-5
-        )
-    assert "call" not in deep.__dict__
+        expected = dense(shared, X + place)
+        np.testing.assert_allclose(found[place], expected, rtol=1e-4, atol=1e-5)
+    assert "call" not in shared.__dict__
 
 
 def test_several_outputs():
