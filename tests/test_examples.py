@@ -1,0 +1,46 @@
+"""Every example runs through: it proves that it runs, not that its method works."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+
+
+def run(code, tmp_path, **environment):
+    return subprocess.run(
+        [sys.executable, *code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda f: f.stem)
+def test_smoke(script, tmp_path):
+    done = run([str(script), "--smoke", "--out", str(tmp_path / "out")], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "| -" in done.stdout and any((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "notebook", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda f: f.stem
+)
+def test_notebook(notebook, tmp_path, monkeypatch):
+    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
+    monkeypatch.setenv("KERAS_DISTILL_SMOKE", "1")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    book = nbformat.read(notebook, as_version=4)
+    nbformat.validate(book)
+    assert not any(cell.get("outputs") for cell in book.cells)
+    nbclient.NotebookClient(
+        book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    text = str([cell.get("outputs") for cell in book.cells])
+    assert "student distilled" in text
