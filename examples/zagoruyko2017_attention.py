@@ -166,7 +166,10 @@ def main():
     args.pairs, args.teacher_epochs = PAIRS, TEACHER_EPOCHS
     if args.smoke:
         args.dataset, args.train_size, args.epochs, args.seeds = "digits", 64, 1, 1
-        args.pairs, args.teacher_epochs = dict(list(PAIRS.items())[:1]), 1
+        args.pairs, args.teacher_epochs = (
+            {"WRN-10-1 from WRN-10-1": ((10, 1), (10, 1))},
+            1,
+        )
     data = kd.data.load(args.dataset)
     args.train_size = args.train_size or TRAIN_SIZE.get(args.dataset, len(data.train))
     report(run(args, data), args, data)
