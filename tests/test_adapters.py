@@ -112,3 +112,27 @@ def test_valid_convolution_only_shrinks():
         adapters.ValidConvolution((None, 9, 9, 7)).build((None, 8, 8, 3))
     with pytest.raises(ValueError, match="needs target_shape"):
         adapters.ValidConvolution().build((None, 8, 8, 3))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_what_is_inferred_for_a_map_is_pooling_and_a_projection(jit):
+    """The 1x1 convolution of the averages, to one pixel on one axis."""
+    student, teacher = adapters.infer((None, 7, 5, 3), (None, 3, 1, 4), "all")
+    assert teacher is None
+    student.build((None, 7, 5, 3))
+    x = np.random.default_rng(0).normal(size=(2, 7, 5, 3)).astype("float32")
+    kernel, bias = (np.array(v) for v in student.trainable_variables)
+    assert kernel.shape == (1, 1, 3, 4)
+    expected = numpy_pool(x, (3, 1)) @ kernel[0, 0] + bias
+    found = tf.function(student, jit_compile=jit)(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_configs():
+    pool = adapters.AveragePool((3, 1), name="pool")
+    again = adapters.AveragePool.from_config(pool.get_config())
+    assert (again.size, again.name, again.dtype) == ((3, 1), "pool", "float32")
+    layer = adapters.ValidConvolution((None, 5, 4, 7), activation="relu")
+    again = adapters.ValidConvolution.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert again.compute_output_shape((None, 8, 8, 3)) == (None, 5, 4, 7)

@@ -39,8 +39,20 @@ def test_resnet():
         kd.models.resnet((8, 8, 1), 10, depth=10)
 
 
+def wide_resnet_parameters(blocks, widen):
+    """Count a WRN: norms before convolutions, plain 1x1 shortcuts."""
+    total, before = 9 * 3 * 16, 16
+    for after in (16 * widen, 32 * widen, 64 * widen):
+        for _ in range(blocks):
+            total += 4 * before + 9 * before * after + 4 * after + 9 * after * after
+            total += before * after if before != after else 0
+            before = after
+    return total + 4 * before + (before + 1) * 10
+
+
 def test_wide_resnet():
     model = kd.models.wide_resnet((32, 32, 3), 10, depth=16, widen=2)
+    assert model.count_params() == wide_resnet_parameters(2, 2)
     # The papers' tables give 0.7 million for WRN-16-2 and 0.2 for WRN-16-1.
     assert round(model.count_params() / 1e6, 1) == 0.7
     small = kd.models.wide_resnet((32, 32, 3), 10, depth=16, widen=1)
@@ -65,3 +77,43 @@ def test_saved_and_loaded(tmp_path):
     x = np.ones((2, 8, 8, 1), "float32")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(model(x), loaded(x))
+
+
+@pytest.mark.parametrize(
+    "model, ends",
+    [
+        (lambda: kd.models.mlp((4,), 3, units=(5,)), ["hidden1", "logits"]),
+        (
+            lambda: kd.models.conv_net((8, 8, 1), 3, filters=(2, 3)),
+            ["stack1_conv1", "stack1", "stack2_pool", "stack2", "pool", "logits"],
+        ),
+        (
+            lambda: kd.models.resnet((8, 8, 1), 3, depth=14, width=2),
+            ["stem_conv", "stack1_block1_out", "stack1", "stack3", "pool", "logits"],
+        ),
+        (
+            lambda: kd.models.wide_resnet((8, 8, 1), 3, depth=16, widen=1),
+            ["stem", "stack1_block1_add", "stack1", "stack3", "norm", "relu", "logits"],
+        ),
+    ],
+    ids=["mlp", "conv_net", "resnet", "wide_resnet"],
+)
+def test_names_stand_in_the_order_of_the_data(model, ends):
+    """Names are what users tap; the last gives logits, without an activation."""
+    model = model()
+    names = [layer.name for layer in model.layers]
+    places = [names.index(end) for end in ends]
+    assert places == sorted(places) and places[-1] == len(names) - 1
+    assert model.layers[-1].activation is keras.activations.linear
+
+
+@pytest.mark.parametrize("depth", [8, 14, 20])
+def test_depth_counts_the_layers_with_weights(depth):
+    model = kd.models.resnet((8, 8, 1), 3, depth=depth, width=2)
+    weighted = [
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
+        and "shortcut" not in layer.name
+    ]
+    assert len(weighted) == depth

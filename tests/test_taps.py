@@ -104,6 +104,65 @@ def test_a_trace_gives_what_eager_gives(jit):
     np.testing.assert_allclose(traced, tapped(model, "inner/deep")[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_trace_tells_the_calls_of_a_shared_layer_apart(jit):
+    model = Subclassed()
+    model(X)
+    wanted = [Tap("blocks/0"), Tap("blocks/0", call=1), Tap("pair")]
+
+    @tf.function(jit_compile=jit)
+    def run(x):
+        _, found = taps.forward(model, x, wanted, training=False)
+        return [found[tap] for tap in wanted]
+
+    for traced, eager in zip(run(X), tapped(model, *wanted), strict=True):
+        np.testing.assert_allclose(traced, eager, rtol=1e-4, atol=1e-6)
+    assert not any("call" in layer.__dict__ for layer in model._flatten_layers())
+
+
+def test_one_pass_gives_output_and_taps():
+    """Layers are called once a pass, however many taps they have."""
+    calls = []
+
+    class Counted(layers.Layer):
+        def call(self, inputs):
+            calls.append(inputs)
+            return 2.0 * inputs
+
+    model = keras.Sequential([layers.Dense(3), Counted(name="twice")])
+    model.build((None, 4))
+    calls.clear()
+    wanted = [Tap("twice"), Tap("twice", side="input"), Tap("logits")]
+    outputs, found = taps.forward(model, X, wanted, training=False)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(found[wanted[0]], outputs)
+    np.testing.assert_array_equal(found[wanted[1]], np.array(outputs) / 2.0)
+
+
+def test_the_mask_of_a_tap():
+    tokens = keras.Input((4,), dtype="int32")
+    embedded = layers.Embedding(9, 3, mask_zero=True, name="embedding")(tokens)
+    model = keras.Model(tokens, layers.Dense(2, name="head")(embedded))
+    batch = np.array([[1, 2, 0, 0], [3, 4, 5, 0]])
+    wanted = [Tap("embedding"), Tap("head")]
+    _, found = taps.forward(model, batch, wanted, training=False)
+    for tap in wanted:
+        np.testing.assert_array_equal(taps.mask_of(found[tap]), batch > 0)
+    assert taps.mask_of(model(batch) * 1.0) is None
+
+
+def test_as_taps():
+    tap = Tap("a/b", call=1, side="input")
+    assert taps.as_taps("a") == (Tap("a"),)
+    assert taps.as_taps(tap) == (tap,)
+    assert taps.as_taps(["a", tap]) == (Tap("a"), tap)
+    assert (
+        str(tap) == "a/b[call 1] (input)" and Tap.from_config(tap.get_config()) == tap
+    )
+    with pytest.raises(TypeError, match="a tuple of these; got 3"):
+        taps.as_taps(3)
+
+
 def test_a_path_that_does_not_exist_names_the_near_ones():
     with pytest.raises(ValueError, match=r"no layer 'inner/deap'.*inner/deep"):
         tapped(nested(), "inner/deap")
@@ -120,7 +179,7 @@ def test_a_layer_that_is_not_called():
 
 @pytest.mark.parametrize("arguments", [{"call": -1}, {"side": "inside"}, {"path": ""}])
 def test_bad_taps(arguments):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="A tap's"):
         Tap(**{"path": "a", **arguments})
 
 
@@ -132,6 +191,24 @@ def test_layers_are_put_right_also_after_an_error():
     with pytest.raises(ValueError):
         taps.forward(model, X[:, :3], [Tap("inner/deep")], training=False)
     assert "call" not in deep.__dict__
+
+
+def test_layers_are_put_right_after_an_error_in_a_later_layer():
+    class Broken(layers.Layer):
+        def call(self, inputs):
+            raise RuntimeError("broken")
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    first, broken = layers.Dense(3, name="first"), Broken(name="broken")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, broken(first(inputs)))
+    with pytest.raises(RuntimeError, match="broken"):
+        taps.forward(model, X, [Tap("first"), Tap("broken")], training=False)
+    assert "call" not in first.__dict__ and "call" not in broken.__dict__
+    inner = keras.Model(inputs, first.output)
+    np.testing.assert_array_equal(tapped(inner, "first")[0], inner(X))
 
 
 def test_an_own_call_of_the_instance_stays():
@@ -208,3 +285,43 @@ def test_outline_finds_the_last_layer_and_computes_nothing():
     taps.trace(lambda x: norm(x, training=True), spec)
     for old, new in zip(before, norm.variables, strict=True):
         np.testing.assert_array_equal(old, np.array(new))
+
+
+def test_outline_knows_of_outputs_that_no_layer_made():
+    class OwnCode(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, inputs):
+            return keras.ops.softmax(self.dense(inputs))
+
+    model = OwnCode()
+    model(X)
+    outputs, last = taps.outline(model, keras.KerasTensor((None, 4)))
+    assert outputs.shape == (None, 2) and last is None
+
+
+def test_trace_does_not_run_eagerly_and_moves_no_state():
+    state = keras.Variable(1.0)
+    eager = []
+
+    def run(x):
+        eager.append(tf.executing_eagerly())
+        state.assign(state + 1.0)
+        return {"sum": keras.ops.sum(x["a"], axis=-1), "b": [x["b"]]}
+
+    given = {"a": np.ones((5, 4), "float32"), "b": np.ones((5, 2), "int32")}
+    found = taps.trace(run, given)
+    assert eager and not any(eager)
+    assert float(state) == 1.0
+    assert found["sum"].shape == (None,) and found["b"][0].shape == (None, 2)
+    assert found["b"][0].dtype == "int32"
+
+
+def test_trace_gives_the_error_as_it_was_raised():
+    def run(x):
+        raise ValueError("as it was")
+
+    with pytest.raises(ValueError, match=r"^as it was$"):
+        taps.trace(run, keras.KerasTensor((None, 4)))

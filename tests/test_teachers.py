@@ -36,6 +36,26 @@ def test_knowledge_is_of_the_inference_form_and_moves_nothing():
         np.testing.assert_array_equal(old, np.array(new))
 
 
+def test_fit_leaves_the_teacher_as_it_was_found():
+    """Weights, statistics, flags and penalties, also of a part that is frozen."""
+    model = net("teacher")
+    model.get_layer("head").kernel.regularizer = keras.regularizers.L2(0.1)
+    model.get_layer("hidden").trainable = False
+    flags = [layer.trainable for layer in model._flatten_layers()]
+    before = [np.array(v) for v in model.variables]
+    penalties = [float(loss) for loss in model.losses]
+    assert len(penalties) == 1
+    term = kd.Term(kd.losses.Hint(), student="hidden", teacher="hidden")
+    distiller = kd.Distiller(net("student"), model, terms=[term], label_weight=0.0)
+    distiller.compile("adam")
+    distiller.fit(X, epochs=2, verbose=0)
+    assert [layer.trainable for layer in model._flatten_layers()] == flags
+    assert [float(loss) for loss in model.losses] == penalties
+    assert not any("call" in layer.__dict__ for layer in model._flatten_layers())
+    for old, new in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, np.array(new))
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_no_gradient_comes_through(several):
     model = net("a")
@@ -68,6 +88,19 @@ def test_the_average_is_numpys(temperature, weights, average):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+def test_an_average_of_sequences(average):
+    teacher = kd.EnsembleTeacher([net(), net(), net()], average, weights=[1, 2, 5])
+    z = np.random.default_rng(0).normal(size=(3, 2, 4, 5)) * 3
+    w = np.array([0.125, 0.25, 0.625]).reshape(3, 1, 1, 1)
+    found = softmax(np.array(teacher.logits(list(z), 2.0), "float64") / 2)
+    if average == "arithmetic":
+        expected = (w * softmax(z / 2)).sum(0)
+    else:
+        expected = softmax((w * z).sum(0) / 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_an_average_of_sequences_and_of_large_logits():
     teacher = kd.EnsembleTeacher([net("a"), net("b")])
     z = np.random.default_rng(0).normal(size=(2, 2, 3, 4)) * 1e4
@@ -97,7 +130,7 @@ def test_a_distiller_learns_from_an_ensemble():
         return np.abs(softmax(np.array(student(X), "float64") / 2) - target).mean()
 
     before = gap()
-    distiller.fit(X, epochs=150, verbose=0)
+    distiller.fit(np.tile(X, (150, 1)), batch_size=6, shuffle=False, verbose=0)
     assert gap() < 0.5 * before
 
 
@@ -120,3 +153,25 @@ def test_a_distiller_learns_from_an_ensemble():
 def test_bad_ensembles(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("path", ["hidden", "2/hidden", "1/", "x/hidden"])
+def test_a_members_layer_needs_the_members_place(path):
+    teacher = kd.EnsembleTeacher([net("a"), net("b")])
+    with pytest.raises(ValueError, match="member 0 to 1"):
+        teacher(X, [Tap(path)])
+
+
+def test_a_teacher_is_a_built_model():
+    unbuilt = keras.Sequential([layers.Dense(3)], name="fresh")
+    with pytest.raises(ValueError, match="'fresh' is not built"):
+        kd.Teacher(unbuilt)
+    with pytest.raises(ValueError, match="'fresh' is not built"):
+        kd.EnsembleTeacher([net(), unbuilt])
+    with pytest.raises(
+        TypeError, match=r"keras\.Model or a kd\.Ensemble.*got function"
+    ):
+        kd.Teacher(softmax)
+    model = net()
+    with pytest.raises(ValueError, match="different models"):
+        kd.EnsembleTeacher([model, model])

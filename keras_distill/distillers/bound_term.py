@@ -59,9 +59,12 @@ class BoundTerm(keras.Layer):
             checks.agree(term.loss.match, fitted)
             checks.runs(term.loss, fitted)
         except ValueError as error:
+            own, other = (
+                " and ".join(f"'{tap}'" for tap in side)
+                for side in (term.student, term.teacher)
+            )
             raise ValueError(
-                f"Term '{term.name}', student {' and '.join(map(repr, map(str, term.student)))}"
-                f" with teacher {' and '.join(map(repr, map(str, term.teacher)))}: {error}"
+                f"Term '{term.name}', student {own} with teacher {other}: {error}"
             ) from error
         self.built = True
 

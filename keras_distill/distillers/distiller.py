@@ -311,7 +311,9 @@ class Distiller(keras.Model):
 
     def _note(self, total, parts: dict, batch_size) -> None:
         """Add the step's values to the running means."""
-        means = {metric.name: metric for metric in self.metrics}
+        means = {name: bound.mean for name, bound in self.terms.items()}
+        means["label_loss"] = self.label_mean
+        means["loss"] = next(m for m in self.metrics if m.name == "loss")
         replicas = strategies.replica_count()
         for name, value in {"loss": total, **parts}.items():
             means[name].update_state(value * replicas, sample_weight=batch_size)
