@@ -165,7 +165,9 @@ def sweep_runs(data, logits, seed, epochs):
 def run(args):
     data = kd.data.load(args.dataset)
     args.out.mkdir(parents=True, exist_ok=True)
-    file = args.out / "errors.json"
+    teacher_epochs, alone_epochs, epochs, sweep_epochs = args.epochs
+    key = f"{args.dataset}_{teacher_epochs}"
+    file = args.out / f"errors_{key}.json"
     found = json.loads(file.read_text()) if file.exists() else {}
 
     def finish(row, seed, model):
@@ -173,9 +175,8 @@ def run(args):
         file.write_text(json.dumps(found, indent=1))
         print(row, f"seed {seed}", found[row][str(seed)], flush=True)
 
-    teacher_epochs, alone_epochs, epochs, sweep_epochs = args.epochs
     for seed in range(args.seeds):
-        weights = args.out / f"teacher{seed}.keras"
+        weights = args.out / f"teacher_{key}_{seed}.keras"
         if not weights.exists():
             train_teacher(data, seed, teacher_epochs).save(weights)
         teacher = keras.saving.load_model(weights)

@@ -2,8 +2,9 @@
 
     python examples/quickstart.py
 
-A convolutional teacher, a student of a few filters trained on labels alone, and the same
-student distilled, side by side.
+A convolutional teacher, a perceptron trained on labels alone, and the same perceptron
+distilled, side by side. The student and its terms were chosen on a fifth of the training
+images, held out, over three seeds.
 """
 
 import argparse
@@ -14,12 +15,14 @@ import numpy as np
 
 import keras_distill as kd
 
-TEACHER, STUDENT = (32, 64, 128), (2, 4, 8)
-TEACHER_EPOCHS, EPOCHS, BATCH = 20, 40, 64
+TEACHER_FILTERS, STUDENT_UNITS = (32, 64, 128), (64, 64)
+TEACHER_EPOCHS, EPOCHS, BATCH = 40, 60, 64
 
 
 def fit(model, samples, epochs, learning_rate, seed):
-    train = kd.data.batches(samples, BATCH, shuffle=True, seed=seed)
+    train = kd.data.batches(
+        samples, BATCH, shuffle=True, seed=seed, drop_remainder=True
+    )
     schedule = keras.optimizers.schedules.CosineDecay(
         learning_rate, epochs * len(train)
     )
@@ -27,6 +30,7 @@ def fit(model, samples, epochs, learning_rate, seed):
         optimizer=keras.optimizers.Adam(schedule),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        steps_per_execution=len(train),
     )
     model.fit(train, epochs=epochs, verbose=0)
 
@@ -40,24 +44,26 @@ def train_all(data, seed, smoke):
     """Train teacher, student alone and student distilled from the same start."""
     teacher_epochs, epochs = (1, 1) if smoke else (TEACHER_EPOCHS, EPOCHS)
     keras.utils.set_random_seed(seed)
-    teacher = kd.models.conv_net(data.input_shape, data.classes, filters=TEACHER)
+    teacher = kd.models.conv_net(
+        data.input_shape, data.classes, filters=TEACHER_FILTERS
+    )
     fit(teacher, data.train, teacher_epochs, 3e-3, seed)
 
-    alone = kd.models.conv_net(data.input_shape, data.classes, filters=STUDENT)
+    alone = kd.models.mlp(data.input_shape, data.classes, units=STUDENT_UNITS)
     student = keras.models.clone_model(alone)
     student.set_weights(alone.get_weights())
-    fit(alone, data.train, epochs, 1e-2, seed)
+    fit(alone, data.train, epochs, 5e-3, seed)
 
     distiller = kd.Distiller(
         student,
         teacher,
         terms=[
             kd.Term(kd.losses.SoftTarget(temperature=4.0), weight=0.9),
-            kd.Term(kd.losses.Hint(), student="stack3", teacher="stack3", weight=1.0),
+            kd.Term(kd.losses.Hint(), student="hidden1", teacher="pool", weight=10.0),
         ],
         label_weight=0.1,
     )
-    fit(distiller, data.train, epochs, 1e-2, seed)
+    fit(distiller, data.train, epochs, 5e-3, seed)
     return {"teacher": teacher, "student alone": alone, "student distilled": student}
 
 

@@ -33,7 +33,13 @@ PAPER = [
     ("FitNet 3 (paper)", 91.10, "1.6M", "392M", 1.37),
     ("FitNet 4 (paper)", 91.61, "2.5M", "382M", 1.52),
 ]
-TRAIN_SIZE, TEACHER_EPOCHS, HINT_EPOCHS, EPOCHS, BATCH = {"digits": 200}, 20, 30, 40, 32
+TRAIN_SIZE, TEACHER_EPOCHS, HINT_EPOCHS, EPOCHS, BATCH = (
+    {"digits": 200},
+    20,
+    100,
+    150,
+    32,
+)
 
 
 def fit(model, samples, epochs, seed, labels=True):

@@ -26,8 +26,8 @@ PAPER = {"teacher": 91.91, "student": 87.91, "FitNet": 88.57, "FSP": 88.70}
 TRAIN_SIZE, TEACHER_EPOCHS, FIRST_EPOCHS, EPOCHS, BATCH = (
     {"digits": 200},
     20,
-    30,
-    40,
+    100,
+    150,
     32,
 )
 

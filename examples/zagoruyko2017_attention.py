@@ -40,7 +40,7 @@ PAPER = {
         "teacher": 6.58,
     },
 }
-TRAIN_SIZE, TEACHER_EPOCHS, EPOCHS, BATCH = {"digits": 200}, 15, 40, 32
+TRAIN_SIZE, TEACHER_EPOCHS, EPOCHS, BATCH = {"digits": 200}, 20, 150, 32
 
 
 def terms(method):

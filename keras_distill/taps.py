@@ -152,7 +152,7 @@ def forward(
     """
     taps = tuple(taps)
     layers = {tap: find_layer(model, tap.path) for tap in taps if not tap.is_logits}
-    with _record(layers.values()) as calls:
+    with record(layers.values()) as calls:
         outputs = model(inputs, training=training)
     tapped = {}
     for tap in taps:
@@ -184,7 +184,7 @@ def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
     last = []
 
     def run(inputs):
-        with _record(leaves) as calls:
+        with record(leaves) as calls:
             outputs = model(inputs, training=False)
         made = (x for x in leaves if any(y is outputs for _, y in calls[id(x)]))
         last.append(next(made, None))
@@ -316,7 +316,18 @@ class _RecordedCall:
 
 
 @contextlib.contextmanager
-def _record(layers: Iterable[keras.Layer]):
+def record(layers: Iterable[keras.Layer]):
+    """Note what layers are given and give, while models run inside the `with`.
+
+    A subclassed model that is not built yet is run twice by Keras at its first call,
+    so build it before.
+
+    Args:
+        layers: to listen to.
+
+    Yields:
+        A dict from the layer's `id` to a list of `(inputs, outputs)`, one a call.
+    """
     layers = {id(layer): layer for layer in layers}
     notes = {key: [] for key in layers}
     if not hasattr(_recording, "stack"):

@@ -102,7 +102,7 @@ def _multiplications(model: keras.Model, inputs) -> int:
     runs = []
 
     def run(inputs):
-        with taps._record(counted) as calls:
+        with taps.record(counted) as calls:
             outputs = model(inputs, training=False)
         runs.append(
             sum(
