@@ -8,13 +8,12 @@ A perceptron of 2x1200 units with dropout, max-norm and jittered images teaches 
 the teacher is trained once a seed. The students' images are not jittered, so the
 teacher's logits are computed once and travel in the batch beside the images.
 
-The teacher's batch size and learning rate were compared on the last 10,000 training
-images; the rest was not tuned.
+The teacher's batch size, learning rate and input dropout and the distilled student's
+epochs were compared on the last 10,000 training images; the rest was not tuned.
 """
 
 import argparse
 import functools
-import json
 import pathlib
 
 import keras
@@ -23,7 +22,7 @@ import numpy as np
 import keras_distill as kd
 
 # Labels alone are learnt by heart long before 40 epochs; soft targets take longer.
-TEACHER_EPOCHS, ALONE_EPOCHS, DISTILLED_EPOCHS, SWEEP_EPOCHS = 60, 40, 100, 10
+EPOCHS = {"teacher": 60, "alone": 40, "distilled": 100, "sweep": 10}
 TEMPERATURE, LABEL_WEIGHT = 20.0, 0.1
 TEMPERATURES = {800: (1, 4, 8, 20, 40), 30: (1, 2.5, 4, 8, 20)}
 TRANSFER_SETS = {"without 3": ("without", [3]), "only 7 and 8": ("only", [7, 8])}
@@ -48,19 +47,21 @@ def compile_and_fit(model, batches, epochs, learning_rate, jit_compile=True):
     model.compile(
         keras.optimizers.Adam(schedule),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
         jit_compile=jit_compile,
+        steps_per_execution=len(batches),
     )
     model.fit(batches, epochs=epochs, verbose=0)
 
 
 def errors(model, samples):
     """Count wrong predictions, and those among the threes."""
-    wrong = model.predict(samples.images, 1000, verbose=0).argmax(-1) != samples.labels
+    wrong = kd.analysis.wrong(model, samples)
     return int(wrong.sum()), int(wrong[samples.labels == 3].sum())
 
 
-def train_teacher(data, seed, epochs):
+def trained_teacher(data, file, seed, epochs):
+    if file.exists():
+        return keras.saving.load_model(file)
     keras.utils.set_random_seed(seed)
     teacher = kd.models.mlp(
         data.input_shape, 10, units=(1200, 1200), dropout=0.25, max_norm=3.5
@@ -73,30 +74,32 @@ def train_teacher(data, seed, epochs):
         data.train, 512, shuffle=True, seed=seed, augment=jitter, drop_remainder=True
     )
     compile_and_fit(teacher, train, epochs, 2e-3, jit_compile=False)
+    teacher.save(file)
     return teacher
 
 
 def distil(data, samples, teacher_logits, units, temperature, seed, epochs):
-    """Train a student on a transfer set; without teacher's logits, on labels alone."""
+    """Train a student on a transfer set; without a temperature, on labels alone."""
     keras.utils.set_random_seed(1000 + seed)
     student = kd.models.mlp(data.input_shape, 10, units=(units, units))
-    batch = min(256, len(samples) // 4)
-    if teacher_logits is None:
-        train = kd.data.batches(
-            samples, batch, shuffle=True, seed=seed, drop_remainder=True
-        )
-        compile_and_fit(student, train, epochs, 2e-3)
+    train = kd.data.batches(
+        samples,
+        min(256, len(samples) // 4),
+        shuffle=True,
+        seed=seed,
+        sample_ids=True,
+        drop_remainder=True,
+    )
+    if temperature is None:
+        images = train.map(lambda x, y: (x["image"], y))
+        compile_and_fit(student, images, epochs, 2e-3)
         return student
-    known = kd.data.batches(
-        samples, batch, shuffle=True, seed=seed, sample_ids=True, drop_remainder=True
-    )
     logits = keras.ops.convert_to_tensor(teacher_logits)
-    train = known.map(
-        lambda x, y: (
-            {"image": x["image"], "logits": keras.ops.take(logits, x["sample_id"], 0)},
-            y,
-        )
-    )
+
+    def look_up(x, y):
+        known = keras.ops.take(logits, x["sample_id"], 0)
+        return {"image": x["image"], "logits": known}, y
+
     distiller = kd.Distiller(
         student,
         teacher=keras.Sequential([keras.Input((10,)), keras.layers.Identity()]),
@@ -105,7 +108,7 @@ def distil(data, samples, teacher_logits, units, temperature, seed, epochs):
         student_inputs="image",
         teacher_inputs="logits",
     )
-    compile_and_fit(distiller, train, epochs, 2e-3)
+    compile_and_fit(distiller, train.map(look_up), epochs, 2e-3)
     return student
 
 
@@ -122,82 +125,51 @@ def refit_bias(student, samples, classes):
     best = shifts[np.argmin(wrong)]
     bias = student.get_layer("logits").bias
     bias.assign(bias + best * shifted)
+    return student
 
 
-def main_runs(data, logits, seed, alone_epochs, epochs):
-    """List rows of the main table, each with what trains the student for it."""
-    train = data.train
-    return [
-        (
-            ["student 2x800 alone"],
-            lambda: [distil(data, train, None, 800, None, seed, alone_epochs)],
-        ),
-        (
-            ["student 2x800, T = 20"],
-            lambda: [distil(data, train, logits, 800, TEMPERATURE, seed, epochs)],
-        ),
+def students(sweeps, epochs):
+    """List rows of the table: name, units, temperature, epochs."""
+    rows = [
+        ("student 2x800 alone", 800, None, epochs["alone"]),
+        ("student 2x800, T = 20", 800, TEMPERATURE, epochs["distilled"]),
     ]
+    if sweeps:
+        for units, temperatures in TEMPERATURES.items():
+            for t in (None, *temperatures):
+                row = f"{units} units " + (f"T = {t}" if t else "alone")
+                rows.append((row, units, t, epochs["sweep"]))
+    return rows
 
 
-def sweep_runs(data, logits, seed, epochs):
-    """List the rows of the temperature sweeps and of the transfer sets."""
-    runs = []
-    for units, temperatures in TEMPERATURES.items():
-        for t in (None, *temperatures):
-            known = None if t is None else logits
-            row = f"{units} units " + ("alone" if t is None else f"T = {t}")
-            train = functools.partial(
-                distil, data, data.train, known, units, t, seed, epochs
-            )
-            runs.append(([row], lambda train=train: [train()]))
-    for name, (method, classes) in TRANSFER_SETS.items():
-        samples = getattr(data.train, method)(classes)
+def run(runs, data, seed, sweeps, epochs):
+    """Fill the cells of one seed."""
 
-        def before_and_after(samples=samples, classes=classes):
-            student = distil(data, samples, logits, 800, TEMPERATURE, seed, epochs)
-            yield student
-            refit_bias(student, data.train, classes)
-            yield student
+    def once(row, train):
+        found = runs.once(row, seed, lambda: errors(train(), data.test))
+        print(row, f"seed {seed}", found, flush=True)
 
-        runs.append(([name, f"{name}, bias re-fitted"], before_and_after))
-    return runs
-
-
-def run(args):
-    data = kd.data.load(args.dataset)
-    args.out.mkdir(parents=True, exist_ok=True)
-    teacher_epochs, alone_epochs, epochs, sweep_epochs = args.epochs
-    key = f"{args.dataset}_{teacher_epochs}"
-    file = args.out / f"errors_{key}.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
-
-    def finish(row, seed, model):
-        found.setdefault(row, {})[str(seed)] = errors(model, data.test)
-        file.write_text(json.dumps(found, indent=1))
-        print(row, f"seed {seed}", found[row][str(seed)], flush=True)
-
-    for seed in range(args.seeds):
-        weights = args.out / f"teacher_{key}_{seed}.keras"
-        if not weights.exists():
-            train_teacher(data, seed, teacher_epochs).save(weights)
-        teacher = keras.saving.load_model(weights)
-        if str(seed) not in found.get("teacher 2x1200", {}):
-            finish("teacher 2x1200", seed, teacher)
-        logits = teacher.predict(data.train.images, 1000, verbose=0)
-        runs = main_runs(data, logits, seed, alone_epochs, epochs)
-        if args.sweeps:
-            runs += sweep_runs(data, logits, seed, sweep_epochs)
-        for rows, train in runs:
-            if any(str(seed) not in found.get(row, {}) for row in rows):
-                for row, student in zip(rows, train(), strict=True):
-                    finish(row, seed, student)
-    return found
+    file = runs.file.parent / f"teacher_{seed}.keras"
+    teacher = trained_teacher(data, file, seed, epochs["teacher"])
+    once("teacher 2x1200", lambda: teacher)
+    logits = teacher.predict(data.train.images, 1000, verbose=0)
+    student = functools.partial(distil, data, teacher_logits=logits, seed=seed)
+    for row, units, t, n in students(sweeps, epochs):
+        shape = {"units": units, "temperature": t, "epochs": n}
+        once(row, functools.partial(student, data.train, **shape))
+    shape = {"units": 800, "temperature": TEMPERATURE, "epochs": epochs["sweep"]}
+    for row, (method, classes) in TRANSFER_SETS.items() if sweeps else ():
+        few = getattr(data.train, method)(classes)
+        train = functools.cache(functools.partial(student, few, **shape))
+        refit = functools.partial(refit_bias, samples=data.train, classes=classes)
+        once(row, train)
+        once(f"{row}, bias re-fitted", lambda train=train, refit=refit: refit(train()))
 
 
-def report(found, threes):
+def report(runs, threes):
     rows = []
-    for row, runs in found.items():
-        wrong, missed = np.array(list(runs.values())).T
+    for row in runs.names:
+        wrong, missed = np.array(runs[row]).T
         rows.append(
             {
                 "run": row,
@@ -210,9 +182,9 @@ def report(found, threes):
             }
         )
     print(kd.analysis.table(rows))
-    names = "student 2x800 alone", "student 2x800, T = 20", "teacher 2x1200"
     alone, distilled, teacher = (
-        np.median([wrong for wrong, _ in found[name].values()]) for name in names
+        np.median([wrong for wrong, _ in runs[name]])
+        for name in ("student 2x800 alone", "student 2x800, T = 20", "teacher 2x1200")
     )
     closed = (alone - distilled) / max(alone - teacher, 1)
     print(f"\nShare of the gap that distillation closes: {closed:.2f} (paper: 0.91)")
@@ -226,11 +198,17 @@ def main():
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default="runs/hinton2015_mnist")
     args = parser.parse_args()
-    args.epochs = TEACHER_EPOCHS, ALONE_EPOCHS, DISTILLED_EPOCHS, SWEEP_EPOCHS
+    epochs = EPOCHS
     if args.smoke:
-        args.dataset, args.seeds, args.epochs = "digits", 1, (1, 1, 1, 1)
-    test = kd.data.load(args.dataset).test
-    report(run(args), int((test.labels == 3).sum()))
+        args.dataset, args.seeds, args.out = "digits", 1, args.out / "smoke"
+        epochs = dict.fromkeys(EPOCHS, 1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    data = kd.data.load(args.dataset)
+    settings = {"dataset": args.dataset, "epochs": epochs}
+    runs = kd.analysis.Runs(args.out / "errors.json", settings)
+    for seed in range(args.seeds):
+        run(runs, data, seed, args.sweeps, epochs)
+    report(runs, int((data.test.labels == 3).sum()))
 
 
 if __name__ == "__main__":

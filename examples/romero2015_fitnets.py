@@ -12,16 +12,15 @@ teacher all. Nothing was tuned. Finished cells are kept in `--out` and not repea
 """
 
 import argparse
-import json
+import itertools
 import pathlib
 
 import keras
-import numpy as np
 
 import keras_distill as kd
 
-TEACHER = {"filters": (32, 64, 128)}
-STUDENTS = {
+NETS = {
+    "teacher": {"filters": (32, 64, 128)},
     "FitNet A": {"filters": (4, 8, 8), "convs_per_stack": 3},
     "FitNet B": {"filters": (8, 12, 16), "convs_per_stack": 3},
 }
@@ -33,13 +32,8 @@ PAPER = [
     ("FitNet 3 (paper)", 91.10, "1.6M", "392M", 1.37),
     ("FitNet 4 (paper)", 91.61, "2.5M", "382M", 1.52),
 ]
-TRAIN_SIZE, TEACHER_EPOCHS, HINT_EPOCHS, EPOCHS, BATCH = (
-    {"digits": 200},
-    20,
-    100,
-    150,
-    32,
-)
+TRAIN_SIZE, BATCH = {"digits": 200}, 32
+EPOCHS = {"teacher": 20, "hint": 100, "student": 150}
 
 
 def fit(model, samples, epochs, seed, labels=True):
@@ -50,9 +44,18 @@ def fit(model, samples, epochs, seed, labels=True):
     model.fit(train, epochs=epochs, verbose=0)
 
 
-def accuracy(model, samples):
-    right = model.predict(samples.images, 500, verbose=0).argmax(-1) == samples.labels
-    return 100 * float(right.mean())
+def net(data, name, seed=0):
+    keras.utils.set_random_seed(seed)
+    return kd.models.conv_net(data.input_shape, data.classes, **NETS[name])
+
+
+def trained_teacher(data, file, epochs, seed):
+    if file.exists():
+        return keras.saving.load_model(file)
+    teacher = net(data, "teacher", seed)
+    fit(teacher, data.train, epochs, seed)
+    teacher.save(file)
+    return teacher
 
 
 def hint_stage(student, teacher, few, epochs, seed):
@@ -76,77 +79,59 @@ def soft_stage(student, teacher, few, epochs, seed):
     fit(second, few, epochs, seed)
 
 
-def train_student(data, few, shape, teacher, method, args, seed):
-    keras.utils.set_random_seed(1000 + seed)
-    student = kd.models.conv_net(data.input_shape, data.classes, **shape)
+def trained_student(data, few, name, teacher, method, epochs, seed):
+    student = net(data, name, 1000 + seed)
     if method == "FitNet":
-        hint_stage(student, teacher, few, args.hint_epochs, seed)
+        hint_stage(student, teacher, few, epochs["hint"], seed)
     if method == "alone":
-        fit(student, few, args.epochs, seed)
+        fit(student, few, epochs["student"], seed)
     else:
-        soft_stage(student, teacher, few, args.epochs, seed)
+        soft_stage(student, teacher, few, epochs["student"], seed)
     return student
 
 
-def train_teacher(data, file, epochs, seed):
-    if not file.exists():
-        keras.utils.set_random_seed(seed)
-        teacher = kd.models.conv_net(data.input_shape, data.classes, **TEACHER)
-        fit(teacher, data.train, epochs, seed)
-        teacher.save(file)
-    return keras.saving.load_model(file)
+def run(runs, data, names, seed):
+    """Fill the cells of one seed."""
+    epochs = runs.settings["epochs"]
+    file = runs.file.parent / f"teacher_{seed}.keras"
+    teacher = trained_teacher(data, file, epochs["teacher"], seed)
+    few = data.train.few(runs.settings["train_size"], seed)
 
-
-def run(args, data):
-    """Fill the table, a cell at a time."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    key = f"{args.dataset}_{args.train_size}_{args.epochs}"
-    file = args.out / f"accuracies_{key}.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
-    for seed in range(args.seeds):
-        name = f"teacher_{args.dataset}_{args.teacher_epochs}_{seed}.keras"
-        teacher = train_teacher(data, args.out / name, args.teacher_epochs, seed)
-        found.setdefault("teacher", {}).setdefault(
-            str(seed), accuracy(teacher, data.test)
+    models = {"teacher": lambda: teacher}
+    for name, method in itertools.product(names, METHODS):
+        models[f"{name}, {method}"] = lambda name=name, method=method: trained_student(
+            data, few, name, teacher, method, epochs, seed
         )
-        order = np.random.default_rng(seed).permutation(len(data.train))
-        few = data.train[order[: args.train_size]]
-        for net, shape in args.students.items():
-            for method in METHODS:
-                cell = found.setdefault(f"{net}, {method}", {})
-                if str(seed) in cell:
-                    continue
-                student = train_student(data, few, shape, teacher, method, args, seed)
-                cell[str(seed)] = accuracy(student, data.test)
-                file.write_text(json.dumps(found, indent=1))
-                print(net, method, seed, cell[str(seed)], flush=True)
-    return found
-
-
-def report(found, args, data):
-    shapes = {"teacher": TEACHER, **args.students}
-    costs = {
-        name: kd.analysis.cost(
-            kd.models.conv_net(data.input_shape, data.classes, **shape),
-            data.test.images[:256],
+    for row, train in models.items():
+        right = runs.once(
+            row,
+            seed,
+            lambda train=train: (
+                100 - 100 * kd.analysis.wrong(train(), data.test).mean()
+            ),
         )
-        for name, shape in shapes.items()
-    }
+        print(row, f"seed {seed}: {right:.2f} %", flush=True)
+
+
+def report(runs, data):
+    costs = {name: kd.analysis.cost(net(data, name), data.test.images) for name in NETS}
     titles = "network", "accuracy %", "parameters", "multiplications", "speed-up"
     rows = [dict(zip(titles, row, strict=True)) for row in PAPER]
-    for name, cells in found.items():
-        cost = costs[name.split(",")[0]]
-        values = list(cells.values())
-        shown = f"{np.mean(values):.2f} ± {np.std(values):.2f}"
+    for row in runs.names:
+        cost = costs[row.split(",")[0]]
         speed = costs["teacher"].seconds_per_image / cost.seconds_per_image
-        row = name, shown, cost.parameters, cost.multiplications, round(speed, 2)
+        row = (
+            row,
+            runs.shown(row),
+            cost.parameters,
+            cost.multiplications,
+            f"{speed:.2f}",
+        )
         rows.append(dict(zip(titles, row, strict=True)))
     print(kd.analysis.table(rows))
-    copy = " (a lossy JPEG copy of CIFAR-10)" if args.dataset == "cifar10_jpeg" else ""
     print(
-        f"\nTest accuracy, last epoch, mean ± deviation over {args.seeds} seed(s); "
-        f"stand-in: {args.dataset}{copy}, students see {args.train_size} of "
-        f"{len(data.train)} training samples for {args.epochs} epochs."
+        f"\nTest accuracy in %, last epoch, mean ± deviation; "
+        f"seeds: {len(runs['teacher'])}. Stand-in: {runs.settings}."
     )
 
 
@@ -154,23 +139,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--train-size", type=int)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS["student"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default="runs/romero2015_fitnets")
     args = parser.parse_args()
-    args.students, args.teacher_epochs, args.hint_epochs = (
-        STUDENTS,
-        TEACHER_EPOCHS,
-        HINT_EPOCHS,
-    )
+    names, epochs = list(NETS)[1:], {**EPOCHS, "student": args.epochs}
     if args.smoke:
-        args.dataset, args.train_size, args.epochs, args.seeds = "digits", 64, 1, 1
-        args.students = dict(list(STUDENTS.items())[:1])
-        args.teacher_epochs = args.hint_epochs = 1
+        args.dataset, args.train_size, args.seeds = "digits", 64, 1
+        names, epochs = names[:1], dict.fromkeys(EPOCHS, 1)
+        args.out = args.out / "smoke"
+    args.out.mkdir(parents=True, exist_ok=True)
     data = kd.data.load(args.dataset)
-    args.train_size = args.train_size or TRAIN_SIZE.get(args.dataset, len(data.train))
-    report(run(args, data), args, data)
+    size = args.train_size or TRAIN_SIZE.get(args.dataset, len(data.train))
+    settings = {"dataset": args.dataset, "train_size": size, "epochs": epochs}
+    runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
+    for seed in range(args.seeds):
+        run(runs, data, names, seed)
+    report(runs, data)
 
 
 if __name__ == "__main__":

@@ -11,25 +11,18 @@ the teacher all. Nothing was tuned. Finished cells are kept in `--out` and not r
 """
 
 import argparse
-import json
 import pathlib
 
 import keras
-import numpy as np
 
 import keras_distill as kd
 
-TEACHER, STUDENT = {"depth": 20, "width": 8}, {"depth": 8, "width": 8}
+DEPTHS, WIDTH = {"teacher": 20, "student": 8}, 8
 STAGES = (("stem_relu", "stack1"), ("stack1", "stack2"), ("stack2", "stack3"))
 METHODS = ("student", "FitNet", "FSP")
 PAPER = {"teacher": 91.91, "student": 87.91, "FitNet": 88.57, "FSP": 88.70}
-TRAIN_SIZE, TEACHER_EPOCHS, FIRST_EPOCHS, EPOCHS, BATCH = (
-    {"digits": 200},
-    20,
-    100,
-    150,
-    32,
-)
+TRAIN_SIZE, BATCH = {"digits": 200}, 32
+EPOCHS = {"teacher": 20, "first": 100, "labels": 150}
 
 
 def fit(model, samples, epochs, seed, labels=True):
@@ -40,9 +33,20 @@ def fit(model, samples, epochs, seed, labels=True):
     model.fit(train, epochs=epochs, verbose=0)
 
 
-def accuracy(model, samples):
-    right = model.predict(samples.images, 500, verbose=0).argmax(-1) == samples.labels
-    return 100 * float(right.mean())
+def net(data, name, seed):
+    keras.utils.set_random_seed(seed)
+    return kd.models.resnet(
+        data.input_shape, data.classes, depth=DEPTHS[name], width=WIDTH
+    )
+
+
+def trained_teacher(data, file, epochs, seed):
+    if file.exists():
+        return keras.saving.load_model(file)
+    teacher = net(data, "teacher", seed)
+    fit(teacher, data.train, epochs, seed)
+    teacher.save(file)
+    return teacher
 
 
 def first_stage(method):
@@ -55,64 +59,46 @@ def first_stage(method):
     ]
 
 
-def train_student(data, few, teacher, method, args, seed):
-    keras.utils.set_random_seed(1000 + seed)
-    student = kd.models.resnet(data.input_shape, data.classes, **STUDENT)
+def trained_student(data, few, teacher, method, epochs, seed):
+    student = net(data, "student", 1000 + seed)
     if method != "student":
         first = kd.Distiller(
             student, teacher, terms=first_stage(method), label_weight=0.0
         )
-        fit(first, few, args.first_epochs, seed, labels=False)
-    fit(student, few, args.epochs, seed)
+        fit(first, few, epochs["first"], seed, labels=False)
+    fit(student, few, epochs["labels"], seed)
     return student
 
 
-def train_teacher(data, file, epochs, seed):
-    if not file.exists():
-        keras.utils.set_random_seed(seed)
-        teacher = kd.models.resnet(data.input_shape, data.classes, **TEACHER)
-        fit(teacher, data.train, epochs, seed)
-        teacher.save(file)
-    return keras.saving.load_model(file)
-
-
-def run(args, data):
-    """Fill the table, a cell at a time."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    key = f"{args.dataset}_{args.train_size}_{args.epochs}"
-    file = args.out / f"accuracies_{key}.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
-    for seed in range(args.seeds):
-        name = f"teacher_{args.dataset}_{args.teacher_epochs}_{seed}.keras"
-        teacher = train_teacher(data, args.out / name, args.teacher_epochs, seed)
-        found.setdefault("teacher", {}).setdefault(
-            str(seed), accuracy(teacher, data.test)
+def run(runs, data, seed):
+    """Fill the cells of one seed."""
+    epochs = runs.settings["epochs"]
+    file = runs.file.parent / f"teacher_{seed}.keras"
+    teacher = trained_teacher(data, file, epochs["teacher"], seed)
+    few = data.train.few(runs.settings["train_size"], seed)
+    models = {"teacher": lambda: teacher}
+    for method in METHODS:
+        models[method] = lambda method=method: trained_student(
+            data, few, teacher, method, epochs, seed
         )
-        order = np.random.default_rng(seed).permutation(len(data.train))
-        few = data.train[order[: args.train_size]]
-        for method in METHODS:
-            cell = found.setdefault(method, {})
-            if str(seed) not in cell:
-                student = train_student(data, few, teacher, method, args, seed)
-                cell[str(seed)] = accuracy(student, data.test)
-                file.write_text(json.dumps(found, indent=1))
-                print(method, seed, cell[str(seed)], flush=True)
-    return found
+    for name, train in models.items():
+        right = runs.once(
+            name,
+            seed,
+            lambda train=train: (
+                100 - 100 * kd.analysis.wrong(train(), data.test).mean()
+            ),
+        )
+        print(name, f"seed {seed}: {right:.2f} %", flush=True)
 
 
-def report(found, args, data):
-    ours = {
-        name: f"{np.mean(list(v.values())):.2f} ± {np.std(list(v.values())):.2f}"
-        for name, v in found.items()
-    }
-    rows = [{"": "paper, CIFAR-10", **PAPER}, {"": f"ours, {args.dataset}", **ours}]
-    print(kd.analysis.table(rows))
-    copy = " (a lossy JPEG copy of CIFAR-10)" if args.dataset == "cifar10_jpeg" else ""
+def report(runs):
+    ours = {name: runs.shown(name) for name in runs.names}
+    name = f"ours, {runs.settings['dataset']}"
+    print(kd.analysis.table([{"": "paper, CIFAR-10", **PAPER}, {"": name, **ours}]))
     print(
-        f"\nTest accuracy in %, last epoch, mean ± deviation over {args.seeds} seed(s); "
-        f"stand-in: {args.dataset}{copy}, students see {args.train_size} of "
-        f"{len(data.train)} training samples, {args.first_epochs} epochs of the first "
-        f"stage and {args.epochs} with labels."
+        f"\nTest accuracy in %, last epoch, mean ± deviation; "
+        f"seeds: {len(runs['teacher'])}. Stand-in: {runs.settings}."
     )
 
 
@@ -120,18 +106,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--train-size", type=int)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS["labels"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default="runs/yim2017_fsp")
     args = parser.parse_args()
-    args.teacher_epochs, args.first_epochs = TEACHER_EPOCHS, FIRST_EPOCHS
+    epochs = {**EPOCHS, "labels": args.epochs}
     if args.smoke:
-        args.dataset, args.train_size, args.epochs, args.seeds = "digits", 64, 1, 1
-        args.teacher_epochs = args.first_epochs = 1
+        args.dataset, args.train_size, args.seeds = "digits", 64, 1
+        epochs, args.out = dict.fromkeys(EPOCHS, 1), args.out / "smoke"
+    args.out.mkdir(parents=True, exist_ok=True)
     data = kd.data.load(args.dataset)
-    args.train_size = args.train_size or TRAIN_SIZE.get(args.dataset, len(data.train))
-    report(run(args, data), args, data)
+    size = args.train_size or TRAIN_SIZE.get(args.dataset, len(data.train))
+    settings = {"dataset": args.dataset, "train_size": size, "epochs": epochs}
+    runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
+    for seed in range(args.seeds):
+        run(runs, data, seed)
+    report(runs)
 
 
 if __name__ == "__main__":

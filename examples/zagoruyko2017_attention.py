@@ -11,36 +11,52 @@ nothing was tuned. Finished cells are kept in `--out` and not repeated.
 """
 
 import argparse
-import json
 import pathlib
 
 import keras
-import numpy as np
 
 import keras_distill as kd
 
+# (depth, widen) of student and teacher
 PAIRS = {
     "WRN-10-1 from WRN-16-2": ((10, 1), (16, 2)),
     "WRN-10-1 from WRN-22-1": ((10, 1), (22, 1)),
 }
 METHODS = ("student", "AT", "KD", "AT+KD")
+COLUMNS = (*METHODS, "teacher")
 PAPER = {
-    "WRN-16-1 from WRN-16-2": {
-        "student": 8.77,
-        "AT": 7.93,
-        "KD": 7.41,
-        "AT+KD": 7.51,
-        "teacher": 6.31,
-    },
-    "WRN-16-1 from WRN-40-1": {
-        "student": 8.77,
-        "AT": 8.25,
-        "KD": 8.39,
-        "AT+KD": 8.01,
-        "teacher": 6.58,
-    },
+    "WRN-16-1 from WRN-16-2": (8.77, 7.93, 7.41, 7.51, 6.31),
+    "WRN-16-1 from WRN-40-1": (8.77, 8.25, 8.39, 8.01, 6.58),
 }
-TRAIN_SIZE, TEACHER_EPOCHS, EPOCHS, BATCH = {"digits": 200}, 20, 150, 32
+TRAIN_SIZE, BATCH = {"digits": 200}, 32
+EPOCHS = {"teacher": 20, "student": 150}
+
+
+def fit(model, samples, epochs, seed):
+    train = kd.data.batches(samples, BATCH, shuffle=True, seed=seed)
+    schedule = keras.optimizers.schedules.CosineDecay(3e-3, epochs * len(train))
+    model.compile(
+        keras.optimizers.Adam(schedule),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.fit(train, epochs=epochs, verbose=0)
+
+
+def net(data, shape, seed):
+    keras.utils.set_random_seed(seed)
+    depth, widen = shape
+    return kd.models.wide_resnet(
+        data.input_shape, data.classes, depth=depth, widen=widen, weight_decay=5e-4
+    )
+
+
+def trained_teacher(data, shape, file, epochs, seed):
+    if file.exists():
+        return keras.saving.load_model(file)
+    teacher = net(data, shape, seed)
+    fit(teacher, data.train, epochs, seed)
+    teacher.save(file)
+    return teacher
 
 
 def terms(method):
@@ -55,100 +71,49 @@ def terms(method):
     return found
 
 
-def fit(model, samples, epochs, seed):
-    train = kd.data.batches(samples, BATCH, shuffle=True, seed=seed)
-    schedule = keras.optimizers.schedules.CosineDecay(3e-3, epochs * len(train))
-    model.compile(
-        keras.optimizers.Adam(schedule),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    model.fit(train, epochs=epochs, verbose=0)
-
-
-def error(model, samples):
-    wrong = model.predict(samples.images, 500, verbose=0).argmax(-1) != samples.labels
-    return 100 * float(wrong.mean())
-
-
-def net(data, shape, seed):
-    keras.utils.set_random_seed(seed)
-    depth, widen = shape
-    return kd.models.wide_resnet(
-        data.input_shape, data.classes, depth=depth, widen=widen, weight_decay=5e-4
-    )
-
-
-def train_teacher(data, shape, file, epochs, seed):
-    if not file.exists():
-        teacher = net(data, shape, seed)
-        fit(teacher, data.train, epochs, seed)
-        teacher.save(file)
-    return keras.saving.load_model(file)
-
-
-def run_cell(data, few, shape, teacher, method, epochs, seed):
-    student = net(data, shape, 1000 + seed)
-    if method == "student":
-        fit(student, few, epochs, seed)
-    else:
+def trained_student(data, few, shape, teacher, method, epochs, seed):
+    student = model = net(data, shape, 1000 + seed)
+    if method != "student":
         labels = 0.1 if "KD" in method else 1.0
-        fit(
-            kd.Distiller(student, teacher, terms=terms(method), label_weight=labels),
-            few,
-            epochs,
-            seed,
+        model = kd.Distiller(student, teacher, terms=terms(method), label_weight=labels)
+    fit(model, few, epochs, seed)
+    return student
+
+
+def run(runs, data, pair, shapes, seed):
+    """Fill the cells of one pair of nets and one seed."""
+    epochs = runs.settings["epochs"]
+    student, (depth, widen) = shapes
+    file = runs.file.parent / f"wrn_{depth}_{widen}_{seed}.keras"
+    teacher = trained_teacher(data, (depth, widen), file, epochs["teacher"], seed)
+    few = data.train.few(runs.settings["train_size"], seed)
+    models = {"teacher": lambda: teacher}
+    for method in METHODS:
+        models[method] = lambda method=method: trained_student(
+            data, few, student, teacher, method, epochs["student"], seed
         )
-    return error(student, data.test)
+    for name, train in models.items():
+        error = runs.once(
+            f"{pair}, {name}",
+            seed,
+            lambda train=train: 100 * kd.analysis.wrong(train(), data.test).mean(),
+        )
+        print(f"{pair}, {name}, seed {seed}: {error:.2f} %", flush=True)
 
 
-def run(args, data):
-    """Fill the table, a cell at a time."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    file = args.out / f"errors_{args.dataset}_{args.train_size}_{args.epochs}.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
-    for pair, (student, shape) in args.pairs.items():
-        for seed in range(args.seeds):
-            name = f"{args.dataset}_wrn{shape[0]}_{shape[1]}_{args.teacher_epochs}"
-            teacher = train_teacher(
-                data,
-                shape,
-                args.out / f"{name}_{seed}.keras",
-                args.teacher_epochs,
-                seed,
-            )
-            few = data.train[
-                np.random.default_rng(seed).permutation(len(data.train))[
-                    : args.train_size
-                ]
-            ]
-            cells = found.setdefault(pair, {})
-            cells.setdefault("teacher", {}).setdefault(
-                str(seed), error(teacher, data.test)
-            )
-            for method in METHODS:
-                if str(seed) not in cells.setdefault(method, {}):
-                    cells[method][str(seed)] = run_cell(
-                        data, few, student, teacher, method, args.epochs, seed
-                    )
-                    file.write_text(json.dumps(found, indent=1))
-                    print(pair, method, seed, cells[method][str(seed)], flush=True)
-    return found
-
-
-def report(found, args, data):
-    rows = [{"nets": f"{pair} (paper, CIFAR-10)", **row} for pair, row in PAPER.items()]
-    for pair, cells in found.items():
-        row = {
-            method: f"{np.mean(list(v.values())):.2f} ± {np.std(list(v.values())):.2f}"
-            for method, v in cells.items()
-        }
-        rows.append({"nets": pair, **row})
+def report(runs, pairs, seeds):
+    rows = [
+        {"nets": f"{pair} (paper, CIFAR-10)", **dict(zip(COLUMNS, row, strict=True))}
+        for pair, row in PAPER.items()
+    ]
+    rows += [
+        {"nets": pair, **{name: runs.shown(f"{pair}, {name}") for name in COLUMNS}}
+        for pair in pairs
+    ]
     print(kd.analysis.table(rows))
-    copy = " (a lossy JPEG copy of CIFAR-10)" if args.dataset == "cifar10_jpeg" else ""
     print(
-        f"\nTest error in %, last epoch, mean ± deviation over {args.seeds} seed(s); "
-        f"stand-in: {args.dataset}{copy}, students see {args.train_size} of "
-        f"{len(data.train)} training samples for {args.epochs} epochs."
+        f"\nTest error in %, last epoch, mean ± deviation; seeds: {seeds}. "
+        f"Stand-in: {runs.settings}."
     )
 
 
@@ -156,23 +121,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--train-size", type=int)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS["student"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument(
-        "--out", type=pathlib.Path, default="runs/zagoruyko2017_attention"
-    )
+    parser.add_argument("--out", type=pathlib.Path, default="runs/zagoruyko2017")
     args = parser.parse_args()
-    args.pairs, args.teacher_epochs = PAIRS, TEACHER_EPOCHS
+    pairs, epochs = PAIRS, {**EPOCHS, "student": args.epochs}
     if args.smoke:
-        args.dataset, args.train_size, args.epochs, args.seeds = "digits", 64, 1, 1
-        args.pairs, args.teacher_epochs = (
-            {"WRN-10-1 from WRN-10-1": ((10, 1), (10, 1))},
-            1,
-        )
+        args.dataset, args.train_size, args.seeds = "digits", 64, 1
+        pairs = {"WRN-10-1 from WRN-10-1": ((10, 1), (10, 1))}
+        epochs, args.out = dict.fromkeys(EPOCHS, 1), args.out / "smoke"
+    args.out.mkdir(parents=True, exist_ok=True)
     data = kd.data.load(args.dataset)
-    args.train_size = args.train_size or TRAIN_SIZE.get(args.dataset, len(data.train))
-    report(run(args, data), args, data)
+    size = args.train_size or TRAIN_SIZE.get(args.dataset, len(data.train))
+    settings = {"dataset": args.dataset, "train_size": size, "epochs": epochs}
+    runs = kd.analysis.Runs(args.out / "errors.json", settings)
+    for pair, shapes in pairs.items():
+        for seed in range(args.seeds):
+            run(runs, data, pair, shapes, seed)
+    report(runs, pairs, args.seeds)
 
 
 if __name__ == "__main__":

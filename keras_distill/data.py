@@ -65,6 +65,19 @@ class Samples:
         held_out = round(fraction * len(self))
         return self[np.sort(order[held_out:])], self[np.sort(order[:held_out])]
 
+    def few(self, count: int, seed: int = 0) -> Samples:
+        """Draw `count` samples at random, in random order.
+
+        Raises:
+            ValueError: there are not so many.
+        """
+        if not 0 < count <= len(self):
+            raise ValueError(
+                f"A draw takes 1 to {len(self)} samples, as many as there are; "
+                f"got {count}."
+            )
+        return self[np.random.default_rng(seed).permutation(len(self))[:count]]
+
     def only(self, classes: Iterable[int]) -> Samples:
         """Keep the samples of these classes: a transfer set of a few classes."""
         return self[np.isin(self.labels, list(classes))]

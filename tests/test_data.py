@@ -34,6 +34,17 @@ def test_splits_and_transfer_sets_keep_ids(digits):
         digits.train.split(1.5)
 
 
+def test_few_are_drawn_by_seed_without_repeats(digits):
+    few = digits.train.few(200, seed=1)
+    assert len(set(few.ids)) == len(few) == 200
+    np.testing.assert_array_equal(digits.train.labels[few.ids], few.labels)
+    np.testing.assert_array_equal(few.ids, digits.train.few(200, seed=1).ids)
+    assert set(few.ids) != set(digits.train.few(200, seed=2).ids)
+    for count in (0, 1439):
+        with pytest.raises(ValueError, match=f"1 to 1438.*got {count}"):
+            digits.train.few(count)
+
+
 def test_batches_carry_ids_through_shuffling_and_augmentation(digits):
     flip = keras.layers.RandomFlip("horizontal", seed=0)
     train = kd.data.batches(
