@@ -193,6 +193,14 @@ class Distiller(keras.Model):
         self._note(total, parts, ops.shape(keras.tree.flatten(x)[0])[0])
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """Give the compiled loss and the student's penalties, not the adapters'."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        adapters = [p for bound in self.terms.values() for p in bound.losses]
+        return loss - _sum(adapters)
+
     def test_step(self, data):
         """Evaluate the student alone."""
         training_only = {"label_loss", *self.terms}
@@ -295,17 +303,14 @@ class Distiller(keras.Model):
 
     def _total(self, x, y, y_pred, sample_weight, parts: dict):
         """Weigh labels and terms, add regularisation as it is; note the label loss."""
-        replicas = strategies.replica_count()
-        penalties = [ops.sum(penalty) / replicas for penalty in self.losses]
-        penalty = ops.cast(sum(penalties), "float32") if penalties else 0.0
-        total = penalty
+        total = _sum(self.losses)
         for name, bound in self.terms.items():
             total += bound.weight * parts[name]
         if getattr(self, "loss", None) is not None:
             # Keras adds the penalties to the compiled loss; here they stay outside of
             # label_weight.
             labels = self.compute_loss(x, y, y_pred, sample_weight, training=True)
-            parts["label_loss"] = labels - penalty
+            parts["label_loss"] = labels - _sum(self.student.losses)
             total += self.label_weight * parts["label_loss"]
         return total
 
@@ -317,3 +322,9 @@ class Distiller(keras.Model):
         replicas = strategies.replica_count()
         for name, value in {"loss": total, **parts}.items():
             means[name].update_state(value * replicas, sample_weight=batch_size)
+
+
+def _sum(penalties: Sequence):
+    """Add penalties up to this replica's share of them."""
+    replicas = strategies.replica_count()
+    return sum(ops.cast(ops.sum(p), "float32") / replicas for p in penalties)

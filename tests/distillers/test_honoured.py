@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_distill as kd
+from tests.distillers.conftest import conv_pair
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -58,6 +59,27 @@ def test_regularisation_alone_moves_weights_at_label_weight_zero(vectors):
     after = np.array(student.get_layer("logits").kernel)
     # d(0.1 ||W||^2) = 0.2 W, at rate 0.5.
     np.testing.assert_allclose(after, before * 0.9, atol=1e-6)
+
+
+def test_penalty_of_an_adapter_trains_it_and_stays_out_of_evaluate(images):
+    student, teacher = conv_pair()
+    regularizer = keras.regularizers.L2(0.1)
+    adapter = layers.Conv2D(6, 1, kernel_regularizer=regularizer)
+    hint = kd.Term(
+        kd.losses.Hint(), "stack1", "stack1", weight=0.0, adapter=adapter, name="hint"
+    )
+    distiller = kd.Distiller(student, teacher, terms=[hint])
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile(keras.optimizers.SGD(0.5), cross_entropy)
+    student.compile(loss=cross_entropy)
+    found = distiller.evaluate(*images, verbose=0)
+    assert found == pytest.approx(student.evaluate(*images, verbose=0), rel=1e-6)
+    adapter = distiller.terms["hint"].student_adapters[0]
+    before = np.array(adapter.kernel)
+    logs = distiller.train_on_batch(*images, return_dict=True)
+    penalty = 0.1 * (before.astype("float64") ** 2).sum()
+    assert logs["loss"] == pytest.approx(logs["label_loss"] + penalty, rel=1e-5)
+    np.testing.assert_allclose(np.array(adapter.kernel), before * 0.9, atol=1e-6)
 
 
 def test_masked_tokens_count_nowhere(cross_entropy):
