@@ -35,11 +35,6 @@ def fit(model, samples, epochs, learning_rate, seed):
     model.fit(train, epochs=epochs, verbose=0)
 
 
-def errors(model, samples):
-    wrong = model.predict(samples.images, 512, verbose=0).argmax(-1) != samples.labels
-    return int(wrong.sum())
-
-
 def train_all(data, seed, smoke):
     """Train teacher, student alone and student distilled from the same start."""
     teacher_epochs, epochs = (1, 1) if smoke else (TEACHER_EPOCHS, EPOCHS)
@@ -80,7 +75,8 @@ def main():
     for seed in range(args.seeds):
         models = train_all(data, seed, args.smoke)
         for name, model in models.items():
-            found.setdefault(name, []).append(errors(model, data.test))
+            wrong = kd.analysis.wrong(model, data.test)
+            found.setdefault(name, []).append(int(wrong.sum()))
     args.out.mkdir(parents=True, exist_ok=True)
     models["student distilled"].save(args.out / "student.keras")
 
@@ -92,7 +88,8 @@ def main():
     rows = [
         {
             "net": name,
-            f"errors of {len(data.test)}": f"{np.mean(wrong):.1f} ± {np.std(wrong):.1f}",
+            f"errors of {len(data.test)}": f"{np.mean(errors):.1f}"
+            + (f" ± {np.std(errors):.1f}" if args.seeds > 1 else ""),
             "parameters": costs[name].parameters,
             "multiplications": costs[name].multiplications,
             "µs per image": round(1e6 * costs[name].seconds_per_image, 1),
@@ -100,7 +97,7 @@ def main():
                 teacher.multiplications / costs[name].multiplications, 1
             ),
         }
-        for name, wrong in found.items()
+        for name, errors in found.items()
     ]
     print(kd.analysis.table(rows))
     print(f"\n{args.seeds} seed(s), last epoch. Student saved in {args.out}.")

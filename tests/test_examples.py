@@ -1,4 +1,4 @@
-"""Every example runs through: it proves that it runs, not that its method works."""
+"""Every example and benchmark runs through: that it runs, not that its method works."""
 
 import os
 import pathlib
@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+ROOT = pathlib.Path(__file__).parent.parent
+EXAMPLES, BENCHMARKS = ROOT / "examples", ROOT / "benchmarks"
 
 
 def run(code, tmp_path, **environment):
@@ -26,6 +27,15 @@ def test_smoke(script, tmp_path):
     done = run([str(script), "--smoke", "--out", str(tmp_path / "out")], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "| -" in done.stdout and any((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "script", sorted(BENCHMARKS.glob("*.py")), ids=lambda f: f.stem
+)
+def test_benchmark(script, tmp_path):
+    done = run([str(script), "--smoke", "--json", "table.json"], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "| -" in done.stdout and (tmp_path / "table.json").stat().st_size
 
 
 @pytest.mark.parametrize(
