@@ -1,6 +1,15 @@
 """Knowledge distillation for Keras 3."""
 
-from keras_distill import adapters, analysis, data, losses, models, strategies, taps
+from keras_distill import (
+    adapters,
+    analysis,
+    data,
+    losses,
+    models,
+    strategies,
+    taps,
+    targets,
+)
 
 # Distillers: what `compile` and `fit` are called on.
 from keras_distill.distillers import Distiller, Term
@@ -26,4 +35,5 @@ __all__ = [
     "models",
     "strategies",
     "taps",
+    "targets",
 ]

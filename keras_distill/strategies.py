@@ -1,4 +1,4 @@
-"""Replicas: how many share the step."""
+"""Replicas: how many share the step, and what they know together."""
 
 from __future__ import annotations
 
@@ -12,3 +12,22 @@ def replica_count() -> int:
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def gather(tensor):
+    """Give every replica's rows of a tensor, `(B_global, ...)`, on each replica.
+
+    Losses that compare samples with each other see the global batch by it. Gradients
+    flow back to the replica that a row came from. With one replica it is the tensor.
+
+    Args:
+        tensor: `(B, ...)`, of the same size on each replica.
+
+    Example:
+        >>> everyone = kd.strategies.gather(features)
+    """
+    if replica_count() == 1:
+        return tensor
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context().all_gather(tensor, axis=0)

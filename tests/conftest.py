@@ -57,3 +57,14 @@ def central_difference():
         return slope
 
     return take
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    """Give a strategy over the two logical devices that the CPU is split into.
+
+    One for all tests: a second strategy of a process would reuse the collective keys.
+    """
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    assert len(devices) >= 2, "split above, before anything runs"
+    return tf.distribute.MirroredStrategy(devices[:2])

@@ -89,3 +89,16 @@ def test_mnist_by_name():
     mnist = kd.data.load("mnist")
     assert mnist.input_shape == (28, 28, 1) and len(mnist.train) == 60_000
     assert mnist.train.images.max() == 1.0 and (mnist.test.labels == 3).sum() == 1010
+
+
+def test_augmentation_repeats_with_its_seed(digits):
+    """Random numbers must not depend on which of several threads comes first."""
+
+    def draw():
+        jitter = keras.layers.RandomTranslation(0.5, 0.5, seed=1)
+        train = kd.data.batches(digits.train, 16, shuffle=True, seed=2, augment=jitter)
+        return np.concatenate([x.numpy() for x, _ in train])
+
+    first = draw()
+    for _ in range(3):
+        np.testing.assert_array_equal(draw(), first)

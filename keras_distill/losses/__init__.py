@@ -1,17 +1,41 @@
 """Distillation losses: teacher's and student's tensors in, one value per sample out."""
 
+from keras_distill.losses.angle_relation import AngleRelation
 from keras_distill.losses.attention_map import AttentionMap
 from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.conditional_probability import ConditionalProbability
+from keras_distill.losses.confidence_weighted_label import ConfidenceWeightedLabel
+from keras_distill.losses.correlation_congruence import CorrelationCongruence
+from keras_distill.losses.decoupled_target import DecoupledTarget
+from keras_distill.losses.distance_relation import DistanceRelation
+from keras_distill.losses.divergence import Divergence
 from keras_distill.losses.flow_matrix import FlowMatrix
 from keras_distill.losses.hint import Hint
+from keras_distill.losses.jensen_shannon import JensenShannon
 from keras_distill.losses.logit_regression import LogitRegression
+from keras_distill.losses.prediction_correlation import PredictionCorrelation
+from keras_distill.losses.ranking import Ranking
+from keras_distill.losses.reverse_soft_target import ReverseSoftTarget
+from keras_distill.losses.similarity_matrix import SimilarityMatrix
 from keras_distill.losses.soft_target import SoftTarget
 
 __all__ = [
+    "AngleRelation",
     "AttentionMap",
+    "ConditionalProbability",
+    "ConfidenceWeightedLabel",
+    "CorrelationCongruence",
+    "DecoupledTarget",
+    "DistanceRelation",
     "DistillationLoss",
+    "Divergence",
     "FlowMatrix",
     "Hint",
+    "JensenShannon",
     "LogitRegression",
+    "PredictionCorrelation",
+    "Ranking",
+    "ReverseSoftTarget",
+    "SimilarityMatrix",
     "SoftTarget",
 ]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import keras
 from keras import ops
-from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill.losses.base import DistillationLoss, positive
+from keras_distill.losses.divergence import Divergence
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class SoftTarget(DistillationLoss):
+class SoftTarget(Divergence):
     """Divergence of the student's softened prediction from the teacher's.
 
     The relative probabilities of wrong classes tell the student how the teacher
@@ -21,36 +20,29 @@ class SoftTarget(DistillationLoss):
 
     computed in log space. Its gradient equals that of the cross-entropy with soft
     targets; for T -> infinity it is `(z_s - z_t) / K` on centred logits. Sequences
-    `(B, L, V)` give one value a token.
+    `(B, L, V)` give one value a token: under a mask it is word-level sequence
+    distillation.
 
     Recommended weight: 1.0 (Hinton: high beside a low weight on the labels, as 0.9 and
     0.1).
 
     Args:
         temperature: T > 0, a number or a schedule of steps. Default 4.
+        target: what the teacher's prediction is turned into first. Default: nothing.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
+        TypeError: the target is none.
         ValueError: the temperature is not above 0.
 
     Example:
         >>> kd.losses.SoftTarget(temperature=4.0)(teacher_logits, student_logits)
 
     Source:
-        Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network.
+        Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network; on
+        tokens: Kim, Rush 2016, Sequence-level knowledge distillation.
     """
 
-    match = "classes"
-    moving = ("temperature",)
-
-    def __init__(self, temperature: float | LearningRateSchedule = 4.0, **kwargs):
-        super().__init__(**kwargs)
-        self.temperature = positive(temperature, "temperature")
-
-    def call(self, teacher, student, *, temperature):
-        """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
-        temperature = ops.cast(temperature, student.dtype)
-        log_p = ops.log_softmax(teacher / temperature, axis=-1)
-        log_q = ops.log_softmax(student / temperature, axis=-1)
-        divergence = ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
-        return ops.square(temperature) * divergence
+    def between(self, log_p, log_q):
+        """Give `sum_k p_k (log p_k - log q_k)`."""
+        return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_distill as kd
 
@@ -57,14 +56,3 @@ def three_taps():
             weight=1.0,
         ),
     ]
-
-
-@pytest.fixture(scope="session")
-def two_replicas():
-    """Give a strategy over the two logical devices that the CPU is split into.
-
-    One for all tests: a second strategy of a process would reuse the collective keys.
-    """
-    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-    assert len(devices) >= 2, "tests/conftest.py splits the CPU before anything runs"
-    return tf.distribute.MirroredStrategy(devices[:2])

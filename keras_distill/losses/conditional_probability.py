@@ -1,0 +1,52 @@
+"""The probability with which one sample would pick another as its neighbour."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.pairs import everyone, normalised, products, vectors
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class ConditionalProbability(DistillationLoss):
+    """Divergence of the neighbourhoods of samples, by cosine similarity.
+
+    Probabilities of picking j as neighbour of i carry the geometry of the feature
+    space, and keep the mutual information with any labels:
+
+        p(j | i) = k_ij / sum_j k_ij,   k_ij = (cos(f_i, f_j) + 1) / 2
+        value_i = mean_j p_t(j | i) log(p_t(j | i) / p_s(j | i))
+
+    over the batch, i itself included, as in the authors' code. Under replicas the batch
+    is the global one. No adapter: features of any shape compare.
+
+    Recommended weight: 30000 (RepDistiller's for this mean).
+
+    Args:
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Example:
+        >>> kd.Term(kd.losses.ConditionalProbability(), student="pool", teacher="pool")
+
+    Source:
+        Passalis, Tefas 2018, Learning deep representations with probabilistic knowledge
+        transfer (PKT).
+    """
+
+    match = "nothing"
+    recommended_weight = 30000.0
+
+    def call(self, teacher, student):
+        """Give `(B,)` for features of any shape."""
+        log_p, log_q = _log_probabilities(teacher), _log_probabilities(student)
+        return ops.mean(ops.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def _log_probabilities(features):
+    """Give log p(j | i), `(B, N)`."""
+    own = normalised(vectors(features))
+    # Opposite vectors have a similarity of 0, whose logarithm is not finite.
+    kernel = ops.maximum((products(own, everyone(own)) + 1.0) / 2.0, 1e-6)
+    return ops.log(kernel) - ops.log(ops.sum(kernel, axis=-1, keepdims=True))

@@ -1,0 +1,46 @@
+"""Labels, weighed by how sure the teacher is of a sample."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill import strategies
+from keras_distill.losses.base import DistillationLoss
+from keras_distill.targets.base import true_class
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class ConfidenceWeightedLabel(DistillationLoss):
+    """Cross-entropy of the labels, each sample weighed by the teacher's maximum.
+
+    What is left of distillation when the teacher only says how much each sample
+    matters:
+
+        w_i * -log softmax(z_s)_y,   w_i = B * max p_i / sum_u max p_u
+
+    with `p = softmax(z_t)`; the factor B, the samples of the global batch, keeps the
+    scale of the cross-entropy.
+
+    Recommended weight: 1.0, in place of the labels (`label_weight=0`).
+
+    Args:
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Example:
+        >>> loss = kd.losses.ConfidenceWeightedLabel()
+        >>> loss(teacher_logits, student_logits, labels=labels)
+
+    Source:
+        Furlanello et al. 2018, Born-again neural networks (CWTM).
+    """
+
+    match = "classes"
+    needs = ("labels",)
+
+    def call(self, teacher, student, *, labels):
+        """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
+        log_q = ops.log_softmax(student, axis=-1)
+        surprise = -ops.sum(true_class(labels, student) * log_q, axis=-1)
+        confidence = ops.max(ops.softmax(teacher, axis=-1), axis=-1)
+        return surprise * confidence / ops.mean(strategies.gather(confidence))

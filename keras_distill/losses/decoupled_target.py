@@ -1,0 +1,90 @@
+"""Soft targets in two parts: the true class against the rest, and the rest alone."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_distill.losses.base import DistillationLoss, positive
+from keras_distill.targets.base import NOTHING, rest_of, true_class
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class DecoupledTarget(DistillationLoss):
+    """Divergence on the true class against all others, and among the others.
+
+    Soft targets are the first plus `1 - p_y` times the second, so a teacher that is
+    sure of the label hides what it knows of the other classes. Decoupled, each part has
+    a weight of its own:
+
+        T^2 * (alpha * KL(b_t || b_s) + beta * KL(o_t || o_s))
+
+    with `b = (p_y, 1 - p_y)` and `o` the softmax without the label's logit, all at
+    temperature T and in log space.
+
+    Recommended weight: 1.0, beside a label weight of 1 and a warm-up of the weight over
+    the first epochs, as the source has it.
+
+    Args:
+        temperature: T > 0, a number or a schedule of steps. Default 4.
+        alpha: weight of the true class against the rest. Default 1.
+        beta: weight of the rest alone. Default 8.
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Raises:
+        ValueError: the temperature is not above 0, or a weight is negative.
+
+    Example:
+        >>> loss = kd.losses.DecoupledTarget(4.0, beta=8.0)
+        >>> loss(teacher_logits, student_logits, labels=labels)
+
+    Source:
+        Zhao et al. 2022, Decoupled knowledge distillation (DKD).
+    """
+
+    match = "classes"
+    moving = ("temperature",)
+    needs = ("labels",)
+
+    def __init__(
+        self,
+        temperature: float | LearningRateSchedule = 4.0,
+        *,
+        alpha: float = 1.0,
+        beta: float = 8.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.temperature = positive(temperature, "temperature")
+        if alpha < 0 or beta < 0:
+            raise ValueError(
+                f"alpha and beta weigh the two parts, 0 or more; got {alpha} and {beta}."
+            )
+        self.alpha = alpha
+        self.beta = beta
+
+    def call(self, teacher, student, *, temperature, labels):
+        """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
+        temperature = ops.cast(temperature, student.dtype)
+        label = true_class(labels, student)
+        (true_t, rest_t, others_t), (true_s, rest_s, others_s) = (
+            _parts(logits / temperature, label) for logits in (teacher, student)
+        )
+        binary = ops.exp(true_t) * (true_t - true_s)
+        binary += ops.exp(rest_t) * (rest_t - rest_s)
+        among = ops.sum(ops.exp(others_t) * (others_t - others_s), axis=-1)
+        return ops.square(temperature) * (self.alpha * binary + self.beta * among)
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
+
+
+def _parts(logits, label):
+    """Give the logarithms of p_y and 1 - p_y, `(...)`, and of o, `(..., K)`."""
+    log_p = ops.log_softmax(logits, axis=-1)
+    true = ops.sum(label * log_p, axis=-1)
+    rest = rest_of(log_p, label)
+    others = ops.where(label > 0, NOTHING, log_p - rest)
+    return true, rest[..., 0], others

@@ -1,0 +1,56 @@
+"""Distances between samples, relative to their mean."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill import strategies
+from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.pairs import distances, everyone, huber, vectors
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class DistanceRelation(DistillationLoss):
+    """Huber loss of the distances between samples, each net's divided by their mean.
+
+    What a sample is to the others is kept, where it lies is free, so that student and
+    teacher may have any number of features and need no adapter:
+
+        value_i = mean_j huber(d_s(i, j) / mean d_s - d_t(i, j) / mean d_t)
+
+    over all j of the batch; the mean distance is that of the pairs that are apart. Its
+    mean over i is that of the authors' code. Under replicas the batch is the global
+    one.
+
+    Recommended weight: 25 (the authors').
+
+    Args:
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Example:
+        >>> kd.Term(kd.losses.DistanceRelation(), student="pool", teacher="pool")
+
+    Source:
+        Park et al. 2019, Relational knowledge distillation (RKD-D).
+    """
+
+    match = "nothing"
+    recommended_weight = 25.0
+
+    def call(self, teacher, student):
+        """Give `(B,)` for features of any shape."""
+        gap = _relative_distances(student) - _relative_distances(teacher)
+        return ops.mean(huber(gap), axis=-1)
+
+
+def _relative_distances(features):
+    """Give distances over their mean, `(B, N)`; zeros where all points are equal."""
+    own = vectors(features)
+    found = distances(own, everyone(own))
+    apart = ops.cast(found > 0, found.dtype)
+    total, count = (
+        ops.sum(strategies.gather(ops.sum(x, axis=-1))) for x in (found, apart)
+    )
+    mean = total / ops.maximum(count, 1.0)
+    return found / ops.where(mean > 0, mean, 1.0)

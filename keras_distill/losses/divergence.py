@@ -1,0 +1,78 @@
+"""What losses on softened predictions share: a temperature and a target."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_distill.losses.base import DistillationLoss, positive
+from keras_distill.targets import Target
+
+
+class Divergence(DistillationLoss):
+    """Compares the student's softened prediction with a target.
+
+    A subclass writes `between`, the divergence of two distributions in log space; this
+    base softens, hands the target what it needs, and multiplies by T^2, which keeps the
+    size of the gradient, so that temperature and weight can be chosen independently.
+
+    Args:
+        temperature: T > 0, a number or a schedule of steps. Default 4.
+        target: what the teacher's prediction is turned into first, a
+            `kd.targets.Target`. Default: nothing, the prediction itself.
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Raises:
+        TypeError: the target is none.
+        ValueError: the temperature is not above 0.
+
+    Example:
+        >>> class SquaredHellinger(kd.losses.Divergence):
+        ...     def between(self, log_p, log_q):
+        ...         return 1.0 - ops.sum(ops.exp((log_p + log_q) / 2), axis=-1)
+    """
+
+    match = "classes"
+    moving = ("temperature",)
+
+    def __init__(
+        self,
+        temperature: float | LearningRateSchedule = 4.0,
+        *,
+        target: Target | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.temperature = positive(temperature, "temperature")
+        if target is not None and not isinstance(target, Target):
+            raise TypeError(
+                "target is a kd.targets.Target, as kd.targets.TopK(5), or None for the "
+                f"teacher's prediction itself; got {target!r}."
+            )
+        self.target = target
+        self.needs = () if target is None else target.needs
+
+    def call(self, teacher, student, *, temperature, **context):
+        """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
+        temperature = ops.cast(temperature, student.dtype)
+        if self.target is None:
+            log_p = ops.log_softmax(teacher / temperature, axis=-1)
+        else:
+            log_p = self.target(teacher, temperature, **context)
+        log_q = ops.log_softmax(student / temperature, axis=-1)
+        return ops.square(temperature) * self.between(log_p, log_q)
+
+    def between(self, log_p, log_q):
+        """Give the divergence of `(..., K)` log-probabilities, `(...)`.
+
+        Args:
+            log_p: the target's.
+            log_q: the student's.
+        """
+        raise NotImplementedError
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        target = self.target and keras.saving.serialize_keras_object(self.target)
+        return {**super().get_config(), "target": target}

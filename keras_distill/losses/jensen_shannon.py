@@ -1,0 +1,44 @@
+"""Jensen-Shannon divergence: the student's and the teacher's prediction to their mean."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_distill.losses.divergence import Divergence
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class JensenShannon(Divergence):
+    """Mean divergence of both softened predictions from the mean of the two.
+
+    It is bounded by T^2 log 2, so single samples on which the nets differ widely do not
+    take over a batch, and the same for both ways round:
+
+        T^2 / 2 * (KL(p || m) + KL(q || m)),   m = (p + q) / 2
+
+    Recommended weight: 1.0. Near the teacher it is a quarter of `SoftTarget`.
+
+    Args:
+        temperature: T > 0, a number or a schedule of steps. Default 4.
+        target: what the teacher's prediction is turned into first. Default: nothing.
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Raises:
+        TypeError: the target is none.
+        ValueError: the temperature is not above 0.
+
+    Example:
+        >>> kd.losses.JensenShannon(2.0)(teacher_logits, student_logits)
+
+    Source:
+        Agarwal et al. 2024, On-policy distillation of language models (GKD); Lin 1991,
+        Divergence measures based on the Shannon entropy.
+    """
+
+    def between(self, log_p, log_q):
+        """Give the divergence, 0 to log 2."""
+        log_m = ops.logaddexp(log_p, log_q) - np.log(2.0)
+        terms = ops.exp(log_p) * (log_p - log_m) + ops.exp(log_q) * (log_q - log_m)
+        return 0.5 * ops.sum(terms, axis=-1)

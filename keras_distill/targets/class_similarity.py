@@ -1,0 +1,71 @@
+"""How alike the classes are to the teacher, and nothing of the sample."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_distill.targets.base import Target, true_class
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class ClassSimilarity(Target):
+    """A fixed distribution a class, from the weights of the teacher's last layer.
+
+        softmax_j( sign(c_yj) |c_yj|^a / T_sim ),   c_yj = cos(w_y, w_j)
+
+    for the label y. What is left of distillation is the prior on the geometry of the
+    student's last layer. It has a temperature of its own; that of the divergence does
+    not change it.
+
+    Args:
+        class_vectors: one a class, `(K, D)`, as the transposed kernel of the teacher's
+            last dense layer.
+        temperature: T_sim > 0. Default 0.3.
+        power: a > 0; below 1 spreads the similarities. Default 0.5.
+
+    Raises:
+        ValueError: the vectors are no matrix, or temperature or power is not above 0.
+
+    Example:
+        >>> kernel = teacher.get_layer("logits").kernel.numpy()
+        >>> target = kd.targets.ClassSimilarity(kernel.T, temperature=0.3)
+
+    Source:
+        Tang et al. 2020, Understanding and improving knowledge distillation (KD-sim).
+    """
+
+    needs = ("labels",)
+
+    def __init__(self, class_vectors, *, temperature: float = 0.3, power: float = 0.5):
+        self.class_vectors = np.asarray(class_vectors, "float32")
+        if self.class_vectors.ndim != 2:
+            raise ValueError(
+                "class_vectors are one vector a class, (K, D), as teacher.get_layer("
+                f"'logits').kernel.numpy().T; got shape {self.class_vectors.shape}."
+            )
+        if not temperature > 0 or not power > 0:
+            raise ValueError(
+                "temperature and power of ClassSimilarity are above 0; got "
+                f"{temperature} and {power}."
+            )
+        self.temperature = temperature
+        self.power = power
+        norms = np.linalg.norm(self.class_vectors, axis=-1, keepdims=True)
+        vectors = self.class_vectors / np.where(norms > 0, norms, 1.0)
+        cosine = vectors @ vectors.T
+        self._logits = np.sign(cosine) * np.abs(cosine) ** power / temperature
+
+    def call(self, teacher, temperature, labels):
+        """Give log-probabilities, `(..., K)`."""
+        rows = ops.log_softmax(ops.cast(self._logits, teacher.dtype), axis=-1)
+        return ops.matmul(true_class(labels, teacher), rows)
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        return {
+            "class_vectors": self.class_vectors.tolist(),
+            "temperature": self.temperature,
+            "power": self.power,
+        }

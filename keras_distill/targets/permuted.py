@@ -1,0 +1,59 @@
+"""The teacher's prediction with the wrong classes shuffled."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill.targets.base import Target
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class Permuted(Target):
+    """The teacher's largest probability in its place, the others permuted at random.
+
+    What is left of distillation is the teacher's confidence and the shape of its
+    prediction; which wrong classes it finds likely is gone. Each sample of each step
+    gets a permutation of its own, fixed by seed, step and place in the batch, so that a
+    run that goes on from a checkpoint sees what it would have seen.
+
+    Args:
+        seed: of the permutations. Default 0.
+
+    Example:
+        >>> kd.losses.SoftTarget(1.0, target=kd.targets.Permuted())
+
+    Source:
+        Furlanello et al. 2018, Born-again neural networks (DKPP).
+    """
+
+    needs = ("step",)
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+
+    def call(self, teacher, temperature, step):
+        """Give log-probabilities, `(..., K)`."""
+        log_p = ops.log_softmax(teacher / temperature, axis=-1)
+        classes = log_p.shape[-1]
+        top = ops.one_hot(ops.argmax(log_p, axis=-1), classes, dtype="float32")
+        # Both orders end in the top class; the k-th of one goes to the k-th of other.
+        places = ops.cast(ops.arange(classes), "float32") / classes
+        order = ops.argsort(places + 2.0 * top, axis=-1)
+        shuffled = ops.argsort(self._noise(log_p, step) + 2.0 * top, axis=-1)
+        back = ops.argsort(order, axis=-1)
+        log_p = ops.take_along_axis(log_p, shuffled, axis=-1)
+        return ops.take_along_axis(log_p, back, axis=-1)
+
+    def _noise(self, like, step):
+        """Give numbers in `[0, 1)` that seed and step determine, without a state."""
+        step = ops.cast(step, "int32")
+        noise = keras.random.uniform(ops.shape(like), seed=self.seed)
+        for place, count in enumerate((step % 997, step // 997 % 997), start=1):
+            stride = keras.random.uniform(ops.shape(like), seed=self.seed + place)
+            noise = noise + ops.cast(count, "float32") * stride
+        return noise - ops.floor(noise)
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        return {"seed": self.seed}

@@ -1,0 +1,65 @@
+"""Which classes belong together, from a hierarchy that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_distill.targets.base import NOTHING, Target, true_class
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class SuperClasses(Target):
+    """One mass for the true class, one for its super-class, one for the rest.
+
+        a for the label, b for each other class of its super-class, c for each of the
+        rest, divided by their sum
+
+    No teacher speaks in it; it asks what a known hierarchy alone is worth.
+
+    Args:
+        super_classes: of each class the super-class it belongs to, `(K,)`.
+        masses: a, b and c, none negative, a above 0. Default 0.95, 0.02 and 0.001.
+
+    Raises:
+        ValueError: other masses than these.
+
+    Example:
+        >>> kd.targets.SuperClasses([0, 0, 1, 1, 1], (0.9, 0.05, 0.01))
+
+    Source:
+        Tang et al. 2020, Understanding and improving knowledge distillation (KD-rel).
+    """
+
+    needs = ("labels",)
+
+    def __init__(
+        self,
+        super_classes: Sequence[int],
+        masses: tuple[float, float, float] = (0.95, 0.02, 0.001),
+    ):
+        if len(masses) != 3 or min(masses) < 0 or not masses[0] > 0:
+            raise ValueError(
+                "masses are three numbers, none negative: of the true class (above 0), "
+                f"of each class of its super-class, of each other class; got {masses}."
+            )
+        self.super_classes = [int(group) for group in super_classes]
+        self.masses = tuple(masses)
+        groups = np.array(self.super_classes)
+        rows = np.where(groups[:, None] == groups[None, :], masses[1], masses[2])
+        np.fill_diagonal(rows, masses[0])
+        rows = rows / rows.sum(-1, keepdims=True)
+        self._log_rows = np.full(rows.shape, NOTHING)
+        np.log(rows, out=self._log_rows, where=rows > 0)
+
+    def call(self, teacher, temperature, labels):
+        """Give log-probabilities, `(..., K)`."""
+        rows = ops.cast(self._log_rows, teacher.dtype)
+        return ops.matmul(true_class(labels, teacher), rows)
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        return {"super_classes": self.super_classes, "masses": list(self.masses)}

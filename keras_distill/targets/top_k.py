@@ -1,0 +1,51 @@
+"""The top of the teacher's prediction."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill.targets.base import Target, rest_of, spread
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class TopK(Target):
+    """The k largest probabilities as they are, the rest spread evenly.
+
+        p_j                            for the k largest of p = softmax(z_t / T)
+        (1 - sum of those) / (K - k)   for the others
+
+    It drops the teacher's noise on unlikely classes, and is all that a cache of a
+    large vocabulary needs to store. With k = K it is the prediction itself. Classes
+    that tie with the k-th are kept with it.
+
+    Args:
+        k: classes that are kept, 1 or more.
+
+    Raises:
+        ValueError: k is below 1.
+
+    Example:
+        >>> kd.losses.SoftTarget(4.0, target=kd.targets.TopK(25))
+
+    Source:
+        Tang et al. 2020, Understanding and improving knowledge distillation (KD-topk).
+    """
+
+    def __init__(self, k: int):
+        if k < 1:
+            raise ValueError(f"k is the number of classes kept, 1 or more; got {k}.")
+        self.k = k
+
+    def call(self, teacher, temperature):
+        """Give log-probabilities, `(..., K)`."""
+        log_p = ops.log_softmax(teacher / temperature, axis=-1)
+        if self.k >= log_p.shape[-1]:
+            return log_p
+        least = ops.top_k(log_p, self.k, sorted=True)[0][..., -1:]
+        kept = ops.cast(log_p >= least, log_p.dtype)
+        return ops.where(kept > 0, log_p, spread(kept, rest_of(log_p, kept)))
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        return {"k": self.k}

@@ -1,0 +1,43 @@
+"""Confidence-weighted labels against NumPy in float64."""
+
+import numpy as np
+
+from keras_distill.losses import ConfidenceWeightedLabel
+
+LABELS = np.array([0, 4, 2, 1])
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def weighted(teacher, student, labels):
+    top = softmax(teacher).max(-1)
+    surprise = -np.log(softmax(student)[np.arange(len(labels)), labels])
+    return len(labels) * top / top.sum() * surprise
+
+
+def test_equals_numpy():
+    logits = 3 * np.random.default_rng(0).normal(size=(2, 4, 5))
+    loss = ConfidenceWeightedLabel(reduction=None)
+    expected = weighted(*logits, LABELS)
+    np.testing.assert_allclose(loss(*logits, labels=LABELS), expected, rtol=1e-4)
+
+
+def test_a_teacher_of_one_confidence_leaves_the_cross_entropy():
+    student = np.random.default_rng(0).normal(size=(4, 5))
+    teacher = np.eye(5)[[3, 1, 0, 2]]
+    expected = -np.log(softmax(student)[np.arange(4), LABELS]).mean()
+    found = ConfidenceWeightedLabel()(teacher, student, labels=LABELS)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_gradient_equals_finite_differences(gradient, central_difference):
+    teacher, student = 2 * np.random.default_rng(1).normal(size=(2, 4, 5))
+    loss = ConfidenceWeightedLabel()
+    slope = gradient(lambda z: loss(teacher, z, labels=LABELS), student)
+    expected = central_difference(
+        lambda z: weighted(teacher, z, LABELS).mean(), student
+    )
+    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-6)
