@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_distill import adapters, taps
+from keras_distill import taps
 from keras_distill.distillers import checks
 from keras_distill.distillers.inputs import weight_for
 from keras_distill.distillers.moving import advance, moving_variable
@@ -69,11 +69,10 @@ class BoundTerm(keras.Layer):
         self.built = True
 
     def _adapters(self, adapter, student_shape, teacher_shape):
-        match = self.term.loss.match
-        if adapter is None or match == "classes":
+        if adapter is None or self.term.loss.match == "classes":
             return None, None
         if adapter == "auto":
-            student, teacher = adapters.infer(student_shape, teacher_shape, match)
+            student, teacher = self.term.loss.adapters(student_shape, teacher_shape)
         else:
             student, teacher = adapter, None
             if getattr(student, "target_shape", student_shape) is None:

@@ -1,5 +1,6 @@
 """Distillation losses: teacher's and student's tensors in, one value per sample out."""
 
+from keras_distill.losses.activation_boundary import ActivationBoundary
 from keras_distill.losses.angle_relation import AngleRelation
 from keras_distill.losses.attention_map import AttentionMap
 from keras_distill.losses.base import DistillationLoss
@@ -10,16 +11,20 @@ from keras_distill.losses.decoupled_target import DecoupledTarget
 from keras_distill.losses.distance_relation import DistanceRelation
 from keras_distill.losses.divergence import Divergence
 from keras_distill.losses.flow_matrix import FlowMatrix
+from keras_distill.losses.full_activation import FullActivation
 from keras_distill.losses.hint import Hint
 from keras_distill.losses.jensen_shannon import JensenShannon
 from keras_distill.losses.logit_regression import LogitRegression
+from keras_distill.losses.neuron_selectivity import NeuronSelectivity
 from keras_distill.losses.prediction_correlation import PredictionCorrelation
 from keras_distill.losses.ranking import Ranking
 from keras_distill.losses.reverse_soft_target import ReverseSoftTarget
 from keras_distill.losses.similarity_matrix import SimilarityMatrix
 from keras_distill.losses.soft_target import SoftTarget
+from keras_distill.losses.variational_information import VariationalInformation
 
 __all__ = [
+    "ActivationBoundary",
     "AngleRelation",
     "AttentionMap",
     "ConditionalProbability",
@@ -30,12 +35,15 @@ __all__ = [
     "DistillationLoss",
     "Divergence",
     "FlowMatrix",
+    "FullActivation",
     "Hint",
     "JensenShannon",
     "LogitRegression",
+    "NeuronSelectivity",
     "PredictionCorrelation",
     "Ranking",
     "ReverseSoftTarget",
     "SimilarityMatrix",
     "SoftTarget",
+    "VariationalInformation",
 ]

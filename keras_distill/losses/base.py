@@ -9,6 +9,8 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill import adapters
+
 CONTEXT = ("labels", "student_logits", "teacher_logits", "sample_ids", "step", "mask")
 
 
@@ -84,6 +86,18 @@ class DistillationLoss(keras.losses.Loss):
         weight = _combine(values, sample_weight, context.get("mask"))
         mean = _Mean(self.name, reduction=self.reduction, dtype=self.dtype)
         return mean(values, values, weight)
+
+    def adapters(self, student: tuple, teacher: tuple):
+        """Infer the adapters of a pair of taps, where a term says `"auto"`.
+
+        Args:
+            student: shape of the student's tensor, batch first.
+            teacher: shape of the teacher's.
+
+        Returns:
+            The layer for the student and the layer for the teacher, None for no layer.
+        """
+        return adapters.infer(student, teacher, self.match)
 
     def call(self, teacher, student, **context):
         """Give one value per sample, `(B,)`, or per token, `(B, L)`."""

@@ -74,6 +74,35 @@ def unlike_pairs(teacher, student):
     return 1 - np.corrcoef(t, s)[0, 1]
 
 
+def other_side(teacher, student):
+    """Share of neurons that lie on the other side of zero."""
+    return np.mean((teacher > 0) != (student > 0))
+
+
+def unexplained(teacher, student):
+    """Share of the teacher's variance that no linear map of the student's explains."""
+    t, s = (f.reshape(-1, f.shape[-1]) for f in (teacher, student))
+    s = np.concatenate([s, np.ones((len(s), 1))], -1)
+    left = t - s @ np.linalg.lstsq(s, t, rcond=None)[0]
+    return (left**2).sum() / ((t - t.mean(0)) ** 2).sum()
+
+
+def unlike_patterns(teacher, student):
+    """Distance of the mean products of channel patterns, place by place."""
+
+    def products(f):
+        flat = f.reshape(len(f), -1, f.shape[-1])
+        flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+        return np.einsum("bpc,bqc->bpq", flat, flat) / flat.shape[-1]
+
+    return np.abs(products(teacher) - products(student)).mean()
+
+
+def mean_and_variance(student):
+    mean, raw = tf.split(student, 2, -1)
+    return tf.concat([mean, tf.nn.softplus(raw) + 0.1], -1)
+
+
 def doubt(teacher, student):
     """How far the student's probability of the teacher's class is from one."""
     top = teacher.argmax(-1)
@@ -106,6 +135,8 @@ class Row:
         alone: whether a sample's value does not depend on its batch.
         single: whether it works on the first class or channel alone.
         closer: after the learning test, the share that is left of the distance.
+        adapter: of the term in the learning test.
+        prepare: turns what is drawn into what an adapter would give the loss.
         arguments: of the loss.
     """
 
@@ -121,6 +152,8 @@ class Row:
     alone: bool = True
     single: bool = True
     closer: float = 0.6
+    adapter: str | None = "auto"
+    prepare: Callable | None = None
     arguments: dict = field(default_factory=dict)
 
     def loss(self, **kwargs):
@@ -134,7 +167,12 @@ class Row:
             tf.constant(scale * rng.normal(size=(batch, *shape)), dtype)
             for shape in shapes
         )
-        return drawn if len(drawn) > 1 else drawn[0]
+        drawn = drawn if len(drawn) > 1 else drawn[0]
+        return self.fitted(drawn) if side == "student" else drawn
+
+    def fitted(self, student):
+        """Give what the loss would see, once an adapter made it of the student's."""
+        return self.prepare(student) if self.prepare else student
 
 
 LOGITS, MAP = ((5,),), ((4, 4, 3),)
@@ -266,6 +304,45 @@ ROWS = [
             ("correlation_congruence", losses.CorrelationCongruence),
             ("conditional_probability", losses.ConditionalProbability),
         )
+    ),
+    Row(
+        "full_activation",
+        losses.FullActivation,
+        distance,
+        ("stack2",),
+        MAP,
+    ),
+    Row(
+        "neuron_selectivity",
+        losses.NeuronSelectivity,
+        unlike_patterns,
+        ("stack2",),
+        MAP,
+        teacher=((4, 4, 6),),
+    ),
+    Row(
+        "activation_boundary",
+        losses.ActivationBoundary,
+        other_side,
+        ("stack2",),
+        MAP,
+        zero=False,
+        adapter=None,
+        arguments={"margin": 0.5},
+    ),
+    Row(
+        "variational_information",
+        losses.VariationalInformation,
+        unexplained,
+        ("stack2",),
+        ((4, 4, 6),),
+        teacher=MAP,
+        zero=False,
+        single=False,
+        closer=0.8,
+        # The gradient by a variance is the squared gap over its square.
+        half=10.0,
+        prepare=mean_and_variance,
     ),
     Row("hint", losses.Hint, distance, ("stack2",), MAP, tokens=(3, 5)),
     Row(
@@ -436,7 +513,10 @@ def signs(tensors, size, dtype, seed):
 def test_finite_at_large_inputs(row, dtype):
     teacher, student = row.draw("teacher"), row.draw()
     for size in (1e4, row.half if dtype == "float16" else 1e4):
-        sides = signs(teacher, size, dtype, 1), signs(student, size, dtype, 2)
+        sides = (
+            signs(teacher, size, dtype, 1),
+            row.fitted(signs(student, size, dtype, 2)),
+        )
         value, slopes, _ = gradients(row.loss(), *sides)
         assert value.dtype == tf.float32
         assert np.isfinite(value)
@@ -451,7 +531,7 @@ def test_finite_at_zero_inputs(row, zero):
     if zero in ("teacher", "both"):
         teacher = tf.nest.map_structure(tf.zeros_like, teacher)
     if zero in ("student", "both"):
-        student = tf.nest.map_structure(tf.zeros_like, student)
+        student = row.fitted(tf.nest.map_structure(tf.zeros_like, student))
     value, slopes, _ = gradients(row.loss(), teacher, student)
     assert np.isfinite(value)
     assert np.all(np.isfinite(flat(slopes)))
@@ -580,7 +660,7 @@ def test_the_student_comes_closer_to_what_is_transferred(row):
     distiller = kd.Distiller(
         student,
         teacher,
-        terms=[kd.Term(row.loss(), student=row.layers, teacher=row.layers)],
+        terms=[kd.Term(row.loss(), row.layers, row.layers, adapter=row.adapter)],
         label_weight=0.0,
     )
     distiller.compile(keras.optimizers.Adam(0.02))

@@ -1,0 +1,21 @@
+"""Adapters: the trainable parts that make a student's tensor fit the teacher's.
+
+An adapter is an ordinary Keras layer on the student's side of a term, trained and
+saved with the distiller and left out of the student. Only pooling, which has no
+weights, may also stand on the teacher's side.
+"""
+
+from keras_distill.adapters.average_pool import AveragePool
+from keras_distill.adapters.connector import Connector
+from keras_distill.adapters.gaussian_regressor import GaussianRegressor
+from keras_distill.adapters.infer import chain, infer
+from keras_distill.adapters.valid_convolution import ValidConvolution
+
+__all__ = [
+    "AveragePool",
+    "Connector",
+    "GaussianRegressor",
+    "ValidConvolution",
+    "chain",
+    "infer",
+]

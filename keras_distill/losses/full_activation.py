@@ -1,0 +1,41 @@
+"""Whole layers, each scaled to length 1."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.pairs import normalised, vectors
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class FullActivation(DistillationLoss):
+    """Squared distance of two layers that are scaled to length 1.
+
+    What attention maps are measured against: all of the activation, not only where it
+    lies:
+
+        || F_s / ||F_s|| - F_t / ||F_t|| ||^2,   0 to 4
+
+    over height, width and channels together. A layer that is zero everywhere stays
+    zero. Where channels differ an adapter brings the student's to the teacher's.
+
+    Recommended weight: 10, our own choice: about that of `AttentionMap` on 8x8 maps.
+
+    Args:
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Example:
+        >>> kd.Term(kd.losses.FullActivation(), student="stack3", teacher="stack3")
+
+    Source:
+        Zagoruyko, Komodakis 2017, Paying more attention to attention (F-ActT).
+    """
+
+    recommended_weight = 10.0
+
+    def call(self, teacher, student):
+        """Give `(B,)` for features of any shape."""
+        gap = normalised(vectors(student)) - normalised(vectors(teacher))
+        return ops.sum(ops.square(gap), axis=-1)

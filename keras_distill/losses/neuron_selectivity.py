@@ -1,0 +1,64 @@
+"""What patterns the channels of a layer respond to."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.pairs import normalised
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class NeuronSelectivity(DistillationLoss):
+    """Maximum mean discrepancy of the channels' activation patterns.
+
+    Each channel of a map is one pattern over the places; the student's set of patterns
+    should be distributed like the teacher's, whatever their number and order:
+
+        mean_cc' k(t_c, t_c') + mean_cc' k(s_c, s_c') - 2 mean_cc' k(s_c, t_c')
+        k(a, b) = (a . b)^2,   patterns scaled to length 1
+
+    computed from the C x C products of a sample. Maps of different sizes are pooled to
+    the smaller.
+
+    Recommended weight: 50 (RepDistiller's).
+
+    Args:
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Raises:
+        ValueError: the tensors have no places.
+
+    Example:
+        >>> kd.Term(kd.losses.NeuronSelectivity(), student="stack3", teacher="stack3")
+
+    Source:
+        Huang, Wang 2017, Like what you like: knowledge distill via neuron selectivity
+        transfer (NST), polynomial kernel of degree 2.
+    """
+
+    match = "space"
+    recommended_weight = 50.0
+
+    def call(self, teacher, student):
+        """Give `(B,)` for maps `(B, H, W, C)` and sequences `(B, L, D)`."""
+        s, t = _patterns(student), _patterns(teacher)
+        return _kernel(t, t) + _kernel(s, s) - 2.0 * _kernel(s, t)
+
+
+def _patterns(features):
+    """Give each channel's pattern, `(B, C, places)`, of length 1."""
+    if len(features.shape) < 3:
+        raise ValueError(
+            "NeuronSelectivity compares patterns over places, so it needs maps "
+            f"(B, H, W, C) or sequences (B, L, D); got {tuple(features.shape)}."
+        )
+    flat = ops.reshape(features, (ops.shape(features)[0], -1, features.shape[-1]))
+    return normalised(ops.transpose(flat, (0, 2, 1)))
+
+
+def _kernel(first, second):
+    """Give the mean of the kernel over all pairs, `(B,)`."""
+    products = ops.matmul(first, ops.transpose(second, (0, 2, 1)))
+    return ops.mean(ops.square(products), axis=(1, 2))

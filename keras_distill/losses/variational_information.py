@@ -1,0 +1,59 @@
+"""A lower bound of the information that two layers share."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill import adapters
+from keras_distill.losses.base import DistillationLoss
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class VariationalInformation(DistillationLoss):
+    """Negative log-likelihood of the teacher's layer, given the student's.
+
+    A regressor predicts the teacher's layer as a Gaussian with one variance a channel.
+    Channels that the student can't know get a large one, and no longer pull on it:
+
+        mean 1/2 * (log v_c + (F_t - m(F_s))^2 / v_c)
+
+    over height, width and channels, up to a constant; it may be negative. The adapter
+    is `kd.adapters.GaussianRegressor`.
+
+    Recommended weight: 1.0 (RepDistiller's).
+
+    Args:
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Raises:
+        ValueError: an adapter was given that does not say mean and variance.
+
+    Example:
+        >>> kd.Term(kd.losses.VariationalInformation(), "stack3", "stack3")
+
+    Source:
+        Ahn et al. 2019, Variational information distillation for knowledge transfer
+        (VID).
+    """
+
+    match = "space"
+
+    def adapters(self, student, teacher):
+        """Give pooling to one size, and the regressor of the teacher's layer."""
+        pool, pool_teacher = adapters.infer(student, teacher, "space")
+        regressor = adapters.GaussianRegressor(teacher[-1], name="regressor")
+        return adapters.chain([pool, regressor]), pool_teacher
+
+    def call(self, teacher, student):
+        """Give `(B,)`; the student's are means and variances, `(..., 2C)`."""
+        if student.shape[-1] != 2 * teacher.shape[-1]:
+            raise ValueError(
+                "VariationalInformation needs a mean and a variance for each of the "
+                f"teacher's {teacher.shape[-1]} channels; the adapter gives "
+                f"{student.shape[-1]}. Use adapter='auto' or a layer that ends in "
+                "kd.adapters.GaussianRegressor."
+            )
+        mean, variance = ops.split(student, 2, axis=-1)
+        values = ops.log(variance) + ops.square(teacher - mean) / variance
+        return 0.5 * ops.mean(values, axis=tuple(range(1, len(values.shape))))
