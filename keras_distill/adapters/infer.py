@@ -26,6 +26,9 @@ def infer(
 
     Raises:
         ValueError: no adapter joins the shapes.
+
+    Example:
+        >>> own, other = kd.adapters.infer((None, 8, 8, 16), (None, 4, 4, 64), "all")
     """
     pool_student = pool_teacher = project = None
     if match in ("all", "space"):
@@ -71,7 +74,17 @@ def _pooling(student: Shape, teacher: Shape):
 
 
 def chain(steps: list[keras.Layer | None]) -> keras.Layer | None:
-    """Put layers in a row, those that there are."""
+    """Put layers in a row, those that there are.
+
+    Args:
+        steps: layers, or None for none.
+
+    Returns:
+        A layer that is all of them, or None.
+
+    Example:
+        >>> kd.adapters.chain([pool, keras.layers.Dense(64)])
+    """
     steps = [step for step in steps if step is not None]
     if len(steps) < 2:
         return steps[0] if steps else None
