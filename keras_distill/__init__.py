@@ -15,6 +15,7 @@ from keras_distill import (
 from keras_distill.distillers import Distiller, Term
 
 # What a term sees of a model.
+from keras_distill.suggestions import TapPair, TapPairs, suggest_taps
 from keras_distill.taps import Tap
 
 # Teachers.
@@ -26,6 +27,8 @@ __all__ = [
     "Distiller",
     "EnsembleTeacher",
     "Tap",
+    "TapPair",
+    "TapPairs",
     "Teacher",
     "Term",
     "adapters",
@@ -34,6 +37,7 @@ __all__ = [
     "losses",
     "models",
     "strategies",
+    "suggest_taps",
     "taps",
     "targets",
 ]

@@ -30,4 +30,24 @@ def gather(tensor):
         return tensor
     import tensorflow as tf
 
-    return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
+    everyone = tf.distribute.get_replica_context().all_gather(tensor, axis=0)
+    count = tensor.shape[0] and tensor.shape[0] * replica_count()
+    return tf.ensure_shape(everyone, (count, *tensor.shape[1:]))
+
+
+def own_rows(count):
+    """Give the places of this replica's rows in what `gather` gives, `(B,)`.
+
+    Args:
+        count: B, the rows of this replica.
+
+    Example:
+        >>> itself = ops.one_hot(kd.strategies.own_rows(B), N)
+    """
+    rows = keras.ops.arange(count)
+    if replica_count() == 1:
+        return rows
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return rows + context.replica_id_in_sync_group * count

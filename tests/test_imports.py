@@ -12,7 +12,7 @@ import keras_distill
 PACKAGE = pathlib.Path(keras_distill.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 LIGHT = {"__future__", "collections", "dataclasses", "keras", "math", "numpy", "re"}
-LIGHT |= {"typing"}
+LIGHT |= {"itertools", "typing"}
 MAY_IMPORT = {
     "taps": set(),
     "teachers": {"taps"},
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "targets": {"targets"},
     "models": {"models"},
     "strategies": set(),
+    "suggestions": {"taps"},
     "data": set(),
     "analysis": {"analysis", "taps"},
     "distillers": {

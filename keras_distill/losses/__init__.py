@@ -12,6 +12,7 @@ from keras_distill.losses.distance_relation import DistanceRelation
 from keras_distill.losses.divergence import Divergence
 from keras_distill.losses.flow_matrix import FlowMatrix
 from keras_distill.losses.full_activation import FullActivation
+from keras_distill.losses.hard_rank import HardRank
 from keras_distill.losses.hint import Hint
 from keras_distill.losses.jensen_shannon import JensenShannon
 from keras_distill.losses.logit_regression import LogitRegression
@@ -20,6 +21,7 @@ from keras_distill.losses.prediction_correlation import PredictionCorrelation
 from keras_distill.losses.ranking import Ranking
 from keras_distill.losses.reverse_soft_target import ReverseSoftTarget
 from keras_distill.losses.similarity_matrix import SimilarityMatrix
+from keras_distill.losses.soft_rank import SoftRank
 from keras_distill.losses.soft_target import SoftTarget
 from keras_distill.losses.variational_information import VariationalInformation
 
@@ -36,6 +38,7 @@ __all__ = [
     "Divergence",
     "FlowMatrix",
     "FullActivation",
+    "HardRank",
     "Hint",
     "JensenShannon",
     "LogitRegression",
@@ -44,6 +47,7 @@ __all__ = [
     "Ranking",
     "ReverseSoftTarget",
     "SimilarityMatrix",
+    "SoftRank",
     "SoftTarget",
     "VariationalInformation",
 ]

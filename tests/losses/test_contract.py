@@ -303,7 +303,19 @@ ROWS = [
             ("similarity_matrix", losses.SimilarityMatrix),
             ("correlation_congruence", losses.CorrelationCongruence),
             ("conditional_probability", losses.ConditionalProbability),
+            ("soft_rank", losses.SoftRank),
         )
+    ),
+    Row(
+        "hard_rank",
+        losses.HardRank,
+        unlike_pairs,
+        ("stack2",),
+        MAP,
+        teacher=((2, 2, 6),),
+        zero=False,
+        alone=False,
+        arguments={"items": 20},
     ),
     Row(
         "full_activation",

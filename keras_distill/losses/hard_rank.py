@@ -1,0 +1,79 @@
+"""The order in which a teacher ranks the other samples by nearness."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.scores import in_order_of, listed, scores
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class HardRank(DistillationLoss):
+    """Negative log-likelihood of the teacher's ranking under the student's scores.
+
+    For each sample the others are a list to rank, the nearest first. The student should
+    find the teacher's order the likeliest, by the model of Plackett and Luce:
+
+        -sum_r log(exp(S_r) / sum_{r' >= r} exp(S_r')),   S = -alpha |f_i - f_j|^beta
+
+    with r running through the teacher's order and features scaled to length 1. It is
+    not zero where the student equals the teacher. Under replicas the list is the global
+    batch. The batch size must be known.
+
+    Recommended weight: 1.0, divided by the length of the list where that is long.
+
+    Args:
+        items: of the list, the teacher's nearest. Default: all others.
+        scale: alpha > 0. Default 3.
+        power: beta >= 1. Default 3.
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Raises:
+        ValueError: items, scale or power out of range.
+
+    Example:
+        >>> kd.Term(kd.losses.HardRank(), student="embedding", teacher="embedding")
+
+    Source:
+        Chen et al. 2018, DarkRank: accelerating deep metric learning via cross sample
+        similarities transfer, hard transfer.
+    """
+
+    match = "nothing"
+
+    def __init__(
+        self,
+        *,
+        items: int | None = None,
+        scale: float = 3.0,
+        power: float = 3.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if (items is not None and items < 2) or not scale > 0 or power < 1:
+            raise ValueError(
+                "items is 2 or more or None, scale is above 0 and power 1 or more; got "
+                f"{items}, {scale} and {power}."
+            )
+        self.items = items
+        self.scale = scale
+        self.power = power
+
+    def call(self, teacher, student):
+        """Give `(B,)` for features of any shape."""
+        items = listed(student, self.items)
+        if items < 1:
+            return 0.0 * ops.sum(student, axis=tuple(range(1, len(student.shape))))
+        sides = (scores(x, self.scale, self.power) for x in (teacher, student))
+        _, ranked = in_order_of(*sides, items)
+        # From the last to the first: what is left at each place.
+        left = ops.associative_scan(ops.logaddexp, ops.flip(ranked, 1), axis=1)
+        left = ops.flip(ops.reshape(left, (-1, items)), 1)
+        return ops.sum(left - ranked, axis=-1)
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        config = {"items": self.items, "scale": self.scale, "power": self.power}
+        return {**super().get_config(), **config}

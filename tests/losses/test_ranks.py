@@ -1,0 +1,133 @@
+"""Rankings of samples against NumPy in float64, order by order."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_distill.losses import HardRank, SoftRank
+
+
+def scores(features, i, scale, power):
+    unit = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    others = [j for j in range(len(unit)) if j != i]
+    return np.array(
+        [-scale * np.linalg.norm(unit[i] - unit[j]) ** power for j in others]
+    )
+
+
+def log_likelihood(order, s):
+    """Plackett and Luce: at each place one of those that are left is drawn."""
+    total = 0.0
+    for place in range(len(order)):
+        left = [np.exp(s[k]) for k in order[place:]]
+        total += np.log(np.exp(s[order[place]]) / np.sum(left))
+    return total
+
+
+def hard_rank(teacher, student, items=None, scale=3.0, power=3.0):
+    values = []
+    for i in range(len(teacher)):
+        t, s = (scores(f, i, scale, power) for f in (teacher, student))
+        order = sorted(range(len(t)), key=lambda k: -t[k])[:items]
+        values.append(-log_likelihood(order, s))
+    return values
+
+
+def soft_rank(teacher, student, items, scale=3.0, power=3.0):
+    values = []
+    for i in range(len(teacher)):
+        t, s = (scores(f, i, scale, power) for f in (teacher, student))
+        nearest = sorted(range(len(t)), key=lambda k: -t[k])[:items]
+        orders = list(itertools.permutations(nearest))
+        log_p, log_q = ([log_likelihood(o, x) for o in orders] for x in (t, s))
+        assert np.sum(np.exp(log_p)) == pytest.approx(1.0)
+        values.append(np.sum(np.exp(log_p) * np.subtract(log_p, log_q)))
+    return values
+
+
+@pytest.fixture
+def features():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(6, 7)), rng.normal(size=(6, 3)) + 0.5
+
+
+CASES = [
+    (HardRank, hard_rank, {}),
+    (HardRank, hard_rank, {"items": 3, "scale": 1.0, "power": 2.0}),
+    (SoftRank, soft_rank, {"items": 4}),
+    (SoftRank, soft_rank, {"items": 5, "scale": 1.0, "power": 2.0}),
+    (SoftRank, soft_rank, {"items": 2}),
+]
+every_case = pytest.mark.parametrize(("make", "formula", "arguments"), CASES)
+
+
+@every_case
+def test_equals_numpy(features, make, formula, arguments):
+    found = make(**arguments, reduction=None)(*features)
+    np.testing.assert_allclose(found, formula(*features, **arguments), rtol=1e-3)
+
+
+@every_case
+def test_gradient_equals_finite_differences(
+    features, make, formula, arguments, gradient, central_difference
+):
+    teacher, student = features
+    slope = gradient(lambda f: make(**arguments)(teacher, f), student)
+    expected = central_difference(
+        lambda f: np.mean(formula(teacher, f, **arguments)), student
+    )
+    np.testing.assert_allclose(slope, expected, rtol=2e-3, atol=1e-5)
+
+
+@every_case
+def test_replicas_rank_the_global_batch(
+    features, make, formula, arguments, two_replicas
+):
+    teacher, student = (f.astype("float32") for f in features)
+    loss = make(**arguments)
+
+    def slope_of(teacher, student):
+        with tf.GradientTape() as tape:
+            tape.watch(student)
+            value = loss(teacher, student)
+        return value, tape.gradient(value, student)
+
+    def share(side):
+        return two_replicas.experimental_distribute_values_from_function(
+            lambda context: tf.split(side, 2)[context.replica_id_in_sync_group]
+        )
+
+    step = tf.function(slope_of)
+    values, slopes = two_replicas.run(step, (share(teacher), share(student)))
+    value, slope = step(tf.constant(teacher), tf.constant(student))
+    found = two_replicas.reduce("SUM", values, axis=None)
+    np.testing.assert_allclose(found, value, rtol=1e-4)
+    joined = np.concatenate(two_replicas.experimental_local_results(slopes))
+    np.testing.assert_allclose(joined, slope, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [HardRank(), SoftRank()])
+def test_small_batches_and_equal_points(loss, gradient):
+    points = np.array([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0], [3.0, -1.0]])
+    known = np.random.default_rng(1).normal(size=(4, 5))
+    for count in (4, 3, 2, 1):
+        slope = gradient(lambda f, n=count: loss(known[:n], f), points[:count])
+        assert np.all(np.isfinite(slope))
+        assert np.isfinite(loss(points[:count], known[:count]))
+
+
+def test_a_batch_of_unknown_size_is_refused():
+    step = tf.function(
+        HardRank(), input_signature=[tf.TensorSpec((None, 3), "float32")] * 2
+    )
+    with pytest.raises(ValueError, match="drop_remainder=True"):
+        step.get_concrete_function()
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match=r"got 11, 3\.0 and"):
+        SoftRank(items=11)
+    with pytest.raises(ValueError, match=r"got 1, 3\.0 and"):
+        HardRank(items=1)

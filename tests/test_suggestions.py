@@ -1,0 +1,105 @@
+"""Which layers go together: suggested pairs are right and paste into terms."""
+
+import keras
+import pytest
+from keras import layers
+
+import keras_distill as kd
+
+
+def paths(pairs, ends=True):
+    return [(pair.student, pair.teacher) for pair in pairs if pair.stage_end == ends]
+
+
+def test_reference_nets_meet_at_the_ends_of_their_stages():
+    student = kd.models.resnet((32, 32, 3), 10, depth=8, width=8)
+    teacher = kd.models.wide_resnet((32, 32, 3), 10, depth=10, widen=2)
+    pairs = kd.suggest_taps(student, teacher)
+    assert paths(pairs)[:3] == [(f"stack{i}", f"stack{i}") for i in (1, 2, 3)]
+    assert paths(pairs)[3:] == [("pool", "pool")]
+    assert paths(pairs, ends=False)
+    assert pairs[2].student_shape == (None, 8, 8, 32)
+    assert pairs[2].teacher_shape == (None, 8, 8, 128)
+
+
+def test_the_lines_paste_into_terms():
+    student = kd.models.conv_net((8, 8, 1), 10, filters=(4, 8))
+    teacher = kd.models.conv_net((8, 8, 1), 10, filters=(8, 16), name="teacher")
+    pairs = kd.suggest_taps(student, teacher)
+    ends = kd.TapPairs(pair for pair in pairs if pair.stage_end)
+    terms = eval(f"[\n{ends}\n]", {"kd": kd})
+    names = [f"term{i}" for i in range(len(terms))]
+    for term, name in zip(terms, names, strict=True):
+        term.name = name
+    distiller = kd.Distiller(student, teacher, terms=terms)
+    assert list(distiller.terms) == names and len(names) == 3
+
+
+def test_other_resolutions_of_the_input_meet_by_their_share():
+    student = kd.models.conv_net((16, 16, 3), 10, filters=(4, 8, 8))
+    teacher = kd.models.conv_net((32, 32, 3), 10, filters=(8, 16, 16), name="teacher")
+    found = paths(kd.suggest_taps(student, teacher))
+    assert found[:3] == [(f"stack{i}", f"stack{i}") for i in (1, 2, 3)]
+
+
+def test_nested_and_subclassed_models():
+    backbone = kd.models.conv_net((8, 8, 1), 6, filters=(4, 8), name="backbone")
+    inputs = keras.Input((8, 8, 1))
+    nested = keras.Model(inputs, layers.Dense(3)(backbone(inputs)), name="nested")
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first = layers.Conv2D(4, 3, padding="same", name="first")
+            self.second = layers.Conv2D(8, 3, 2, padding="same", name="second")
+            self.pool = layers.GlobalAveragePooling2D(name="pool")
+            self.head = layers.Dense(3, name="head")
+
+        def call(self, inputs):
+            return self.head(self.pool(self.second(self.first(inputs))))
+
+    net = Net()
+    net.build((None, 8, 8, 1))
+    pairs = kd.suggest_taps(net, nested, student_input=keras.KerasTensor((2, 8, 8, 1)))
+    assert paths(pairs) == [
+        ("first", "backbone/stack1"),
+        ("second", "backbone/stack2"),
+        ("pool", "backbone"),
+    ]
+
+
+def test_blocks_of_sequence_models_meet_by_depth():
+    def net(depth, width, name):
+        inputs = keras.Input((12,), dtype="int32")
+        x = layers.Embedding(20, width)(inputs)
+        for i in range(depth):
+            block_in = keras.Input((12, width))
+            y = layers.MultiHeadAttention(2, 4)(block_in, block_in)
+            block = keras.Model(block_in, layers.Dense(width)(y), name=f"block{i}")
+            x = block(x)
+        return keras.Model(inputs, layers.Dense(20, name="logits")(x), name=name)
+
+    pairs = kd.suggest_taps(net(2, 8, "student"), net(6, 16, "teacher"))
+    assert set(paths(pairs)) == {("block0", "block2"), ("block1", "block5")}
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50"])
+def test_applications(name):
+    make = getattr(keras.applications, name)
+    teacher = make(weights=None, input_shape=(64, 64, 3), classes=10)
+    student = kd.models.resnet((64, 64, 3), 10, depth=8, width=8)
+    pairs = kd.suggest_taps(student, teacher)
+    for pair in pairs:
+        shape = teacher.get_layer(pair.teacher).output.shape
+        assert shape == pair.teacher_shape
+        assert len(shape) == 2 or shape[1:3] == pair.student_shape[1:3]
+    assert len(paths(pairs)) >= 2
+
+
+def test_nothing_in_common():
+    one = kd.models.mlp((4,), 3, units=())
+    inputs = keras.Input((7, 7, 2))
+    x = layers.Flatten()(layers.Conv2D(2, 3)(inputs))
+    other = keras.Model(inputs, layers.Dense(3)(x))
+    with pytest.raises(ValueError, match=r"No layer of .* goes with"):
+        kd.suggest_taps(one, other)
