@@ -11,11 +11,14 @@ import contextlib
 import dataclasses
 import difflib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import keras
 
+from keras_distill import gradients
+
 LOGITS = "logits"
+LABEL_GRADIENT, CLASS_GRADIENT = "label_gradient", "class_gradient"
 _recording = threading.local()
 _wrapping = threading.Lock()
 
@@ -30,6 +33,8 @@ class Tap:
             `"backbone/stack2"`; a part may be a layer's name, an attribute of a
             subclassed model or an index into a list attribute. `"logits"` is the
             model's output, `"logits/<name or index>"` one of several outputs.
+            `"label_gradient"` is the gradient of the labels' cross-entropy by the
+            input, `"class_gradient"` that of the logit of the teacher's first class.
         call: which call of a shared layer within one forward pass, from 0.
         side: `"output"` or `"input"` of the layer. A layer that gives or takes
             several tensors is tapped at the first.
@@ -67,6 +72,11 @@ class Tap:
     def is_logits(self) -> bool:
         """Tell whether the tap is the model's output."""
         return self.path.split("/")[0] == LOGITS
+
+    @property
+    def is_gradient(self) -> bool:
+        """Tell whether the tap is a gradient by the model's input."""
+        return self.path in (LABEL_GRADIENT, CLASS_GRADIENT)
 
     def get_config(self) -> dict:
         """Give the arguments."""
@@ -134,7 +144,12 @@ def _child(owner, part: str):
 
 
 def forward(
-    model: keras.Layer, inputs, taps: Iterable[Tap], *, training: bool
+    model: keras.Layer,
+    inputs,
+    taps: Iterable[Tap],
+    *,
+    training: bool,
+    scores: Mapping[str, Callable] | None = None,
 ) -> tuple[object, dict[Tap, object]]:
     """Run a model once and give its output and the tapped tensors.
 
@@ -143,6 +158,8 @@ def forward(
         inputs: what the model takes.
         taps: what to keep of the pass.
         training: training or inference form.
+        scores: for each tapped gradient, what is differentiated: a function from the
+            model's output to a scalar.
 
     Returns:
         The model's output, and a dict from each tap to its tensor.
@@ -150,7 +167,27 @@ def forward(
     Raises:
         ValueError: a tapped layer was not called, or not that often.
     """
-    taps = tuple(taps)
+    slopes = [tap for tap in taps if tap.is_gradient]
+    taps = [tap for tap in taps if not tap.is_gradient]
+    if not slopes:
+        return _run(model, inputs, taps, training)
+
+    def run(image):
+        whole = keras.tree.pack_sequence_as(inputs, [image])
+        outputs, tapped = _run(model, whole, taps, training)
+        return {tap.path: scores[tap.path](outputs) for tap in slopes}, (
+            outputs,
+            tapped,
+        )
+
+    (image,) = keras.tree.flatten(inputs)
+    found, (outputs, tapped) = gradients.by_input(
+        run, keras.ops.convert_to_tensor(image)
+    )
+    return outputs, {**tapped, **{tap: found[tap.path] for tap in slopes}}
+
+
+def _run(model, inputs, taps, training) -> tuple[object, dict[Tap, object]]:
     layers = {tap: find_layer(model, tap.path) for tap in taps if not tap.is_logits}
     with record(layers.values()) as calls:
         outputs = model(inputs, training=training)

@@ -41,18 +41,21 @@ class Teacher:
         """Give every model that runs when the teacher is called."""
         return (self.model,)
 
-    def __call__(self, inputs, taps: Iterable[Tap]) -> dict[Tap, object]:
+    def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
         """Run once and give the tapped tensors, gradients stopped.
 
         Args:
             inputs: what the teacher's model takes.
             taps: what to know.
+            scores: what tapped gradients are of, as in `kd.taps.forward`.
 
         Returns:
             A dict from each tap to its tensor; for a logits tap, what `logits`
             turns into logits at a temperature.
         """
-        _, knowledge = tapping.forward(self.model, inputs, taps, training=False)
+        _, knowledge = tapping.forward(
+            self.model, inputs, taps, training=False, scores=scores
+        )
         return keras.tree.map_structure(ops.stop_gradient, knowledge)
 
     def logits(self, knowledge, temperature=1.0):
@@ -131,9 +134,14 @@ class EnsembleTeacher(Teacher):
         """Give the members."""
         return self.members
 
-    def __call__(self, inputs, taps: Iterable[Tap]) -> dict[Tap, object]:
+    def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
         """Run every member once; a logits tap gives a list, one tensor a member."""
         taps = tuple(taps)
+        if any(tap.is_gradient for tap in taps):
+            raise ValueError(
+                "An ensemble has no gradient by the input; got the taps "
+                f"{[str(tap) for tap in taps]}. Take one of its members as the teacher."
+            )
         outputs = [tap for tap in taps if tap.is_logits]
         owners = {tap: self._owner(tap) for tap in taps if not tap.is_logits}
         knowledge = {tap: [] for tap in outputs}

@@ -14,6 +14,7 @@ from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.callbacks import StopAtNotFinite
 from keras_distill.distillers.inputs import Selection, select
 from keras_distill.distillers.moving import advance, moving_variable
+from keras_distill.distillers.scores import scores
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.teachers import Teacher, as_teacher
@@ -176,13 +177,16 @@ class Distiller(keras.Model):
 
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._advance()
-        knowledge = self.teacher(select(x, self.teacher_inputs), self.teacher_taps)
+        knowledge = self.teacher(
+            select(x, self.teacher_inputs), self.teacher_taps, scores(y)
+        )
         with tf.GradientTape() as tape:
             y_pred, features = taps.forward(
                 self.student,
                 select(x, self.student_inputs),
                 self.student_taps,
                 training=True,
+                scores=scores(y, knowledge.get(taps.Tap(taps.LOGITS))),
             )
             parts = self._term_losses(x, y, sample_weight, features, knowledge)
             total = self._total(x, y, y_pred, sample_weight, parts)

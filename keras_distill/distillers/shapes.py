@@ -21,7 +21,8 @@ def taps_of(side: str, terms: Iterable) -> tuple[Tap, ...]:
     wanted: dict[Tap, None] = {}
     for term in terms:
         wanted.update(dict.fromkeys(getattr(term, side)))
-        if f"{side}_logits" in term.loss.needs:
+        of_class = taps.Tap(taps.CLASS_GRADIENT) in term.student
+        if f"{side}_logits" in term.loss.needs or (of_class and side == "teacher"):
             wanted[Tap(taps.LOGITS)] = None
     return tuple(wanted)
 
@@ -29,7 +30,7 @@ def taps_of(side: str, terms: Iterable) -> tuple[Tap, ...]:
 def of_student(student: keras.Model, inputs, wanted: Sequence[Tap]) -> dict:
     """Give the shape of each of the student's taps, by the tap's text."""
 
-    def run(inputs):
+    def run(inputs, wanted):
         outputs, tapped = taps.forward(student, inputs, wanted, training=False)
         return [tapped[tap] for tap in wanted] or [outputs]
 
@@ -39,7 +40,7 @@ def of_student(student: keras.Model, inputs, wanted: Sequence[Tap]) -> dict:
 def of_teacher(teacher: Teacher, inputs, wanted: Sequence[Tap]) -> dict:
     """Give the shape of each of the teacher's taps, by the tap's text."""
 
-    def run(inputs):
+    def run(inputs, wanted):
         knowledge = teacher(inputs, wanted)
         return [
             teacher.logits(knowledge[tap]) if tap.is_logits else knowledge[tap]
@@ -50,7 +51,23 @@ def of_teacher(teacher: Teacher, inputs, wanted: Sequence[Tap]) -> dict:
 
 
 def _shapes(run, inputs, wanted) -> dict:
-    specs = taps.trace(run, inputs)
-    return {
-        str(tap): list(spec.shape) for tap, spec in zip(wanted, specs, strict=False)
+    traced = [tap for tap in wanted if not tap.is_gradient]
+    specs = taps.trace(lambda x: run(x, traced), inputs)
+    found = {
+        str(tap): list(spec.shape) for tap, spec in zip(traced, specs, strict=False)
     }
+    for tap in wanted:
+        if tap.is_gradient:
+            # A gradient has the shape of what it is taken by.
+            found[str(tap)] = list(_image(inputs, tap).shape)
+    return found
+
+
+def _image(inputs, tap: Tap):
+    leaves = keras.tree.flatten(inputs)
+    if len(leaves) == 1 and keras.backend.is_float_dtype(leaves[0].dtype):
+        return leaves[0]
+    raise ValueError(
+        f"The tap '{tap}' is a gradient by one input of real numbers; the model takes "
+        f"{[(tuple(x.shape), str(x.dtype)) for x in leaves]}. Tap a layer instead."
+    )

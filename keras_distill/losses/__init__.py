@@ -12,8 +12,10 @@ from keras_distill.losses.distance_relation import DistanceRelation
 from keras_distill.losses.divergence import Divergence
 from keras_distill.losses.flow_matrix import FlowMatrix
 from keras_distill.losses.full_activation import FullActivation
+from keras_distill.losses.gradient_attention import GradientAttention
 from keras_distill.losses.hard_rank import HardRank
 from keras_distill.losses.hint import Hint
+from keras_distill.losses.jacobian import Jacobian
 from keras_distill.losses.jensen_shannon import JensenShannon
 from keras_distill.losses.logit_regression import LogitRegression
 from keras_distill.losses.neuron_selectivity import NeuronSelectivity
@@ -38,8 +40,10 @@ __all__ = [
     "Divergence",
     "FlowMatrix",
     "FullActivation",
+    "GradientAttention",
     "HardRank",
     "Hint",
+    "Jacobian",
     "JensenShannon",
     "LogitRegression",
     "NeuronSelectivity",

@@ -125,7 +125,8 @@ class Row:
         name: of the row.
         make: gives the loss; takes `reduction`.
         measure: from the teacher's and the student's tensors to how far they are apart.
-        layers: tapped on each side.
+        layers: tapped on each side; none where the method's own test shows that it
+            learns.
         student: shapes of one sample, a shape a tap.
         teacher: the same for the teacher. Default: the student's.
         tokens: the shape of one sequence, where the loss gives one value a token.
@@ -355,6 +356,13 @@ ROWS = [
         # The gradient by a variance is the squared gap over its square.
         half=10.0,
         prepare=mean_and_variance,
+    ),
+    *(
+        Row(name, make, distance, (), MAP)
+        for name, make in (
+            ("gradient_attention", losses.GradientAttention),
+            ("jacobian", losses.Jacobian),
+        )
     ),
     Row("hint", losses.Hint, distance, ("stack2",), MAP, tokens=(3, 5)),
     Row(
@@ -660,7 +668,7 @@ def features(net, layers, images):
     return tensors if len(tensors) > 1 else tensors[0]
 
 
-@every_loss
+@rows(lambda row: row.layers)
 def test_the_student_comes_closer_to_what_is_transferred(row):
     """A few steps on this term alone, judged on images that were not trained on."""
     teacher, student = tiny_net(1, name="teacher"), tiny_net(2, name="student")

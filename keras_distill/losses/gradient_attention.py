@@ -1,0 +1,50 @@
+"""Which pixels a net's loss would answer to."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill.losses.base import DistillationLoss
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class GradientAttention(DistillationLoss):
+    """Distance of the gradients of the labels' loss by the input.
+
+    A pixel to which the loss answers strongly is one that the net attends to, and the
+    student should attend to the teacher's:
+
+        1/2 * || d CE(y, z_s) / dx - d CE(y, z_t) / dx ||_2
+
+    Tap `"label_gradient"` on both sides. The student is differentiated twice: a step
+    costs about one more pass backwards through the student and one through the teacher,
+    and as much memory again. Inputs of other sizes are pooled; the channels must be the
+    same.
+
+    Recommended weight: 100, our own choice for images scaled to `[0, 1]`.
+
+    Args:
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Example:
+        >>> taps = "label_gradient", "label_gradient"
+        >>> kd.Term(kd.losses.GradientAttention(), *taps)
+
+    Source:
+        Zagoruyko, Komodakis 2017, Paying more attention to attention, section 3.2.
+    """
+
+    match = "space"
+    recommended_weight = 100.0
+
+    def call(self, teacher, student):
+        """Give `(B,)` for gradients of any shape."""
+        gap = student - teacher
+        gap = ops.reshape(gap, (ops.shape(gap)[0], -1))
+        # At equal gradients the distance has no slope; 0 is the one that leaves it be.
+        peak = ops.stop_gradient(ops.max(ops.abs(gap), axis=-1, keepdims=True))
+        gap = gap / ops.where(peak > 0, peak, 1.0)
+        squares = ops.sum(ops.square(gap), axis=-1)
+        length = ops.sqrt(ops.where(squares > 0, squares, 1.0))
+        return 0.5 * ops.where(squares > 0, length * peak[:, 0], 0.0)

@@ -1,0 +1,181 @@
+"""Losses on gradients by the input: inside fit, against finite differences."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_distill as kd
+from tests.distillers.conftest import conv_pair
+
+GRADIENT_ATTENTION = kd.losses.GradientAttention, "label_gradient"
+JACOBIAN = kd.losses.Jacobian, "class_gradient"
+both = pytest.mark.parametrize(("loss", "tap"), [GRADIENT_ATTENTION, JACOBIAN])
+
+
+def smooth_net(seed, name):
+    keras.utils.set_random_seed(seed)
+    x = inputs = keras.Input((3, 2, 1))
+    x = layers.Dense(5, activation="tanh", name="hidden")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(4, name="logits")(x), name=name)
+
+
+def logits(model, x):
+    """Give the logits in NumPy, float64."""
+    w1, b1, w2, b2 = (np.array(w, "float64") for w in model.get_weights())
+    return np.tanh(x.reshape(len(x), -1) @ w1 + b1) @ w2 + b2
+
+
+def slopes(score, x, step=1e-5):
+    """Differentiate a score per sample by each pixel, `(B, pixels)`."""
+    found = np.zeros((len(x), x[0].size))
+    for pixel in range(x[0].size):
+        nudge = np.zeros(x[0].size)
+        nudge[pixel] = step
+        nudge = nudge.reshape(x[0].shape)
+        found[:, pixel] = (score(x + nudge) - score(x - nudge)) / (2 * step)
+    return found
+
+
+def expected(loss, student, teacher, x, y):
+    rows = np.arange(len(x))
+    if loss is kd.losses.GradientAttention:
+
+        def label_loss(model):
+            def score(x):
+                z = logits(model, x)
+                return np.log(np.exp(z).sum(-1)) - z[rows, y]
+
+            return score
+
+        gap = slopes(label_loss(student), x) - slopes(label_loss(teacher), x)
+        return (0.5 * np.linalg.norm(gap, axis=-1)).mean()
+    first = logits(teacher, x).argmax(-1)
+    sides = [
+        slopes(lambda x, model=model: logits(model, x)[rows, first], x)
+        for model in (student, teacher)
+    ]
+    s, t = (j / np.linalg.norm(j, axis=-1, keepdims=True) for j in sides)
+    return ((s - t) ** 2).sum(-1).mean()
+
+
+@both
+@pytest.mark.parametrize("way", ["run_eagerly", "jit_compile"])
+def test_a_step_equals_finite_differences(loss, tap, way):
+    student, teacher = smooth_net(1, "student"), smooth_net(2, "teacher")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 3, 2, 1)), rng.integers(0, 4, 6)
+    value = expected(loss, student, teacher, x, y)
+    kernel = student.get_layer("hidden").kernel
+    start = np.array(kernel)
+    nudged = start.astype("float64")
+    nudged[2, 3] += 1e-2
+    kernel.assign(nudged)
+    ahead = expected(loss, student, teacher, x, y)
+    nudged[2, 3] -= 2e-2
+    kernel.assign(nudged)
+    behind = expected(loss, student, teacher, x, y)
+    kernel.assign(start)
+
+    distiller = kd.Distiller(
+        student, teacher, terms=[kd.Term(loss(), tap, tap, 1.0)], label_weight=0.0
+    )
+    distiller.compile(keras.optimizers.SGD(1.0), **{way: True})
+    logs = distiller.train_on_batch(x.astype("float32"), y, return_dict=True)
+    assert logs["loss"] == pytest.approx(value, rel=1e-4)
+    # One step of rate 1 moves a weight by its slope.
+    moved = start[2, 3] - np.array(kernel)[2, 3]
+    assert moved == pytest.approx((ahead - behind) / 2e-2, rel=1e-2, abs=1e-5)
+
+
+@both
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_nets_with_normalisation_and_pooling_learn(loss, tap, jit_compile):
+    def net(filters, name):
+        x = inputs = keras.Input((8, 8, 1))
+        x = layers.Conv2D(filters, 3, padding="same")(x)
+        x = layers.MaxPooling2D()(layers.ReLU()(layers.BatchNormalization()(x)))
+        x = layers.GlobalAveragePooling2D()(x)
+        return keras.Model(inputs, layers.Dense(3, name="logits")(x), name=name)
+
+    keras.utils.set_random_seed(0)
+    student, teacher = net(4, "student"), net(8, "teacher")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 8, 8, 1)).astype("float32")
+    y = rng.integers(0, 3, 64)
+    distiller = kd.Distiller(
+        student, teacher, terms=[kd.Term(loss(), tap, tap, 1.0)], label_weight=0.0
+    )
+    distiller.compile(keras.optimizers.Adam(0.02), jit_compile=jit_compile)
+    history = distiller.fit(x, y, batch_size=32, epochs=15, verbose=0).history["loss"]
+    assert np.all(np.isfinite(history))
+    assert history[-1] < 0.8 * history[0]
+
+
+def test_beside_other_terms_one_pass_of_each_net(nets, images, cross_entropy):
+    calls = {"student": 0, "teacher": 0}
+    student, teacher = nets
+    for name, model in zip(calls, nets, strict=True):
+        layer, plain = model.get_layer("stack1"), model.get_layer("stack1").call
+
+        def counted(*args, name=name, plain=plain, **kwargs):
+            calls[name] += 1
+            return plain(*args, **kwargs)
+
+        layer.call = counted
+    terms = [
+        kd.Term(kd.losses.SoftTarget(), weight=0.5),
+        kd.Term(kd.losses.AttentionMap(), "stack2", "stack2"),
+        kd.Term(kd.losses.GradientAttention(), *["label_gradient"] * 2),
+        kd.Term(kd.losses.Jacobian(), *["class_gradient"] * 2),
+    ]
+    distiller = kd.Distiller(student, teacher, terms=terms)
+    distiller.compile("adam", cross_entropy, run_eagerly=True)
+    calls.update(student=0, teacher=0)
+    logs = distiller.train_on_batch(*images, return_dict=True)
+    assert calls == {"student": 1, "teacher": 1}
+    assert {"gradient_attention", "jacobian", "attention_map"} <= set(logs)
+    found = distiller.evaluate(*images, verbose=0, return_dict=True)
+    assert "jacobian" not in found
+
+
+def test_gradients_survive_saving(nets, images, cross_entropy, tmp_path):
+    student, teacher = nets
+    term = kd.Term(kd.losses.Jacobian(), "class_gradient", "class_gradient")
+    distiller = kd.Distiller(student, teacher, terms=[term])
+    distiller.compile("adam", cross_entropy)
+    distiller.fit(*images, verbose=0)
+    distiller.save(tmp_path / "distiller.keras")
+    again = keras.saving.load_model(tmp_path / "distiller.keras")
+    again.set_teacher(teacher)
+    again.fit(*images, verbose=0)
+
+
+def test_ensembles_have_no_gradient():
+    student, teacher = conv_pair()
+    other = conv_pair()[1]
+    term = kd.Term(kd.losses.Jacobian(), "class_gradient", "class_gradient")
+    with pytest.raises(ValueError, match="An ensemble has no gradient"):
+        distiller = kd.Distiller(
+            student, kd.EnsembleTeacher([teacher, other]), terms=[term]
+        )
+        distiller.compile("adam")
+        distiller.train_on_batch(np.zeros((2, 8, 8, 1), "float32"))
+
+
+def test_tokens_have_no_gradient():
+    inputs = keras.Input((4,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(5, 3)(inputs))
+    student = keras.Model(inputs, layers.Dense(2)(x), name="student")
+    teacher = keras.models.clone_model(student)
+    term = kd.Term(kd.losses.GradientAttention(), *["label_gradient"] * 2)
+    with pytest.raises(ValueError, match="one input of real numbers"):
+        kd.Distiller(student, teacher, terms=[term])
+
+
+def test_equal_gradients_are_finite(gradient):
+    loss = kd.losses.GradientAttention()
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 1))
+    for known in (x, 0 * x, x + 1e-12):
+        assert np.all(np.isfinite(gradient(lambda g, k=known: loss(k, g), x)))
+    assert float(ops.sum(loss(x, x))) == 0.0
