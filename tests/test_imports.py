@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "taps": {"gradients"},
     "gradients": set(),
     "teachers": {"taps"},
-    "adapters": {"adapters"},
+    "adapters": {"adapters", "taps"},
     "losses": {"adapters", "losses", "strategies", "targets"},
     "targets": {"targets"},
     "models": {"models"},

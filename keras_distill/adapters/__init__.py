@@ -7,6 +7,7 @@ weights, may also stand on the teacher's side.
 
 from keras_distill.adapters.average_pool import AveragePool
 from keras_distill.adapters.connector import Connector
+from keras_distill.adapters.factors import Paraphraser, Translator
 from keras_distill.adapters.gaussian_regressor import GaussianRegressor
 from keras_distill.adapters.infer import chain, infer
 from keras_distill.adapters.valid_convolution import ValidConvolution
@@ -15,6 +16,8 @@ __all__ = [
     "AveragePool",
     "Connector",
     "GaussianRegressor",
+    "Paraphraser",
+    "Translator",
     "ValidConvolution",
     "chain",
     "infer",

@@ -364,6 +364,15 @@ ROWS = [
             ("jacobian", losses.Jacobian),
         )
     ),
+    Row(
+        "factor_transfer",
+        losses.FactorTransfer,
+        unexplained,
+        ("stack2",),
+        MAP,
+        closer=0.8,
+        arguments={"paraphraser": kd.adapters.Paraphraser(1.0, trainable=False)},
+    ),
     Row("hint", losses.Hint, distance, ("stack2",), MAP, tokens=(3, 5)),
     Row(
         "attention_sum",

@@ -1,0 +1,80 @@
+"""A teacher's layer, paraphrased into factors that a student translates to."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill import adapters
+from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.pairs import normalised, vectors
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class FactorTransfer(DistillationLoss):
+    """Mean absolute distance of factors, each sample's scaled to length 1.
+
+    An autoencoder puts the teacher's layer into fewer, more telling channels, and the
+    student learns those through a translator of its own:
+
+        mean | F_T / ||F_T|| - F_S / ||F_S|| |
+
+    with F_T the paraphraser's code and F_S the translator's output. The paraphraser is
+    trained before, on the teacher alone, and is frozen; it is saved with the distiller.
+
+    Recommended weight: 500 (the authors').
+
+    Args:
+        paraphraser: a trained `kd.adapters.Paraphraser`.
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it was not trained.
+
+    Example:
+        >>> paraphraser = kd.adapters.Paraphraser()
+        >>> paraphraser.train_on(teacher, "stack3", images)
+        >>> kd.Term(kd.losses.FactorTransfer(paraphraser), "stack3", "stack3")
+
+    Source:
+        Kim, Park, Kwak 2018, Paraphrasing complex network: network compression via
+        factor transfer (FT).
+    """
+
+    match = "all"
+    recommended_weight = 500.0
+
+    def __init__(self, paraphraser: adapters.Paraphraser, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(paraphraser, adapters.Paraphraser):
+            raise TypeError(
+                "FactorTransfer takes a kd.adapters.Paraphraser that was trained on the "
+                f"teacher; got {type(paraphraser).__name__}."
+            )
+        if paraphraser.trainable:
+            raise ValueError(
+                "The paraphraser was not trained: its factors would say nothing. Call "
+                "paraphraser.train_on(teacher, tap, images) first."
+            )
+        self.paraphraser = paraphraser
+
+    def adapters(self, student, teacher):
+        """Give pooling and a translator, and pooling and the paraphraser."""
+        pool, pool_teacher = adapters.infer(student, teacher, "space")
+        factors = self.paraphraser.code_channels(teacher[-1])
+        translator = adapters.Translator(factors, name="translator")
+        return (
+            adapters.chain([pool, translator]),
+            adapters.chain([self.paraphraser, pool_teacher]),
+        )
+
+    def call(self, teacher, student):
+        """Give `(B,)` for factors of any shape."""
+        gap = normalised(vectors(student)) - normalised(vectors(teacher))
+        return ops.mean(ops.abs(gap), axis=-1)
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        paraphraser = keras.saving.serialize_keras_object(self.paraphraser)
+        return {**super().get_config(), "paraphraser": paraphraser}
