@@ -46,18 +46,18 @@ class BoundTerm(keras.Layer):
         term = self.term
         student_shapes = [tuple(shape) for shape in student_shapes]
         teacher_shapes = [tuple(shape) for shape in teacher_shapes]
-        pairs = zip(term.adapters, student_shapes, teacher_shapes, strict=True)
         try:
-            sides = [self._adapters(*pair) for pair in pairs]
-            self.student_adapters = [student for student, _ in sides]
-            self.teacher_adapters = [teacher for _, teacher in sides]
-            shapes = list(zip(student_shapes, teacher_shapes, strict=True))
+            self._make_adapters(student_shapes, teacher_shapes)
             fitted = [
-                (_through(own, student), _through(other, teacher))
-                for (own, other), (student, teacher) in zip(sides, shapes, strict=True)
+                [_through(a, shape) for a, shape in zip(*side, strict=True)]
+                for side in (
+                    (self.student_adapters, student_shapes),
+                    (self.teacher_adapters, teacher_shapes),
+                )
             ]
-            checks.agree(term.loss.match, fitted)
-            checks.runs(term.loss, fitted)
+            if term.loss.match != "nothing":
+                checks.agree(term.loss.match, list(zip(*fitted, strict=True)))
+            checks.runs(term.loss, *fitted)
         except ValueError as error:
             own, other = (
                 " and ".join(f"'{tap}'" for tap in side)
@@ -68,19 +68,24 @@ class BoundTerm(keras.Layer):
             ) from error
         self.built = True
 
-    def _adapters(self, adapter, student_shape, teacher_shape):
-        if adapter is None or self.term.loss.match == "classes":
-            return None, None
-        if adapter == "auto":
-            student, teacher = self.term.loss.adapters(student_shape, teacher_shape)
-        else:
-            student, teacher = adapter, None
-            if getattr(student, "target_shape", student_shape) is None:
-                student.target_shape = teacher_shape
-        for layer, shape in ((student, student_shape), (teacher, teacher_shape)):
-            if layer is not None and not layer.built:
-                layer.build(shape)
-        return student, teacher
+    def _make_adapters(self, student_shapes: Sequence, teacher_shapes: Sequence):
+        """Make both sides' adapters; none is inferred where nothing must agree."""
+        loss, given = self.term.loss, self.term.adapters
+        self.teacher_adapters = [None] * len(teacher_shapes)
+        self.student_adapters = [None] * len(student_shapes)
+        if loss.match == "classes":
+            return
+        for place, (adapter, shape) in enumerate(
+            zip(given, student_shapes, strict=True)
+        ):
+            if adapter != "auto":
+                self.student_adapters[place] = _given(
+                    adapter, shape, teacher_shapes[place]
+                )
+            elif loss.match != "nothing":
+                self.student_adapters[place], self.teacher_adapters[place] = _inferred(
+                    loss, shape, teacher_shapes[place]
+                )
 
     def advance(self, step) -> None:
         """Move what a schedule moves to its value at this step."""
@@ -114,8 +119,7 @@ class BoundTerm(keras.Layer):
             _adapt(a, x) for a, x in zip(self.teacher_adapters, known, strict=True)
         ]
         checks.mask_fits(self.name, mask, seen[0])
-        if loss.taps == 1:
-            (seen,), (known,) = seen, known
+        known, seen = loss.arrange(known, seen)
         needs = {name: context[name] for name in loss.needs if name in context}
         weight = weight_for(sample_weight, self.term.student[0])
         return loss(known, seen, weight, **{**needs, **moving, "mask": mask})
@@ -124,6 +128,27 @@ class BoundTerm(keras.Layer):
         if tap.is_logits:
             return teacher.logits(knowledge[tap], temperature)
         return knowledge[tap]
+
+
+def _inferred(loss, student_shape, teacher_shape):
+    """Give the layers, built, that the loss wants between two shapes."""
+    sides = loss.adapters(student_shape, teacher_shape)
+    for layer, shape in zip(sides, (student_shape, teacher_shape), strict=True):
+        _build(layer, shape)
+    return sides
+
+
+def _given(layer, student_shape, teacher_shape):
+    """Give a user's layer, built; one that asks for the teacher's shape is told it."""
+    if getattr(layer, "target_shape", student_shape) is None:
+        layer.target_shape = teacher_shape
+    _build(layer, student_shape)
+    return layer
+
+
+def _build(layer, shape) -> None:
+    if layer is not None and not layer.built:
+        layer.build(shape)
 
 
 def _adapt(adapter, tensor):

@@ -36,10 +36,13 @@ def is_log_name(name: str) -> None:
         )
 
 
-def has_taps(name: str, count: int, student: Sequence, teacher: Sequence) -> None:
+def has_taps(
+    name: str, loss: DistillationLoss, student: Sequence, teacher: Sequence
+) -> None:
     """Check that a term taps as many layers as its loss compares."""
+    count = loss.taps
     for side, given in (("student", student), ("teacher", teacher)):
-        if len(given) != count:
+        if len(given) != count and not (side == "teacher" and loss.several_teachers):
             raise ValueError(
                 f"The loss of term '{name}' compares {count} layer(s) a side, but "
                 f"{side}= names {len(given)}: {[str(tap) for tap in given]}. Give "
@@ -178,19 +181,14 @@ def agree(match: str, shapes: Sequence[tuple]) -> None:
             )
 
 
-def runs(loss: DistillationLoss, shapes: Sequence[tuple]) -> None:
-    """Try the loss on shapes, where it needs nothing that only a batch has."""
+def runs(loss: DistillationLoss, student: Sequence, teacher: Sequence) -> None:
+    """Try the loss on the adapted shapes, where it needs nothing but tensors."""
     if not set(loss.needs) <= {"mask"}:
         return
-    pairs = [[keras.KerasTensor(shape) for shape in pair] for pair in shapes]
-
-    def compare(pairs):
-        student, teacher = zip(*pairs, strict=True)
-        if loss.taps == 1:
-            (student,), (teacher,) = student, teacher
-        return loss(teacher, student)
-
-    taps.trace(compare, pairs)
+    specs = [
+        [keras.KerasTensor(shape) for shape in side] for side in (student, teacher)
+    ]
+    taps.trace(lambda sides: loss(*loss.arrange(sides[1], sides[0])), specs)
 
 
 def mask_fits(name: str, mask, features) -> None:

@@ -54,7 +54,7 @@ class Term:
         checks.is_log_name(self.name)
         self.student = taps.as_taps(student)
         self.teacher = taps.as_taps(teacher)
-        checks.has_taps(self.name, loss.taps, self.student, self.teacher)
+        checks.has_taps(self.name, loss, self.student, self.teacher)
         weight = loss.recommended_weight if weight is None else weight
         self.weight = checks.not_negative(weight, f"The weight of term '{self.name}'")
         self.adapter = adapter

@@ -27,6 +27,7 @@ from keras_distill.losses.similarity_matrix import SimilarityMatrix
 from keras_distill.losses.soft_rank import SoftRank
 from keras_distill.losses.soft_target import SoftTarget
 from keras_distill.losses.variational_information import VariationalInformation
+from keras_distill.losses.voted_triplet import VotedTriplet
 
 __all__ = [
     "ActivationBoundary",
@@ -56,4 +57,5 @@ __all__ = [
     "SoftRank",
     "SoftTarget",
     "VariationalInformation",
+    "VotedTriplet",
 ]

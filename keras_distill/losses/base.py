@@ -29,6 +29,8 @@ class DistillationLoss(keras.losses.Loss):
       `"classes"` says that the tensors are logits over the same classes.
     - `taps`: how many layers a side are compared. With more than one, `call` gets
       tuples.
+    - `several_teachers`: whether it takes any number of the teacher's layers, as those
+      of an ensemble's members; `call` then gets a tuple of them.
     - `recommended_weight`: the weight of a term that is given none.
     - `needs`: keyword arguments that `call` asks for beside the tensors, out of
       `labels`, `student_logits`, `teacher_logits`, `sample_ids`, `step` and `mask`.
@@ -50,6 +52,7 @@ class DistillationLoss(keras.losses.Loss):
 
     match: ClassVar[str] = "all"
     taps: ClassVar[int] = 1
+    several_teachers: ClassVar[bool] = False
     recommended_weight: ClassVar[float] = 1.0
     needs: ClassVar[tuple[str, ...]] = ()
     moving: ClassVar[tuple[str, ...]] = ()
@@ -98,6 +101,14 @@ class DistillationLoss(keras.losses.Loss):
             The layer for the student and the layer for the teacher, None for no layer.
         """
         return adapters.infer(student, teacher, self.match)
+
+    def arrange(self, teacher, student) -> tuple:
+        """Give the lists of both sides' tensors in the form that `call` takes."""
+        if self.several_teachers or self.taps > 1:
+            teacher = tuple(teacher)
+        else:
+            (teacher,) = teacher
+        return teacher, tuple(student) if self.taps > 1 else student[0]
 
     def call(self, teacher, student, **context):
         """Give one value per sample, `(B,)`, or per token, `(B, L)`."""

@@ -308,6 +308,17 @@ ROWS = [
         )
     ),
     Row(
+        "voted_triplet",
+        losses.VotedTriplet,
+        unlike_pairs,
+        ("stack2",),
+        MAP,
+        teacher=((2, 2, 6),),
+        zero=False,
+        alone=False,
+        arguments={"margin": 0.3},
+    ),
+    Row(
         "hard_rank",
         losses.HardRank,
         unlike_pairs,
