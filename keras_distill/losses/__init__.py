@@ -4,6 +4,7 @@ from keras_distill.losses.activation_boundary import ActivationBoundary
 from keras_distill.losses.angle_relation import AngleRelation
 from keras_distill.losses.attention_map import AttentionMap
 from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.class_triplet import ClassTriplet
 from keras_distill.losses.conditional_probability import ConditionalProbability
 from keras_distill.losses.confidence_weighted_label import ConfidenceWeightedLabel
 from keras_distill.losses.correlation_congruence import CorrelationCongruence
@@ -27,12 +28,14 @@ from keras_distill.losses.similarity_matrix import SimilarityMatrix
 from keras_distill.losses.soft_rank import SoftRank
 from keras_distill.losses.soft_target import SoftTarget
 from keras_distill.losses.variational_information import VariationalInformation
+from keras_distill.losses.verification import Verification
 from keras_distill.losses.voted_triplet import VotedTriplet
 
 __all__ = [
     "ActivationBoundary",
     "AngleRelation",
     "AttentionMap",
+    "ClassTriplet",
     "ConditionalProbability",
     "ConfidenceWeightedLabel",
     "CorrelationCongruence",
@@ -57,5 +60,6 @@ __all__ = [
     "SoftRank",
     "SoftTarget",
     "VariationalInformation",
+    "Verification",
     "VotedTriplet",
 ]

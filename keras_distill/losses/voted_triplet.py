@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.pairs import distances, everyone, normalised, vectors
+from keras_distill.losses.triplets import triplet_margin
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -55,33 +56,8 @@ class VotedTriplet(DistillationLoss):
         teacher = teacher if isinstance(teacher, (tuple, list)) else (teacher,)
         known = ops.stack([_distances(x) for x in map(vectors, teacher)], axis=1)
 
-        @ops.custom_gradient
-        def losses(near):
-            values, slopes = ops.map(lambda pair: self._anchor(*pair), (known, near))
-
-            def gradient(*args, upstream=None):
-                upstream = args[0] if upstream is None else upstream
-                return upstream[:, None] * slopes
-
-            return values, gradient
-
-        return losses(_distances(normalised(vectors(student))))
-
-    def _anchor(self, known, near):
-        """Give an anchor's value and its slope by the distances to the others.
-
-        Args:
-            known: the teachers' distances, `(M, N)`.
-            near: the student's, `(N,)`.
-        """
-        votes = ops.sum(ops.sign(known[:, None, :] - known[:, :, None]), axis=0)
-        # (N, N), 1 where the majority finds j nearer than k.
-        nearer = ops.cast(votes > 0, near.dtype)
-        short = near[:, None] - near[None, :] + self.margin
-        count = ops.maximum(ops.sum(nearer), 1.0)
-        active = nearer * ops.cast(short > 0, near.dtype)
-        slopes = (ops.sum(active, axis=1) - ops.sum(active, axis=0)) / count
-        return ops.sum(active * short) / count, slopes
+        near = _distances(normalised(vectors(student)))
+        return triplet_margin(near, known, _majority, self.margin)
 
     def get_config(self) -> dict:
         """Give the arguments."""
@@ -90,3 +66,9 @@ class VotedTriplet(DistillationLoss):
 
 def _distances(own):
     return distances(own, everyone(own))
+
+
+def _majority(known):
+    """Give 1 where most of the teachers' distances `(M, N)` find j nearer than k."""
+    votes = ops.sum(ops.sign(known[:, None, :] - known[:, :, None]), axis=0)
+    return ops.cast(votes > 0, known.dtype)
