@@ -230,6 +230,38 @@ def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
     return trace(run, inputs), last[-1]
 
 
+def norm_of(model: keras.Layer, inputs, tap: Tap) -> keras.layers.BatchNormalization:
+    """Find the batch normalisation that makes a tapped tensor.
+
+    Args:
+        model: any model.
+        inputs: specs of its inputs.
+        tap: of what the layer gives, as the input of the activation behind it.
+
+    Raises:
+        ValueError: something else makes it.
+    """
+    kind = keras.layers.BatchNormalization
+    norms = [x for x in model._flatten_layers() if isinstance(x, kind)]
+    found = []
+
+    def run(inputs):
+        with record(norms) as calls:
+            outputs, tapped = forward(model, inputs, [tap], training=False)
+        made = ((x, y) for x in norms for _, y in calls[id(x)])
+        found.append(next((x for x, y in made if y is tapped[tap]), None))
+        return outputs
+
+    trace(run, inputs)
+    if found[-1] is None:
+        raise ValueError(
+            f"No batch normalisation of '{model.name}' makes what the tap '{tap}' gives. "
+            "Tap one, or the input of the activation that follows it, as "
+            f"kd.Tap('{tap.path}', side='input')."
+        )
+    return found[-1]
+
+
 def trace(function, inputs):
     """Run a function on shapes alone: nothing is computed, no state moves.
 

@@ -35,6 +35,7 @@ class Teacher:
     def __init__(self, model: keras.Model):
         _check(model)
         self.model = model
+        self._norms = {}
 
     @property
     def models(self) -> tuple[keras.Model, ...]:
@@ -57,6 +58,26 @@ class Teacher:
             self.model, inputs, taps, training=False, scores=scores
         )
         return keras.tree.map_structure(ops.stop_gradient, knowledge)
+
+    def find_norm(self, inputs, tap: Tap) -> None:
+        """Find the batch normalisation behind a tap, for `norm`.
+
+        Args:
+            inputs: specs of what the teacher takes.
+            tap: of what the normalisation gives.
+
+        Raises:
+            ValueError: something else makes it.
+        """
+        self._norms[tap] = tapping.norm_of(self.model, inputs, tap)
+
+    def norm(self, tap: Tap) -> tuple:
+        """Give deviation and mean, `(C,)`, of what the normalisation at a tap gives."""
+        layer = self._norms[tap]
+        size = layer.moving_mean.shape
+        scale = ops.ones(size) if layer.gamma is None else ops.abs(layer.gamma)
+        offset = ops.zeros(size) if layer.beta is None else layer.beta
+        return ops.convert_to_tensor(scale), ops.convert_to_tensor(offset)
 
     def logits(self, knowledge, temperature=1.0):
         """Give the logits whose softmax at `temperature` is the teacher's prediction.
@@ -126,6 +147,7 @@ class EnsembleTeacher(Teacher):
         for model in models:
             _check(model)
         self.members = tuple(models)
+        self._norms = {}
         self.average = average
         self.weights = [weight / sum(weights) for weight in weights]
 
@@ -156,6 +178,11 @@ class EnsembleTeacher(Teacher):
                 knowledge[tap].append(tapped[tap])
             knowledge.update({tap: tapped[own] for tap, own in layers.items()})
         return knowledge
+
+    def find_norm(self, inputs, tap: Tap) -> None:
+        """Find the batch normalisation behind a tap of a member."""
+        owner, own = self._owner(tap)
+        self._norms[tap] = tapping.norm_of(self.members[owner], inputs, own)
 
     def _owner(self, tap: Tap) -> tuple[int, Tap]:
         place, _, path = tap.path.partition("/")

@@ -121,6 +121,8 @@ class BoundTerm(keras.Layer):
         checks.mask_fits(self.name, mask, seen[0])
         known, seen = loss.arrange(known, seen)
         needs = {name: context[name] for name in loss.needs if name in context}
+        if "teacher_norm" in loss.needs:
+            needs["teacher_norm"] = teacher.norm(self.term.teacher[0])
         weight = weight_for(sample_weight, self.term.student[0])
         return loss(known, seen, weight, **{**needs, **moving, "mask": mask})
 

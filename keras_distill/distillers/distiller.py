@@ -255,6 +255,9 @@ class Distiller(keras.Model):
             for model in self.teacher.models:
                 _, last_layer = taps.outline(model, teacher_x)
                 checks.gives_logits(model, last_layer, "teacher")
+        for bound in self.terms.values():
+            if "teacher_norm" in bound.term.loss.needs:
+                self.teacher.find_norm(teacher_x, bound.term.teacher[0])
         self._bind_shapes(
             {
                 "student": shapes.of_student(

@@ -20,6 +20,7 @@ from keras_distill.losses.hint import Hint
 from keras_distill.losses.jacobian import Jacobian
 from keras_distill.losses.jensen_shannon import JensenShannon
 from keras_distill.losses.logit_regression import LogitRegression
+from keras_distill.losses.margin_activation import MarginActivation
 from keras_distill.losses.neuron_selectivity import NeuronSelectivity
 from keras_distill.losses.prediction_correlation import PredictionCorrelation
 from keras_distill.losses.ranking import Ranking
@@ -52,6 +53,7 @@ __all__ = [
     "Jacobian",
     "JensenShannon",
     "LogitRegression",
+    "MarginActivation",
     "NeuronSelectivity",
     "PredictionCorrelation",
     "Ranking",

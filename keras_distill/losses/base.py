@@ -33,7 +33,9 @@ class DistillationLoss(keras.losses.Loss):
       of an ensemble's members; `call` then gets a tuple of them.
     - `recommended_weight`: the weight of a term that is given none.
     - `needs`: keyword arguments that `call` asks for beside the tensors, out of
-      `labels`, `student_logits`, `teacher_logits`, `sample_ids`, `step` and `mask`.
+      `labels`, `student_logits`, `teacher_logits`, `sample_ids`, `step`, `mask`, and
+      `teacher_norm`: deviation and mean, `(C,)`, that the batch normalisation at the
+      teacher's tap gives its channels.
     - `moving`: attributes that are a number or a schedule; `call` gets their value at
       this step under the same name.
 

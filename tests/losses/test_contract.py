@@ -355,6 +355,14 @@ ROWS = [
         arguments={"margin": 0.5},
     ),
     Row(
+        "margin_activation",
+        losses.MarginActivation,
+        other_side,
+        (),
+        MAP,
+        zero=False,
+    ),
+    Row(
         "variational_information",
         losses.VariationalInformation,
         unexplained,
@@ -440,6 +448,8 @@ def compare(loss, teacher, student, sample_weight=None):
         first = tf.reshape(first, (first.shape[0], -1))
     context = {"labels": tf.argmin(first, -1), "step": 3}
     context["sample_ids"] = tf.range(first.shape[0])
+    channels = tf.nest.flatten(teacher)[0].shape[-1]
+    context["teacher_norm"] = tf.linspace(0.5, 1.5, channels), tf.zeros(channels)
     return loss(teacher, student, sample_weight, **context)
 
 
