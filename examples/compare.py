@@ -15,7 +15,6 @@ the seeds can grow.
 import argparse
 import dataclasses
 import pathlib
-import time
 
 import keras
 import numpy as np
@@ -36,8 +35,14 @@ def at(loss, taps=STAGES):
     ]
 
 
-def soft(**arguments):
-    return [kd.Term(losses.SoftTarget(4.0, **arguments))]
+def before(loss):
+    """Give a term a stage for a loss on values before the activation."""
+    taps = [kd.Tap(stage, side="input") for stage in STAGES]
+    return [kd.Term(loss(), tap, tap, name=f"before_{tap.path}") for tap in taps]
+
+
+def soft(temperature=4.0, weight=None, **arguments):
+    return [kd.Term(losses.SoftTarget(temperature, **arguments), weight=weight)]
 
 
 def flow():
@@ -45,19 +50,16 @@ def flow():
     return [kd.Term(losses.FlowMatrix(), p, p, name=f"flow_{p[1]}") for p in pairs]
 
 
-METHODS = {
-    "alone": list,
+def gradient(loss, tap):
+    return [kd.Term(loss(), tap, tap)]
+
+
+TERMS = {
     "KD": soft,
     "KD-topk": lambda: soft(target=targets.TopK(3)),
     "KD-pt": lambda: soft(target=targets.TrueClass()),
-    "label smoothing": lambda: [
-        kd.Term(losses.SoftTarget(1.0, target=targets.Uniform()), weight=0.1)
-    ],
-    "Tf-KD": lambda: [
-        kd.Term(
-            losses.SoftTarget(20.0, target=targets.VirtualTeacher(0.99)), weight=0.1
-        )
-    ],
+    "label smoothing": lambda: soft(1.0, 0.1, target=targets.Uniform()),
+    "Tf-KD": lambda: soft(20.0, 0.1, target=targets.VirtualTeacher(0.99)),
     "DKPP": lambda: soft(target=targets.Permuted()),
     "reverse KL": lambda: [kd.Term(losses.ReverseSoftTarget(4.0))],
     "Jensen-Shannon": lambda: [kd.Term(losses.JensenShannon(4.0))],
@@ -71,8 +73,10 @@ METHODS = {
     "F-ActT": lambda: at(losses.FullActivation),
     "FSP": flow,
     "NST": lambda: at(losses.NeuronSelectivity, ("stack3",)),
-    "AB": lambda: at(losses.ActivationBoundary),
+    "AB": lambda: before(losses.ActivationBoundary),
     "VID": lambda: at(losses.VariationalInformation),
+    "gradient AT": lambda: gradient(losses.GradientAttention, "label_gradient"),
+    "Jacobian": lambda: gradient(losses.Jacobian, "class_gradient"),
     "RKD-D": lambda: at(losses.DistanceRelation, ("pool",)),
     "RKD-A": lambda: at(losses.AngleRelation, ("pool",)),
     "SP": lambda: at(losses.SimilarityMatrix, ("stack3",)),
@@ -82,6 +86,9 @@ METHODS = {
     "KD+AT": lambda: soft() + at(losses.AttentionMap),
     "KD+SP": lambda: soft() + at(losses.SimilarityMatrix, ("stack3",)),
 }
+METHODS = {"alone": None}
+for _name, _terms in TERMS.items():
+    METHODS[_name] = lambda terms=_terms: {"terms": terms()}
 
 
 def net(data, seed, shape):
@@ -89,8 +96,7 @@ def net(data, seed, shape):
     return kd.models.resnet(data.input_shape, data.classes, **shape)
 
 
-def fit(model, samples, epochs, seed, eager=False):
-    """Train; give the seconds of a step, the first epoch left out where there are more."""
+def fit(model, samples, epochs, seed, callbacks=(), eager=False):
     train = kd.data.batches(
         samples, BATCH, shuffle=True, seed=seed, drop_remainder=True
     )
@@ -100,60 +106,35 @@ def fit(model, samples, epochs, seed, eager=False):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         run_eagerly=eager,
     )
-    ends = [time.perf_counter()]
-    clock = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter())
-    )
-    model.fit(train, epochs=epochs, verbose=0, callbacks=[clock])
-    ends = ends[min(1, epochs - 1) :]
-    return (ends[-1] - ends[0]) / (len(ends) - 1) / len(train)
-
-
-def run(runs, data, methods, seed, eager):
-    """Fill the cells of one seed."""
-    epochs = runs.settings["epochs"]
-    file = runs.file.parent / f"teacher_{seed}.keras"
-    if not file.exists():
-        teacher = net(data, seed, TEACHER)
-        fit(teacher, data.train, epochs["teacher"], seed, eager)
-        teacher.save(file)
-    teacher = keras.saving.load_model(file)
-
-    def train(method):
-        student = model = net(data, 1000 + seed, STUDENT)
-        if method != "alone":
-            model = kd.Distiller(student, teacher, terms=METHODS[method]())
-        seconds = fit(model, data.train, epochs["student"], seed, eager)
-        return {"accuracy": accuracy(student, data.test), "seconds": seconds}
-
-    runs.once("teacher", seed, lambda: {"accuracy": accuracy(teacher, data.test)})
-    for method in methods:
-        found = runs.once(method, seed, lambda method=method: train(method))
-        print(f"{method}, seed {seed}: {found['accuracy']:.2f} %", flush=True)
+    model.fit(train, epochs=epochs, verbose=0, callbacks=list(callbacks))
 
 
 def accuracy(model, samples):
     return 100 - 100 * kd.analysis.wrong(model, samples).mean()
 
 
-def report(runs, methods, seeds, out):
-    rows = []
-    baseline = median_seconds(runs, "alone", seeds)
-    for method in ("teacher", *methods):
-        found = [one["accuracy"] for one in runs[method][:seeds]]
-        row = {"method": method, "accuracy %": f"{np.mean(found):.2f}"}
-        if len(found) > 1:
-            row["deviation"] = f"{np.std(found):.2f}"
-        if method != "teacher":
-            step = median_seconds(runs, method, seeds) / baseline
-            row["step, of alone"] = f"{step:.2f}"
-        rows.append(row)
-    print(kd.analysis.table(rows))
-    plot(runs, methods, seeds, out / "accuracies.png")
+def run(runs, data, methods, seeds, eager):
+    epochs = runs.settings["epochs"]
 
+    def teacher(seed):
+        file = runs.file.parent / f"teacher_{seed}.keras"
+        if not file.exists():
+            made = net(data, seed, TEACHER)
+            fit(made, data.train, epochs["teacher"], seed, eager=eager)
+            made.save(file)
+        return keras.saving.load_model(file)
 
-def median_seconds(runs, method, seeds):
-    return float(np.median([one["seconds"] for one in runs[method][:seeds]]))
+    return kd.analysis.compare(
+        {name: METHODS[name] for name in methods},
+        student=lambda seed: net(data, 1000 + seed, STUDENT),
+        teacher=teacher,
+        fit=lambda model, seed, callbacks: fit(
+            model, data.train, epochs["student"], seed, callbacks, eager
+        ),
+        judge=lambda model: accuracy(model, data.test),
+        runs=runs,
+        seeds=seeds,
+    )
 
 
 def plot(runs, methods, seeds, file):
@@ -165,7 +146,7 @@ def plot(runs, methods, seeds, file):
     drawing = figure.Figure(figsize=(6, 1 + 0.25 * len(methods)), layout="constrained")
     axes = drawing.subplots()
     for place, method in enumerate(reversed(methods)):
-        found = [one["accuracy"] for one in runs[method][:seeds]]
+        found = [cell["figure"] for cell in runs[method][:seeds]]
         axes.plot(found, [place] * len(found), "o", color="tab:blue", alpha=0.4)
         axes.plot(np.mean(found), place, "|", color="black", markersize=12)
     axes.set_yticks(range(len(methods)), list(reversed(methods)))
@@ -203,9 +184,9 @@ def main():
     settings = {"dataset": args.dataset, "train_size": size, "epochs": epochs}
     settings["judged on"] = "test" if args.test else "held out"
     runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
-    for seed in range(args.seeds):
-        run(runs, data, methods, seed, eager=args.smoke)
-    report(runs, methods, args.seeds, args.out)
+    rows = run(runs, data, methods, args.seeds, eager=args.smoke)
+    print(kd.analysis.table(rows))
+    plot(runs, methods, args.seeds, args.out / "accuracies.png")
     print(f"{args.seeds} seed(s), last epoch. {runs.settings}")
 
 

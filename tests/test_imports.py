@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "strategies": set(),
     "suggestions": {"taps"},
     "data": set(),
-    "analysis": {"analysis", "taps"},
+    "analysis": {"analysis", "distillers", "taps"},
     "distillers": {
         "distillers",
         "adapters",

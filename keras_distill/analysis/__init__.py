@@ -1,8 +1,9 @@
-"""Looking at the result: errors, what a model costs, figures of many runs, tables."""
+"""Looking at the result: errors, costs, figures of many runs, methods side by side."""
 
+from keras_distill.analysis.compare import compare
 from keras_distill.analysis.cost import Cost, cost
 from keras_distill.analysis.runs import Runs
 from keras_distill.analysis.table import table
 from keras_distill.analysis.wrong import wrong
 
-__all__ = ["Cost", "Runs", "cost", "table", "wrong"]
+__all__ = ["Cost", "Runs", "compare", "cost", "table", "wrong"]

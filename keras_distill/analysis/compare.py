@@ -1,0 +1,131 @@
+"""Methods side by side, over seeds, each finished cell kept on disk."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+
+from keras_distill.analysis.runs import Runs
+from keras_distill.distillers import Distiller
+
+Method = Callable[[], Mapping | Sequence[Mapping]] | None
+
+
+def compare(
+    methods: Mapping[str, Method],
+    *,
+    student: Callable[[int], keras.Model],
+    teacher: Callable[[int], keras.Model],
+    fit: Callable,
+    judge: Callable[[keras.Model], float],
+    runs: Runs,
+    seeds: int = 3,
+) -> list[dict]:
+    """Train one student by several methods from the same starts, and judge each.
+
+    A figure of a method says little without those of others on the same nets and data.
+    Every method and seed is a cell; a cell that `runs` already has is not run again, so
+    that a comparison goes on where it stopped and may grow.
+
+    Args:
+        methods: by name, None for the student alone, or a function without arguments
+            that gives keyword arguments of `kd.Distiller`, as
+            `{"terms": [...], "label_weight": 0.1}`. A list of such dicts are stages
+            that are trained one after another; an empty one is the student alone.
+        student: from a seed to an untrained student.
+        teacher: from a seed to its trained teacher.
+        fit: called as `fit(model, seed, callbacks)`, compiles and trains the student or
+            a distiller; the callbacks are to be handed to `model.fit`. Without labels
+            to weigh (`label_weight=0`) it gets a distiller whose `label_source` is 0.
+        judge: from a trained student to its figure, on data that nothing was chosen on.
+        runs: keeps the cells.
+        seeds: 0 to `seeds - 1`. Default 3.
+
+    Returns:
+        A row a method for `kd.analysis.table`: mean and deviation of the figures, and
+        the median seconds of a step relative to the first method's. The first row is
+        the teacher's.
+
+    Raises:
+        ValueError: there are no methods, or one is called "teacher".
+
+    Example:
+        >>> rows = kd.analysis.compare(
+        ...     {"alone": None, "KD": lambda: {"terms": [kd.Term(kd.losses.SoftTarget())]}},
+        ...     student=make_student, teacher=load_teacher, fit=fit, judge=accuracy,
+        ...     runs=kd.analysis.Runs("runs/accuracies.json"))
+        >>> print(kd.analysis.table(rows))
+    """
+    if not methods or "teacher" in methods:
+        raise ValueError(
+            "methods are one or more, by names other than 'teacher', which is the row of "
+            f"the teacher itself; got {list(methods)}."
+        )
+    for seed in range(seeds):
+        known = teacher(seed)
+        runs.once("teacher", seed, lambda known=known: {"figure": float(judge(known))})
+        for name, method in methods.items():
+            cell = _Cell(method, student, known, fit, judge, seed)
+            found = runs.once(name, seed, cell.run)
+            print(f"{name}, seed {seed}: {found['figure']:.4g}", flush=True)
+    return _rows(runs, methods, seeds)
+
+
+class _Cell:
+    """One method and one seed."""
+
+    def __init__(self, method, student, teacher, fit, judge, seed):
+        self.method, self.student, self.teacher = method, student, teacher
+        self.fit, self.judge, self.seed = fit, judge, seed
+
+    def run(self) -> dict:
+        """Train through all stages; give the figure and the seconds of a step."""
+        student = self.student(self.seed)
+        stages = {} if self.method is None else self.method()
+        stages = [stages] if isinstance(stages, Mapping) else list(stages)
+        for stage in stages:
+            model = Distiller(student, self.teacher, **stage) if stage else student
+            clock = _StepClock()
+            self.fit(model, self.seed, [clock])
+        return {"figure": float(self.judge(student)), "seconds": clock.median()}
+
+
+class _StepClock(keras.callbacks.Callback):
+    """Takes the time from one step to the next, or one execution of several."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds, self.last = [], None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.last = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.perf_counter()
+        if self.last is not None:
+            seconds, since = now - self.last[0], batch - self.last[1]
+            self.seconds.append(seconds / max(since, 1))
+        self.last = now, batch
+
+    def median(self):
+        """Give the median; None of a training of single steps."""
+        return statistics.median(self.seconds) if self.seconds else None
+
+
+def _rows(runs: Runs, methods, seeds: int) -> list[dict]:
+    rows, first = [], None
+    for name in ("teacher", *methods):
+        cells = runs[name][:seeds]
+        figures = [cell["figure"] for cell in cells]
+        row = {"method": name, "mean": f"{statistics.fmean(figures):.2f}"}
+        if len(figures) > 1:
+            row["deviation"] = f"{statistics.pstdev(figures):.2f}"
+        seconds = [cell["seconds"] for cell in cells if cell.get("seconds")]
+        if seconds:
+            first = first or statistics.median(seconds)
+            row["step"] = f"{statistics.median(seconds) / first:.2f}"
+        rows.append(row)
+    return rows

@@ -1,0 +1,94 @@
+"""Methods side by side: the same start, stages in order, nothing run twice."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_distill as kd
+from keras_distill.analysis import Runs, compare
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(96, 4)).astype("float32")
+Y = (X @ RNG.normal(size=(4, 3))).argmax(-1)
+
+
+def net(seed, units=4, name="net"):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((4,))
+    x = layers.Dense(units, activation="tanh", name="hidden")(inputs)
+    return keras.Model(inputs, layers.Dense(3, name="logits")(x), name=name)
+
+
+class Study:
+    """Notes what a comparison asks for."""
+
+    def __init__(self, file):
+        self.file = file
+        self.trained, self.starts = [], []
+
+    def student(self, seed):
+        made = net(seed)
+        self.starts.append(np.array(made.get_layer("hidden").kernel))
+        return made
+
+    def fit(self, model, seed, callbacks):
+        self.trained.append((type(model).__name__, seed))
+        labels = getattr(model, "label_source", 1.0) != 0.0
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(0.01), loss if labels else None)
+        model.fit(X, Y, batch_size=16, verbose=0, callbacks=callbacks)
+
+    def run(self, methods, seeds=2):
+        return compare(
+            methods,
+            student=self.student,
+            teacher=lambda seed: net(100 + seed, units=8, name="teacher"),
+            fit=self.fit,
+            judge=lambda model: (model.predict(X, verbose=0).argmax(-1) == Y).mean(),
+            runs=Runs(self.file),
+            seeds=seeds,
+        )
+
+
+def soft():
+    return {"terms": [kd.Term(kd.losses.SoftTarget())], "label_weight": 0.5}
+
+
+def staged():
+    hint = kd.Term(kd.losses.Hint(), "hidden", "hidden")
+    return [{"terms": [hint], "label_weight": 0.0}, {}]
+
+
+def test_rows_cells_and_stages(tmp_path):
+    study = Study(tmp_path / "figures.json")
+    rows = study.run({"alone": None, "KD": soft, "hint first": staged})
+    assert [row["method"] for row in rows] == ["teacher", "alone", "KD", "hint first"]
+    assert [row.get("step") for row in rows[:2]] == [None, "1.00"]
+    assert all(float(row["step"]) > 0 for row in rows[1:])
+    assert all("deviation" in row for row in rows)
+    for seed in (0, 1):
+        kinds = [kind for kind, of in study.trained if of == seed]
+        assert kinds == ["Functional", "Distiller", "Distiller", "Functional"]
+    # Each method of a seed starts from the same weights.
+    np.testing.assert_array_equal(study.starts[0], study.starts[2])
+    assert not np.array_equal(study.starts[0], study.starts[3])
+    cells = Runs(study.file)["KD"]
+    assert rows[2]["mean"] == f"{np.mean([cell['figure'] for cell in cells]):.2f}"
+
+
+def test_a_comparison_goes_on_and_grows(tmp_path):
+    study = Study(tmp_path / "figures.json")
+    study.run({"alone": None}, seeds=1)
+    again = Study(tmp_path / "figures.json")
+    rows = again.run({"alone": None, "KD": soft}, seeds=2)
+    assert again.trained == [("Distiller", 0), ("Functional", 1), ("Distiller", 1)]
+    assert len(rows) == 3
+    # The rows of fewer seeds count these alone.
+    assert "deviation" not in again.run({"alone": None}, seeds=1)[1]
+
+
+@pytest.mark.parametrize("methods", [{}, {"teacher": None}])
+def test_bad_names(tmp_path, methods):
+    with pytest.raises(ValueError, match="by names other than 'teacher'"):
+        Study(tmp_path / "figures.json").run(methods)
