@@ -10,6 +10,7 @@ from keras_distill.adapters.connector import Connector
 from keras_distill.adapters.factors import Paraphraser, Translator
 from keras_distill.adapters.gaussian_regressor import GaussianRegressor
 from keras_distill.adapters.infer import chain, infer
+from keras_distill.adapters.review_fusion import ReviewFusion
 from keras_distill.adapters.valid_convolution import ValidConvolution
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Connector",
     "GaussianRegressor",
     "Paraphraser",
+    "ReviewFusion",
     "Translator",
     "ValidConvolution",
     "chain",

@@ -55,6 +55,7 @@ class BoundTerm(keras.Layer):
                     (self.teacher_adapters, teacher_shapes),
                 )
             ]
+            fitted[0] = _through(self.joint_adapter, fitted[0])
             if term.loss.match != "nothing":
                 checks.agree(term.loss.match, list(zip(*fitted, strict=True)))
             checks.runs(term.loss, *fitted)
@@ -73,7 +74,13 @@ class BoundTerm(keras.Layer):
         loss, given = self.term.loss, self.term.adapters
         self.teacher_adapters = [None] * len(teacher_shapes)
         self.student_adapters = [None] * len(student_shapes)
+        self.joint_adapter = None
         if loss.match == "classes":
+            return
+        if all(adapter == "auto" for adapter in given):
+            self.joint_adapter = loss.joint_adapter(student_shapes, teacher_shapes)
+        if self.joint_adapter is not None:
+            _build(self.joint_adapter, student_shapes)
             return
         for place, (adapter, shape) in enumerate(
             zip(given, student_shapes, strict=True)
@@ -119,7 +126,7 @@ class BoundTerm(keras.Layer):
             _adapt(a, x) for a, x in zip(self.teacher_adapters, known, strict=True)
         ]
         checks.mask_fits(self.name, mask, seen[0])
-        known, seen = loss.arrange(known, seen)
+        known, seen = loss.arrange(known, _adapt(self.joint_adapter, seen))
         needs = {name: context[name] for name in loss.needs if name in context}
         if "teacher_norm" in loss.needs:
             needs["teacher_norm"] = teacher.norm(self.term.teacher[0])

@@ -25,6 +25,7 @@ from keras_distill.losses.neuron_selectivity import NeuronSelectivity
 from keras_distill.losses.prediction_correlation import PredictionCorrelation
 from keras_distill.losses.ranking import Ranking
 from keras_distill.losses.reverse_soft_target import ReverseSoftTarget
+from keras_distill.losses.review import Review
 from keras_distill.losses.similarity_matrix import SimilarityMatrix
 from keras_distill.losses.soft_rank import SoftRank
 from keras_distill.losses.soft_target import SoftTarget
@@ -58,6 +59,7 @@ __all__ = [
     "PredictionCorrelation",
     "Ranking",
     "ReverseSoftTarget",
+    "Review",
     "SimilarityMatrix",
     "SoftRank",
     "SoftTarget",

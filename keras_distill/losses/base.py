@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import ClassVar
 
 import keras
@@ -103,6 +104,18 @@ class DistillationLoss(keras.losses.Loss):
             The layer for the student and the layer for the teacher, None for no layer.
         """
         return adapters.infer(student, teacher, self.match)
+
+    def joint_adapter(self, student: Sequence[tuple], teacher: Sequence[tuple]):
+        """Infer one adapter of all the student's taps, in place of one a tap.
+
+        Args:
+            student: shapes of the student's tensors.
+            teacher: shapes of the teacher's.
+
+        Returns:
+            A layer from a list of tensors to a list, or None: the common case.
+        """
+        del student, teacher
 
     def arrange(self, teacher, student) -> tuple:
         """Give the lists of both sides' tensors in the form that `call` takes."""

@@ -384,6 +384,14 @@ ROWS = [
         )
     ),
     Row(
+        "review",
+        losses.Review,
+        flow_distance,
+        (),
+        ((8, 8, 3), (4, 4, 2)),
+        arguments={"levels": 2},
+    ),
+    Row(
         "factor_transfer",
         losses.FactorTransfer,
         unexplained,

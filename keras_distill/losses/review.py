@@ -1,0 +1,83 @@
+"""A teacher's stages, each learnt by the student's stage and the deeper ones."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_distill import adapters
+from keras_distill.losses.base import DistillationLoss
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class Review(DistillationLoss):
+    """Squared distances of fused stages, whole and averaged over coarser grids.
+
+    The student's stages are fused from the deepest up, so that later ones learn the
+    teacher's early knowledge too, and compared level by level:
+
+        sum_i sum_l w_l * mean (pool_l(out_i) - pool_l(F_t,i))^2 / sum_l w_l
+
+    with grids of the map itself, 4x4, 2x2 and 1x1 places, those smaller than the map,
+    and weights 1, 1/2, 1/4, 1/8. The adapter, `kd.adapters.ReviewFusion`, sees all
+    stages. Taps go from early to deep.
+
+    Recommended weight: 1.0; the source raises it from 0 over the first 20 epochs.
+
+    Args:
+        levels: stages that are compared, 2 or more.
+        width: channels of the fusion. Default 64.
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Raises:
+        ValueError: fewer than two stages, or a tap that is no map.
+
+    Example:
+        >>> stages = "stack1", "stack2", "stack3"
+        >>> kd.Term(kd.losses.Review(3), student=stages, teacher=stages)
+
+    Source:
+        Chen et al. 2021, Distilling knowledge via knowledge review (ReviewKD).
+    """
+
+    match = "all"
+
+    def __init__(self, levels: int, *, width: int = 64, **kwargs):
+        super().__init__(**kwargs)
+        if levels < 2:
+            raise ValueError(
+                f"levels is the number of stages, 2 or more; got {levels}. For one layer "
+                "use kd.losses.Hint."
+            )
+        self.taps = self.levels = levels
+        self.width = width
+
+    def joint_adapter(self, student, teacher):
+        """Give the fusion of all stages."""
+        if any(len(shape) != 4 for shape in (*student, *teacher)):
+            raise ValueError(
+                f"Review fuses maps (B, H, W, C); got {student} and {teacher}."
+            )
+        return adapters.ReviewFusion(teacher, width=self.width, name="fusion")
+
+    def call(self, teacher, student):
+        """Give `(B,)` for a tuple of maps a side."""
+        pairs = zip(student, teacher, strict=True)
+        return sum(_levels(own, known) for own, known in pairs)
+
+    def get_config(self) -> dict:
+        """Give the arguments."""
+        return {**super().get_config(), "levels": self.levels, "width": self.width}
+
+
+def _levels(own, known):
+    """Give the weighted distances of one stage on all its grids, `(B,)`."""
+    size = min(own.shape[1:3])
+    total, weights, weight = 0.0, 0.0, 1.0
+    for grid in (None, *(g for g in (4, 2, 1) if g < size)):
+        pool = adapters.AveragePool((grid, grid)) if grid else lambda x: x
+        gap = ops.square(pool(own) - pool(known))
+        total += weight * ops.mean(gap, axis=(1, 2, 3))
+        weights += weight
+        weight /= 2.0
+    return total / weights
