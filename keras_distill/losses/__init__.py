@@ -27,6 +27,7 @@ from keras_distill.losses.ranking import Ranking
 from keras_distill.losses.reverse_soft_target import ReverseSoftTarget
 from keras_distill.losses.review import Review
 from keras_distill.losses.similarity_matrix import SimilarityMatrix
+from keras_distill.losses.singular_flow import SingularFlow
 from keras_distill.losses.soft_rank import SoftRank
 from keras_distill.losses.soft_target import SoftTarget
 from keras_distill.losses.variational_information import VariationalInformation
@@ -61,6 +62,7 @@ __all__ = [
     "ReverseSoftTarget",
     "Review",
     "SimilarityMatrix",
+    "SingularFlow",
     "SoftRank",
     "SoftTarget",
     "VariationalInformation",

@@ -428,6 +428,14 @@ ROWS = [
         arguments={"power": 1, "mapping": "max"},
     ),
     Row(
+        "singular_flow",
+        losses.SingularFlow,
+        flow_distance,
+        (),
+        ((4, 4, 3), (4, 4, 2)),
+        teacher=((2, 2, 3), (2, 2, 2)),
+    ),
+    Row(
         "flow_matrix",
         losses.FlowMatrix,
         flow_distance,
