@@ -88,7 +88,7 @@ TERMS = {
 }
 METHODS = {"alone": None}
 for _name, _terms in TERMS.items():
-    METHODS[_name] = lambda terms=_terms: {"terms": terms()}
+    METHODS[_name] = lambda teacher, terms=_terms: {"terms": terms()}
 
 
 def net(data, seed, shape):

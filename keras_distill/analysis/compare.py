@@ -11,7 +11,7 @@ import keras
 from keras_distill.analysis.runs import Runs
 from keras_distill.distillers import Distiller
 
-Method = Callable[[], Mapping | Sequence[Mapping]] | None
+Method = Callable[[keras.Model], Mapping | Sequence[Mapping]] | None
 
 
 def compare(
@@ -31,8 +31,8 @@ def compare(
     that a comparison goes on where it stopped and may grow.
 
     Args:
-        methods: by name, None for the student alone, or a function without arguments
-            that gives keyword arguments of `kd.Distiller`, as
+        methods: by name, None for the student alone, or a function from the teacher to
+            keyword arguments of `kd.Distiller`, as
             `{"terms": [...], "label_weight": 0.1}`. A list of such dicts are stages
             that are trained one after another; an empty one is the student alone.
         student: from a seed to an untrained student.
@@ -54,7 +54,7 @@ def compare(
 
     Example:
         >>> rows = kd.analysis.compare(
-        ...     {"alone": None, "KD": lambda: {"terms": [kd.Term(kd.losses.SoftTarget())]}},
+        ...     {"alone": None, "KD": lambda teacher: {"terms": [kd.Term(loss)]}},
         ...     student=make_student, teacher=load_teacher, fit=fit, judge=accuracy,
         ...     runs=kd.analysis.Runs("runs/accuracies.json"))
         >>> print(kd.analysis.table(rows))
@@ -84,7 +84,7 @@ class _Cell:
     def run(self) -> dict:
         """Train through all stages; give the figure and the seconds of a step."""
         student = self.student(self.seed)
-        stages = {} if self.method is None else self.method()
+        stages = {} if self.method is None else self.method(self.teacher)
         stages = [stages] if isinstance(stages, Mapping) else list(stages)
         for stage in stages:
             model = Distiller(student, self.teacher, **stage) if stage else student

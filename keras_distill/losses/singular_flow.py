@@ -22,8 +22,8 @@ class SingularFlow(DistillationLoss):
     these scaled to length 1. Each vector of the teacher is met by that of the student's
     first `count + 3` which points most along it, its sign turned to agree. This follows
     RepDistiller, but for the teacher's signs, which a decomposition leaves open: here
-    the entries of a vector add up to a positive number. Where channels differ, an adapter brings the student's to the
-    teacher's.
+    the entries of a vector add up to a positive number. Where channels differ, an
+    adapter brings the student's to the teacher's.
 
     Recommended weight: 1.0 (RepDistiller's).
 

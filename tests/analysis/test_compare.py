@@ -51,11 +51,12 @@ class Study:
         )
 
 
-def soft():
+def soft(teacher):
     return {"terms": [kd.Term(kd.losses.SoftTarget())], "label_weight": 0.5}
 
 
-def staged():
+def staged(teacher):
+    assert teacher.name == "teacher"
     hint = kd.Term(kd.losses.Hint(), "hidden", "hidden")
     return [{"terms": [hint], "label_weight": 0.0}, {}]
 
