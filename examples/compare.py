@@ -23,7 +23,8 @@ import keras_distill as kd
 from keras_distill import losses, targets
 
 STAGES = ("stack1", "stack2", "stack3")
-TEACHER, STUDENT = {"depth": 20, "width": 16}, {"depth": 8, "width": 16}
+NETS = {"teacher": {"depth": 20, "width": 16}, "student": {"depth": 8, "width": 16}}
+SMOKE_NETS = {name: {"depth": 8, "width": 4} for name in NETS}
 TRAIN_SIZE, BATCH = {"digits": 400}, 64
 EPOCHS = {"teacher": 40, "student": 60}
 
@@ -113,20 +114,20 @@ def accuracy(model, samples):
     return 100 - 100 * kd.analysis.wrong(model, samples).mean()
 
 
-def run(runs, data, methods, seeds, eager):
+def run(runs, data, nets, methods, seeds, eager):
     epochs = runs.settings["epochs"]
 
     def teacher(seed):
         file = runs.file.parent / f"teacher_{seed}.keras"
         if not file.exists():
-            made = net(data, seed, TEACHER)
+            made = net(data, seed, nets["teacher"])
             fit(made, data.train, epochs["teacher"], seed, eager=eager)
             made.save(file)
         return keras.saving.load_model(file)
 
     return kd.analysis.compare(
         {name: METHODS[name] for name in methods},
-        student=lambda seed: net(data, 1000 + seed, STUDENT),
+        student=lambda seed: net(data, 1000 + seed, nets["student"]),
         teacher=teacher,
         fit=lambda model, seed, callbacks: fit(
             model, data.train, epochs["student"], seed, callbacks, eager
@@ -170,10 +171,10 @@ def main():
     if unknown := set(methods) - set(METHODS):
         parser.error(f"no method {sorted(unknown)}; there are {', '.join(METHODS)}")
     methods = list(dict.fromkeys(["alone", *methods]))
-    epochs = {**EPOCHS, "student": args.epochs}
+    nets, epochs = NETS, {**EPOCHS, "student": args.epochs}
     if args.smoke:
         args.train_size, args.seeds, args.out = 2 * BATCH + 32, 1, args.out / "smoke"
-        epochs = dict.fromkeys(EPOCHS, 1)
+        nets, epochs = SMOKE_NETS, dict.fromkeys(EPOCHS, 1)
     data = kd.data.load(args.dataset)
     if not args.test:
         train, held_out = data.train.split(0.2)
@@ -184,7 +185,7 @@ def main():
     settings = {"dataset": args.dataset, "train_size": size, "epochs": epochs}
     settings["judged on"] = "test" if args.test else "held out"
     runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
-    rows = run(runs, data, methods, args.seeds, eager=args.smoke)
+    rows = run(runs, data, nets, methods, args.seeds, eager=args.smoke)
     print(kd.analysis.table(rows))
     plot(runs, methods, args.seeds, args.out / "accuracies.png")
     print(f"{args.seeds} seed(s), last epoch. {runs.settings}")

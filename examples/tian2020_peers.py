@@ -20,7 +20,8 @@ import keras_distill as kd
 from keras_distill import losses
 
 STAGES = ("stack1", "stack2", "stack3")
-TEACHER, STUDENT = {"depth": 20, "width": 16}, {"depth": 8, "width": 16}
+NETS = {"teacher": {"depth": 20, "width": 16}, "student": {"depth": 8, "width": 16}}
+SMOKE_NETS = {name: {"depth": 8, "width": 4} for name in NETS}
 TRAIN_SIZE, BATCH = {"digits": 400}, 64
 EPOCHS = {"teacher": 40, "student": 60}
 # Accuracy on CIFAR-100 in %, WRN-40-2 to WRN-16-2.
@@ -118,10 +119,10 @@ def fit(model, samples, epochs, seed, callbacks=(), eager=False):
     model.fit(train, epochs=epochs, verbose=0, callbacks=list(callbacks))
 
 
-def trained_teacher(data, file, epochs, seed, eager):
+def trained_teacher(data, shape, file, epochs, seed, eager):
     if file.exists():
         return keras.saving.load_model(file)
-    teacher = net(data, seed, TEACHER)
+    teacher = net(data, seed, shape)
     fit(teacher, data.train, epochs, seed, eager=eager)
     teacher.save(file)
     return teacher
@@ -136,10 +137,10 @@ def main():
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default="runs/tian2020_peers")
     args = parser.parse_args()
-    epochs = {**EPOCHS, "student": args.epochs}
+    nets, epochs = NETS, {**EPOCHS, "student": args.epochs}
     if args.smoke:
         args.train_size, args.seeds, args.out = 2 * BATCH, 1, args.out / "smoke"
-        epochs = dict.fromkeys(EPOCHS, 1)
+        nets, epochs = SMOKE_NETS, dict.fromkeys(EPOCHS, 1)
     args.out.mkdir(parents=True, exist_ok=True)
     data = kd.data.load(args.dataset)
     size = args.train_size or TRAIN_SIZE.get(args.dataset, len(data.train))
@@ -147,7 +148,7 @@ def main():
     settings = {"dataset": args.dataset, "train_size": size, "epochs": epochs}
     rows = kd.analysis.compare(
         methods(data.train.images, epochs["student"]),
-        student=lambda seed: net(data, 1000 + seed, STUDENT),
+        student=lambda seed: net(data, 1000 + seed, nets["student"]),
         teacher=lambda seed: trained_teacher(
             data,
             args.out / f"teacher_{seed}.keras",
