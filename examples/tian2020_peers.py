@@ -151,6 +151,7 @@ def main():
         student=lambda seed: net(data, 1000 + seed, nets["student"]),
         teacher=lambda seed: trained_teacher(
             data,
+            nets["teacher"],
             args.out / f"teacher_{seed}.keras",
             epochs["teacher"],
             seed,
