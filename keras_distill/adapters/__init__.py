@@ -11,6 +11,7 @@ from keras_distill.adapters.factors import Paraphraser, Translator
 from keras_distill.adapters.gaussian_regressor import GaussianRegressor
 from keras_distill.adapters.infer import chain, infer
 from keras_distill.adapters.review_fusion import ReviewFusion
+from keras_distill.adapters.unit_embedding import UnitEmbedding
 from keras_distill.adapters.valid_convolution import ValidConvolution
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Paraphraser",
     "ReviewFusion",
     "Translator",
+    "UnitEmbedding",
     "ValidConvolution",
     "chain",
     "infer",

@@ -59,6 +59,8 @@ class BoundTerm(keras.Layer):
             if term.loss.match != "nothing":
                 checks.agree(term.loss.match, list(zip(*fitted, strict=True)))
             checks.runs(term.loss, *fitted)
+            self.memory = term.loss.memory()
+            _build(self.memory, fitted[0][0])
         except ValueError as error:
             own, other = (
                 " and ".join(f"'{tap}'" for tap in side)
@@ -128,6 +130,8 @@ class BoundTerm(keras.Layer):
         checks.mask_fits(self.name, mask, seen[0])
         known, seen = loss.arrange(known, _adapt(self.joint_adapter, seen))
         needs = {name: context[name] for name in loss.needs if name in context}
+        if "memory" in loss.needs:
+            needs["memory"] = self.memory
         if "teacher_norm" in loss.needs:
             needs["teacher_norm"] = teacher.norm(self.term.teacher[0])
         weight = weight_for(sample_weight, self.term.student[0])

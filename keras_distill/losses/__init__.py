@@ -7,6 +7,7 @@ from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.class_triplet import ClassTriplet
 from keras_distill.losses.conditional_probability import ConditionalProbability
 from keras_distill.losses.confidence_weighted_label import ConfidenceWeightedLabel
+from keras_distill.losses.contrastive import Contrastive
 from keras_distill.losses.correlation_congruence import CorrelationCongruence
 from keras_distill.losses.decoupled_target import DecoupledTarget
 from keras_distill.losses.distance_relation import DistanceRelation
@@ -41,6 +42,7 @@ __all__ = [
     "ClassTriplet",
     "ConditionalProbability",
     "ConfidenceWeightedLabel",
+    "Contrastive",
     "CorrelationCongruence",
     "DecoupledTarget",
     "DistanceRelation",

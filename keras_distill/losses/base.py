@@ -32,11 +32,13 @@ class DistillationLoss(keras.losses.Loss):
       tuples.
     - `several_teachers`: whether it takes any number of the teacher's layers, as those
       of an ensemble's members; `call` then gets a tuple of them.
+    - `trains_teacher_adapters`: whether adapters on the teacher's side learn by it too;
+      the teacher itself never does.
     - `recommended_weight`: the weight of a term that is given none.
     - `needs`: keyword arguments that `call` asks for beside the tensors, out of
-      `labels`, `student_logits`, `teacher_logits`, `sample_ids`, `step`, `mask`, and
-      `teacher_norm`: deviation and mean, `(C,)`, that the batch normalisation at the
-      teacher's tap gives its channels.
+      `labels`, `student_logits`, `teacher_logits`, `sample_ids`, `step`, `mask`;
+      `teacher_norm`, deviation and mean, `(C,)`, that the batch normalisation at the
+      teacher's tap gives its channels; and `memory`, the layer that `memory()` made.
     - `moving`: attributes that are a number or a schedule; `call` gets their value at
       this step under the same name.
 
@@ -56,6 +58,7 @@ class DistillationLoss(keras.losses.Loss):
     match: ClassVar[str] = "all"
     taps: ClassVar[int] = 1
     several_teachers: ClassVar[bool] = False
+    trains_teacher_adapters: ClassVar[bool] = False
     recommended_weight: ClassVar[float] = 1.0
     needs: ClassVar[tuple[str, ...]] = ()
     moving: ClassVar[tuple[str, ...]] = ()
@@ -86,7 +89,8 @@ class DistillationLoss(keras.losses.Loss):
             ValueError: the loss needs something that was not given.
         """
         teacher = keras.tree.map_structure(self._cast, teacher)
-        teacher = keras.tree.map_structure(ops.stop_gradient, teacher)
+        if not self.trains_teacher_adapters:
+            teacher = keras.tree.map_structure(ops.stop_gradient, teacher)
         student = keras.tree.map_structure(self._cast, student)
         values = self.call(teacher, student, **self._arguments(context))
         weight = _combine(values, sample_weight, context.get("mask"))
@@ -116,6 +120,12 @@ class DistillationLoss(keras.losses.Loss):
             A layer from a list of tensors to a list, or None: the common case.
         """
         del student, teacher
+
+    def memory(self):
+        """Make the layer that keeps what the loss remembers from step to step, or None.
+
+        It is saved with the distiller; its weights are not trained.
+        """
 
     def arrange(self, teacher, student) -> tuple:
         """Give the lists of both sides' tensors in the form that `call` takes."""

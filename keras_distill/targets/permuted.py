@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill import noise
 from keras_distill.targets.base import Target
 
 
@@ -40,19 +41,11 @@ class Permuted(Target):
         # Both orders end in the top class; the k-th of one goes to the k-th of other.
         places = ops.cast(ops.arange(classes), "float32") / classes
         order = ops.argsort(places + 2.0 * top, axis=-1)
-        shuffled = ops.argsort(self._noise(log_p, step) + 2.0 * top, axis=-1)
+        random = noise.uniform(ops.shape(log_p), self.seed, step)
+        shuffled = ops.argsort(random + 2.0 * top, axis=-1)
         back = ops.argsort(order, axis=-1)
         log_p = ops.take_along_axis(log_p, shuffled, axis=-1)
         return ops.take_along_axis(log_p, back, axis=-1)
-
-    def _noise(self, like, step):
-        """Give numbers in `[0, 1)` that seed and step determine, without a state."""
-        step = ops.cast(step, "int32")
-        noise = keras.random.uniform(ops.shape(like), seed=self.seed)
-        for place, count in enumerate((step % 997, step // 997 % 997), start=1):
-            stride = keras.random.uniform(ops.shape(like), seed=self.seed + place)
-            noise = noise + ops.cast(count, "float32") * stride
-        return noise - ops.floor(noise)
 
     def get_config(self) -> dict:
         """Give the arguments."""

@@ -1,0 +1,187 @@
+"""Contrastive distillation against NumPy in float64, and its bank."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_distill as kd
+from keras_distill import noise
+from keras_distill.losses import Contrastive
+from tests.distillers.conftest import conv_pair
+
+SAMPLES, WIDTH, NEGATIVES = 20, 4, 7
+IDS = np.array([3, 0, 11, 19])
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def softplus(x):
+    return np.log1p(np.exp(-abs(x))) + max(x, 0.0)
+
+
+def contrastive(student, teacher, banks, drawn, log_z, temperature=0.07):
+    """Sum the noise-contrastive terms of each sample, one at a time."""
+    chance, values = np.log(NEGATIVES / SAMPLES), []
+    sides = ((student, banks[1], log_z[0]), (teacher, banks[0], log_z[1]))
+    for row, sample in enumerate(IDS):
+        value = 0.0
+        for embeddings, bank, z in sides:
+            score = embeddings[row] @ bank[sample] / temperature - z
+            value += softplus(chance - score)
+            for other in drawn:
+                if other != sample:
+                    score = embeddings[row] @ bank[other] / temperature - z
+                    value += softplus(score - chance)
+        values.append(value)
+    return np.array(values)
+
+
+@pytest.fixture
+def setting():
+    rng = np.random.default_rng(0)
+    student, teacher = unit(rng.normal(size=(2, 4, WIDTH)))
+    loss = Contrastive(SAMPLES, negatives=NEGATIVES, width=WIDTH, reduction=None)
+    memory = loss.memory()
+    memory.build((None, WIDTH))
+    banks = [np.array(bank, "float64") for bank in memory.banks]
+    return student, teacher, loss, memory, banks
+
+
+def drawn_at(step):
+    return np.floor(np.array(noise.uniform((NEGATIVES,), 0, step)) * SAMPLES).astype(
+        int
+    )
+
+
+def first_log_z(student, teacher, banks, drawn):
+    found = []
+    for embeddings, bank in ((student, banks[1]), (teacher, banks[0])):
+        same = (embeddings * bank[IDS]).sum(-1, keepdims=True)
+        every = np.concatenate([same, embeddings @ bank[drawn].T], -1)
+        found.append(np.log(np.exp(every / 0.07).mean() * SAMPLES))
+    return found
+
+
+def test_equals_numpy_and_keeps_the_first_constant(setting):
+    student, teacher, loss, memory, banks = setting
+    log_z = first_log_z(student, teacher, banks, drawn_at(0))
+    for step in (0, 1):
+        drawn = drawn_at(step)
+        found = loss(teacher, student, sample_ids=IDS, step=step, memory=memory)
+        expected = contrastive(student, teacher, banks, drawn, log_z)
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
+        for bank, new in zip(banks, (student, teacher), strict=True):
+            bank[IDS] = unit(0.5 * bank[IDS] + 0.5 * new)
+        for bank, expected in zip(memory.banks, banks, strict=True):
+            np.testing.assert_allclose(bank, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_gradient_equals_finite_differences(
+    setting, side, gradient, central_difference
+):
+    student, teacher, loss, memory, banks = setting
+    log_z, drawn = [1.5, 2.0], drawn_at(0)
+    memory.constants.assign(log_z)
+    memory.known.assign(1.0)
+
+    def sides(x):
+        return (x, teacher) if side == "student" else (student, x)
+
+    def value(x):
+        for bank, start in zip(memory.banks, banks, strict=True):
+            bank.assign(start)
+        own, known = sides(x)
+        found = loss(known, own, sample_ids=IDS, step=0, memory=memory)
+        return keras.ops.mean(found)
+
+    start = student if side == "student" else teacher
+    expected = central_difference(
+        lambda x: contrastive(*sides(x), banks, drawn, log_z).mean(), start
+    )
+    np.testing.assert_allclose(gradient(value, start), expected, rtol=2e-3, atol=1e-4)
+
+
+def data(nets):
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype("float32")
+    samples = kd.data.Samples(x, np.zeros(64, "int32"))
+    return kd.data.batches(samples, 16, shuffle=True, sample_ids=True)
+
+
+def make(nets, **kwargs):
+    student, teacher = nets
+    loss = Contrastive(64, negatives=32, width=8)
+    return kd.Distiller(
+        student,
+        teacher,
+        terms=[kd.Term(loss, student="stack2", teacher="stack2", weight=1.0)],
+        label_weight=0.0,
+        student_inputs="image",
+        teacher_inputs="image",
+        sample_ids="sample_id",
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_student_learns_to_tell_samples_apart(jit_compile):
+    keras.utils.set_random_seed(0)
+    distiller = make(conv_pair())
+    distiller.compile(keras.optimizers.Adam(0.01), jit_compile=jit_compile)
+    train = data(None)
+    for x, _ in train.take(1):
+        distiller.fit(x, verbose=0)
+    before = keras.ops.convert_to_numpy(distiller.terms["contrastive"].memory.banks[0])
+    history = distiller.fit(train, epochs=25, verbose=0).history["contrastive"]
+    assert history[-1] < 0.8 * history[0]
+    after = np.array(distiller.terms["contrastive"].memory.banks[0])
+    assert np.abs(after - before).max() > 0.1
+    np.testing.assert_allclose(np.linalg.norm(after, axis=-1), 1.0, rtol=1e-4)
+
+
+def test_the_bank_is_saved_and_not_in_the_student(tmp_path):
+    distiller = make(conv_pair())
+    distiller.compile("adam")
+    distiller.fit(data(None), verbose=0)
+    assert not any("bank" in w.path for w in distiller.student.weights)
+    distiller.save(tmp_path / "distiller.keras")
+    again = keras.saving.load_model(tmp_path / "distiller.keras")
+    banks, loaded = (d.terms["contrastive"].memory.weights for d in (distiller, again))
+    assert len(banks) == 4
+    for bank, other in zip(banks, loaded, strict=True):
+        np.testing.assert_array_equal(bank, other)
+
+
+def test_replicas_remember_the_global_batch(setting, two_replicas):
+    student, teacher, loss, memory, _ = setting
+    with two_replicas.scope():
+        mirrored = loss.memory()
+        mirrored.build((None, WIDTH))
+
+    def share(side):
+        side = tf.constant(side)
+        side = tf.cast(side, "float32") if side.dtype.is_floating else side
+        return two_replicas.experimental_distribute_values_from_function(
+            lambda context: tf.split(side, 2)[context.replica_id_in_sync_group]
+        )
+
+    @tf.function
+    def step(teacher, student, ids):
+        return loss(teacher, student, sample_ids=ids, step=0, memory=mirrored)
+
+    parts = two_replicas.run(step, (share(teacher), share(student), share(IDS)))
+    values = np.concatenate(two_replicas.experimental_local_results(parts))
+    whole = loss(teacher, student, sample_ids=IDS, step=0, memory=memory)
+    np.testing.assert_allclose(values, whole, rtol=1e-4)
+    for bank, other in zip(mirrored.banks, memory.banks, strict=True):
+        np.testing.assert_allclose(np.array(bank), np.array(other), rtol=1e-5)
+
+
+def test_bad_arguments_and_no_ids():
+    with pytest.raises(ValueError, match=r"got 1, 4096, 0\.07 and 0\.5"):
+        Contrastive(1)
+    with pytest.raises(ValueError, match=r"needs .*sample_ids"):
+        Contrastive(5)(np.ones((2, 3)), np.ones((2, 3)), step=0, memory=None)
