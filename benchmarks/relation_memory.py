@@ -1,0 +1,87 @@
+"""How much memory a relation loss takes beyond its inputs, gradient included.
+
+    python benchmarks/relation_memory.py
+
+Each loss runs in a process of its own, first on a batch of 8, which loads all that it
+needs, then on one of 1024; the table shows by how much the peak of the process grew
+beyond the tensors that go in and the gradient that comes out.
+"""
+
+import argparse
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_distill as kd
+
+LOSSES = (
+    "DistanceRelation",
+    "AngleRelation",
+    "SimilarityMatrix",
+    "CorrelationCongruence",
+    "ConditionalProbability",
+    "HardRank",
+    "SoftRank",
+    "VotedTriplet",
+)
+BATCH, WIDTH = 1024, 128
+
+
+def peak_bytes():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def measure(name, batch):
+    """Give the bytes by which the peak grows from a small batch to a large one."""
+    loss = getattr(kd.losses, name)()
+
+    @tf.function(reduce_retracing=False)
+    def slope(teacher, student):
+        with tf.GradientTape() as tape:
+            tape.watch(student)
+            value = loss(teacher, student)
+        return tape.gradient(value, student)
+
+    rng = np.random.default_rng(0)
+    for size in (8, batch):
+        before = peak_bytes()
+        sides = rng.normal(size=(2, size, WIDTH)).astype("float32")
+        teacher, student = (tf.constant(side) for side in sides)
+        slope(teacher, student).numpy()
+    # The drawing in float64, both sides in NumPy and TensorFlow, and the gradient.
+    return peak_bytes() - before - sides.nbytes * 4.5
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--loss", choices=LOSSES, help="measure one, in this process")
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--json", type=pathlib.Path)
+    args = parser.parse_args()
+    if args.loss:
+        keras.utils.set_random_seed(0)
+        print(f"bytes {measure(args.loss, args.batch):.0f}")
+        return
+    names, batch = (LOSSES[:1], 64) if args.smoke else (LOSSES, args.batch)
+    rows = []
+    for name in names:
+        command = [sys.executable, __file__, "--loss", name, "--batch", str(batch)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        megabytes = float(done.stdout.split()[-1]) / 2**20
+        rows.append(
+            {"loss": name, "batch": batch, "MiB beyond inputs": round(megabytes)}
+        )
+    print(kd.analysis.table(rows))
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
