@@ -31,7 +31,8 @@ class HardRank(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: items, scale or power out of range.
+        ValueError: items, scale or power out of range, or scores that would go below
+            -80.
 
     Example:
         >>> kd.Term(kd.losses.HardRank(), student="embedding", teacher="embedding")
@@ -57,6 +58,11 @@ class HardRank(DistillationLoss):
                 "items is 2 or more or None, scale is above 0 and power 1 or more; got "
                 f"{items}, {scale} and {power}."
             )
+        if scale * 2**power > 80:
+            raise ValueError(
+                "Scores go down to -scale * 2^power, whose exponential must be above 0 in "
+                f"float32: at most 80; got scale {scale} and power {power}."
+            )
         self.items = items
         self.scale = scale
         self.power = power
@@ -66,12 +72,12 @@ class HardRank(DistillationLoss):
         items = listed(student, self.items)
         if items < 1:
             return 0.0 * ops.sum(student, axis=tuple(range(1, len(student.shape))))
-        sides = (scores(x, self.scale, self.power) for x in (teacher, student))
-        _, ranked = in_order_of(*sides, items)
-        # From the last to the first: what is left at each place.
-        left = ops.associative_scan(ops.logaddexp, ops.flip(ranked, 1), axis=1)
-        left = ops.flip(ops.reshape(left, (-1, items)), 1)
-        return ops.sum(left - ranked, axis=-1)
+        known, own = (scores(x, self.scale, self.power) for x in (teacher, student))
+        ranked = in_order_of(known, own, items)
+        # Scores lie between -scale * 2^power and 0, so no exponential is lost; summed
+        # from the last to the first, small ones are not either.
+        left = ops.cumsum(ops.flip(ops.exp(ranked), 1), axis=1)
+        return ops.sum(ops.log(ops.flip(left, 1)) - ranked, axis=-1)
 
     def get_config(self) -> dict:
         """Give the arguments."""

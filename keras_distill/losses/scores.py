@@ -29,10 +29,10 @@ def scores(features, scale, power):
     return ops.where(itself, LAST, near)
 
 
-def in_order_of(teacher, student, items):
-    """Give both scores of the teacher's nearest, `(B, items)`, nearest first."""
-    first = ops.argsort(-teacher, axis=-1)[:, :items]
-    return tuple(ops.take_along_axis(x, first, axis=-1) for x in (teacher, student))
+def in_order_of(teacher, found, items):
+    """Give scores `found` of the teacher's nearest, `(B, items)`, nearest first."""
+    first = ops.argsort(-ops.stop_gradient(teacher), axis=-1)[:, :items]
+    return ops.take_along_axis(found, first, axis=-1)
 
 
 def listed(features, items):

@@ -67,8 +67,8 @@ class SoftRank(DistillationLoss):
         total = 0.0 * ops.sum(student, axis=tuple(range(1, len(student.shape))))
         if items < 2:
             return total
-        sides = (scores(x, self.scale, self.power) for x in (teacher, student))
-        known, own = (x[:, None, :] for x in in_order_of(*sides, items))
+        known, own = (scores(x, self.scale, self.power) for x in (teacher, student))
+        known, own = (in_order_of(known, x, items)[:, None] for x in (known, own))
         reached = ops.zeros_like(known[:, :, 0])
         for done in range(items - 1):
             # (B, sets, items): what comes next, where `done` of them are ranked.

@@ -131,3 +131,5 @@ def test_bad_arguments():
         SoftRank(items=11)
     with pytest.raises(ValueError, match=r"got 1, 3\.0 and"):
         HardRank(items=1)
+    with pytest.raises(ValueError, match=r"at most 80; got scale 3\.0 and power 6"):
+        HardRank(power=6)
