@@ -53,14 +53,15 @@ class ClassSimilarity(Target):
         self.temperature = temperature
         self.power = power
         norms = np.linalg.norm(self.class_vectors, axis=-1, keepdims=True)
-        vectors = self.class_vectors / np.where(norms > 0, norms, 1.0)
-        cosine = vectors @ vectors.T
-        self._logits = np.sign(cosine) * np.abs(cosine) ** power / temperature
+        self._unit_vectors = self.class_vectors / np.where(norms > 0, norms, 1.0)
 
     def call(self, teacher, temperature, labels):
         """Give log-probabilities, `(..., K)`."""
-        rows = ops.log_softmax(ops.cast(self._logits, teacher.dtype), axis=-1)
-        return ops.matmul(true_class(labels, teacher), rows)
+        vectors = ops.cast(self._unit_vectors, teacher.dtype)
+        own = ops.matmul(true_class(labels, teacher), vectors)
+        cosine = ops.matmul(own, ops.transpose(vectors))
+        spread = ops.sign(cosine) * ops.power(ops.abs(cosine), self.power)
+        return ops.log_softmax(spread / self.temperature, axis=-1)
 
     def get_config(self) -> dict:
         """Give the arguments."""

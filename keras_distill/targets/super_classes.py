@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_distill.targets.base import NOTHING, Target, true_class
@@ -48,17 +47,17 @@ class SuperClasses(Target):
             )
         self.super_classes = [int(group) for group in super_classes]
         self.masses = tuple(masses)
-        groups = np.array(self.super_classes)
-        rows = np.where(groups[:, None] == groups[None, :], masses[1], masses[2])
-        np.fill_diagonal(rows, masses[0])
-        rows = rows / rows.sum(-1, keepdims=True)
-        self._log_rows = np.full(rows.shape, NOTHING)
-        np.log(rows, out=self._log_rows, where=rows > 0)
 
     def call(self, teacher, temperature, labels):
         """Give log-probabilities, `(..., K)`."""
-        rows = ops.cast(self._log_rows, teacher.dtype)
-        return ops.matmul(true_class(labels, teacher), rows)
+        label = true_class(labels, teacher)
+        groups = ops.cast(self.super_classes, teacher.dtype)
+        own = ops.sum(label * groups, axis=-1, keepdims=True)
+        of_class, of_group, of_others = self.masses
+        masses = ops.where(groups == own, of_group, of_others)
+        masses = ops.where(label > 0, of_class, masses)
+        p = masses / ops.sum(masses, axis=-1, keepdims=True)
+        return ops.where(p > 0, ops.log(ops.where(p > 0, p, 1.0)), NOTHING)
 
     def get_config(self) -> dict:
         """Give the arguments."""

@@ -616,6 +616,17 @@ def test_finite_with_one_class_or_channel(row):
     assert np.all(np.isfinite(flat(slopes)))
 
 
+@rows(lambda row: row.student == LOGITS and row.single)
+def test_finite_with_many_classes(row):
+    rng = np.random.default_rng(0)
+    teacher, student = (
+        tf.constant(5.0 * rng.normal(size=(2, 100_000)), "float32") for _ in range(2)
+    )
+    value, slopes, _ = gradients(row.loss(), teacher, student)
+    assert np.isfinite(value)
+    assert np.all(np.isfinite(flat(slopes)))
+
+
 @every_loss
 def test_half_precision_is_close_to_float32(row):
     """The loss computes in float32, so only the rounding of the inputs is left."""

@@ -106,6 +106,23 @@ def test_survives_the_config(name):
     )
 
 
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+def test_a_target_of_an_ensemble_is_that_of_its_average(average):
+    nets = []
+    for name in "ab":
+        inputs = keras.Input((3,))
+        nets.append(keras.Model(inputs, keras.layers.Dense(5)(inputs), name=name))
+    sides = LOGITS, LOGITS[::-1]
+    teacher = kd.EnsembleTeacher(nets, average=average)
+    logits = teacher.logits([keras.ops.cast(z, "float32") for z in sides], 2.0)
+    if average == "arithmetic":
+        mean = np.log(sum(formulas.softmax(z / 2) for z in sides) / 2)
+    else:
+        mean = sum(sides) / 2 / 2
+    found = probabilities(targets.TopK(2), logits, temperature=2.0)
+    np.testing.assert_allclose(found, formulas.top_k(mean, 2, 1.0), rtol=1e-4)
+
+
 def test_labels_of_any_shape_and_as_probabilities():
     target = targets.TrueClass()
     expected = probabilities(target)
