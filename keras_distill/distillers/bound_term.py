@@ -74,27 +74,26 @@ class BoundTerm(keras.Layer):
     def _make_adapters(self, student_shapes: Sequence, teacher_shapes: Sequence):
         """Make both sides' adapters; none is inferred where nothing must agree."""
         loss, given = self.term.loss, self.term.adapters
-        self.teacher_adapters = [None] * len(teacher_shapes)
-        self.student_adapters = [None] * len(student_shapes)
-        self.joint_adapter = None
-        if loss.match == "classes":
-            return
-        if all(adapter == "auto" for adapter in given):
-            self.joint_adapter = loss.joint_adapter(student_shapes, teacher_shapes)
-        if self.joint_adapter is not None:
-            _build(self.joint_adapter, student_shapes)
-            return
+        joint = None
+        if loss.match != "classes" and all(adapter == "auto" for adapter in given):
+            joint = loss.joint_adapter(student_shapes, teacher_shapes)
+            _build(joint, student_shapes)
+        if joint is not None or loss.match == "classes":
+            given = [None] * len(given)
+        student, teacher = [], [None] * len(teacher_shapes)
         for place, (adapter, shape) in enumerate(
             zip(given, student_shapes, strict=True)
         ):
             if adapter != "auto":
-                self.student_adapters[place] = _given(
-                    adapter, shape, teacher_shapes[place]
-                )
-            elif loss.match != "nothing":
-                self.student_adapters[place], self.teacher_adapters[place] = _inferred(
-                    loss, shape, teacher_shapes[place]
-                )
+                student.append(_given(adapter, shape, teacher_shapes[place]))
+            elif loss.match == "nothing":
+                student.append(None)
+            else:
+                own, teacher[place] = _inferred(loss, shape, teacher_shapes[place])
+                student.append(own)
+        # Set as wholes: Keras finds the layers in a list when the list is set.
+        self.joint_adapter = joint
+        self.student_adapters, self.teacher_adapters = student, teacher
 
     def advance(self, step) -> None:
         """Move what a schedule moves to its value at this step."""
