@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.scores import in_order_of, listed, scores
+from keras_distill.losses.scores import in_order_of, scores
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -20,7 +20,7 @@ class HardRank(DistillationLoss):
 
     with r running through the teacher's order and features scaled to length 1. It is
     not zero where the student equals the teacher. Under replicas the list is the global
-    batch. The batch size must be known.
+    batch.
 
     Recommended weight: 1.0, divided by the length of the list where that is long.
 
@@ -69,11 +69,8 @@ class HardRank(DistillationLoss):
 
     def call(self, teacher, student):
         """Give `(B,)` for features of any shape."""
-        items = listed(student, self.items)
-        if items < 1:
-            return 0.0 * ops.sum(student, axis=tuple(range(1, len(student.shape))))
         known, own = (scores(x, self.scale, self.power) for x in (teacher, student))
-        ranked = in_order_of(known, own, items)
+        ranked = in_order_of(known, own, self.items)
         # Scores lie between -scale * 2^power and 0, so no exponential is lost; summed
         # from the last to the first, small ones are not either.
         left = ops.cumsum(ops.flip(ops.exp(ranked), 1), axis=1)

@@ -29,19 +29,13 @@ def scores(features, scale, power):
     return ops.where(itself, LAST, near)
 
 
-def in_order_of(teacher, found, items):
-    """Give scores `found` of the teacher's nearest, `(B, items)`, nearest first."""
-    first = ops.argsort(-ops.stop_gradient(teacher), axis=-1)[:, :items]
-    return ops.take_along_axis(found, first, axis=-1)
+def in_order_of(teacher, found, items=None):
+    """Give scores `found` of the others, or the `items` nearest, in the teacher's order.
 
-
-def listed(features, items):
-    """Give how many others are ranked: `items`, or all that there are."""
-    count = features.shape[0]
-    if count is None:
-        raise ValueError(
-            "Losses on rankings need a batch size that is known; drop the last, smaller "
-            "batch, as with kd.data.batches(..., drop_remainder=True)."
-        )
-    others = count * strategies.replica_count() - 1
-    return others if items is None else min(items, others)
+    Args:
+        teacher: the teacher's scores, `(B, N)`, itself last.
+        found: scores, `(B, N)`.
+        items: how many at most. Default: all others.
+    """
+    first = ops.argsort(-ops.stop_gradient(teacher), axis=-1)[:, :-1]
+    return ops.take_along_axis(found, first[:, :items], axis=-1)

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.scores import LAST, in_order_of, listed, scores
+from keras_distill.losses.scores import LAST, in_order_of, scores
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -25,7 +25,7 @@ class SoftRank(DistillationLoss):
 
     with features scaled to length 1. The sum over n! orders is taken over the 2^n sets
     that may have been ranked so far, which is the same number. Under replicas the
-    nearest are those of the global batch. The batch size must be known.
+    nearest are those of the global batch.
 
     Recommended weight: 1.0.
 
@@ -63,12 +63,16 @@ class SoftRank(DistillationLoss):
 
     def call(self, teacher, student):
         """Give `(B,)` for features of any shape."""
-        items = listed(student, self.items)
-        total = 0.0 * ops.sum(student, axis=tuple(range(1, len(student.shape))))
-        if items < 2:
-            return total
+        items, total = self.items, 0.0
         known, own = (scores(x, self.scale, self.power) for x in (teacher, student))
-        known, own = (in_order_of(known, x, items)[:, None] for x in (known, own))
+        # In a small batch the list ends in items that neither net would ever draw.
+        known, own = (
+            ops.pad(
+                in_order_of(known, x, items), [[0, 0], [0, items]], "constant", LAST
+            )
+            for x in (known, own)
+        )
+        known, own = (x[:, None, :items] for x in (known, own))
         reached = ops.zeros_like(known[:, :, 0])
         for done in range(items - 1):
             # (B, sets, items): what comes next, where `done` of them are ranked.

@@ -118,12 +118,15 @@ def test_small_batches_and_equal_points(loss, gradient):
         assert np.isfinite(loss(points[:count], known[:count]))
 
 
-def test_a_batch_of_unknown_size_is_refused():
-    step = tf.function(
-        HardRank(), input_signature=[tf.TensorSpec((None, 3), "float32")] * 2
-    )
-    with pytest.raises(ValueError, match="drop_remainder=True"):
-        step.get_concrete_function()
+@every_case
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_a_batch_of_unknown_size(features, make, formula, arguments, count):
+    loss = make(**arguments, reduction=None)
+    specs = [tf.TensorSpec((None, size), "float32") for size in (7, 3)]
+    step = tf.function(loss, input_signature=specs)
+    sides = [tf.constant(f[:count], "float32") for f in features]
+    expected = formula(*(f[:count] for f in features), **arguments)
+    np.testing.assert_allclose(step(*sides), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_bad_arguments():
