@@ -34,7 +34,10 @@ class UnitEmbedding(layers.Layer):
     def call(self, inputs):
         """Give `(B, width)`."""
         flat = ops.reshape(inputs, (ops.shape(inputs)[0], math.prod(inputs.shape[1:])))
-        return ops.normalize(self.dense(flat), axis=-1)
+        vectors = self.dense(flat)
+        squares = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+        # Zero has no direction; it stays zero, with a finite slope.
+        return vectors / ops.sqrt(ops.where(squares > 0, squares, 1.0))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Give one vector a sample."""

@@ -99,7 +99,7 @@ class Contrastive(DistillationLoss):
     def call(self, teacher, student, *, sample_ids, step, memory):
         """Give `(B,)` for embeddings `(B, width)`; the bank takes them up."""
         ids = ops.cast(sample_ids, "int32")
-        random = noise.uniform((self.negatives,), self.seed, step)
+        random = noise.uniform(ops.arange(self.negatives), self.seed, step)
         drawn = ops.cast(random * self.samples, "int32")
         own, known = (ops.take(bank, ids, axis=0) for bank in memory.banks)
         others, known_others = (ops.take(bank, drawn, axis=0) for bank in memory.banks)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 from keras import ops
 
-from keras_distill import noise
+from keras_distill import noise, strategies
 from keras_distill.targets.base import Target
 
 
@@ -15,7 +17,7 @@ class Permuted(Target):
 
     What is left of distillation is the teacher's confidence and the shape of its
     prediction; which wrong classes it finds likely is gone. Each sample of each step
-    gets a permutation of its own, fixed by seed, step and place in the batch, so that a
+    gets a permutation of its own, fixed by seed, step and place in the global batch, so that a
     run that goes on from a checkpoint sees what it would have seen.
 
     Args:
@@ -41,7 +43,7 @@ class Permuted(Target):
         # Both orders end in the top class; the k-th of one goes to the k-th of other.
         places = ops.cast(ops.arange(classes), "float32") / classes
         order = ops.argsort(places + 2.0 * top, axis=-1)
-        random = noise.uniform(ops.shape(log_p), self.seed, step)
+        random = noise.uniform(_places(log_p), self.seed, step)
         shuffled = ops.argsort(random + 2.0 * top, axis=-1)
         back = ops.argsort(order, axis=-1)
         log_p = ops.take_along_axis(log_p, shuffled, axis=-1)
@@ -50,3 +52,10 @@ class Permuted(Target):
     def get_config(self) -> dict:
         """Give the arguments."""
         return {"seed": self.seed}
+
+
+def _places(tensor):
+    """Number the entries of `(B, ...)`, over the global batch."""
+    batch, size = ops.shape(tensor)[0], math.prod(tensor.shape[1:])
+    rows = strategies.own_rows(batch)[:, None] * size
+    return ops.reshape(rows + ops.arange(size)[None], ops.shape(tensor))

@@ -261,6 +261,16 @@ ROWS = [
         )
     ),
     Row(
+        "soft_target_permuted",
+        losses.SoftTarget,
+        doubt,
+        ("logits",),
+        LOGITS,
+        zero=False,
+        closer=0.7,
+        arguments={"temperature": 1.0, "target": targets.Permuted()},
+    ),
+    Row(
         "prediction_correlation",
         losses.PredictionCorrelation,
         uncorrelated,
@@ -328,6 +338,13 @@ ROWS = [
         zero=False,
         alone=False,
         arguments={"items": 20},
+    ),
+    *(
+        Row(name, make, unlike_pairs, (), MAP, zero=False, alone=False, single=False)
+        for name, make in (
+            ("class_triplet", losses.ClassTriplet),
+            ("verification", losses.Verification),
+        )
     ),
     Row(
         "full_activation",
@@ -458,13 +475,13 @@ every_loss = rows(lambda row: True)
 
 
 def compare(loss, teacher, student, sample_weight=None):
-    """Call a loss with all that it may need; labels follow from the teacher's tensor."""
-    first = tf.convert_to_tensor(tf.nest.flatten(teacher)[0])
-    if len(first.shape) > 3:
-        first = tf.reshape(first, (first.shape[0], -1))
-    context = {"labels": tf.argmin(first, -1), "step": 3}
-    context["sample_ids"] = tf.range(first.shape[0])
-    channels = tf.nest.flatten(teacher)[0].shape[-1]
+    """Call a loss with all that it may need; every other sample is of the same class."""
+    shape = tf.nest.flatten(teacher)[0].shape
+    ids, channels = tf.range(shape[0]), shape[-1]
+    labels = ids % min(2, channels)
+    if len(shape) == 3:
+        labels = tf.repeat(labels[:, None], shape[1], 1)
+    context = {"labels": labels, "step": 3, "sample_ids": ids}
     context["teacher_norm"] = tf.linspace(0.5, 1.5, channels), tf.zeros(channels)
     return loss(teacher, student, sample_weight, **context)
 

@@ -51,9 +51,9 @@ def setting():
 
 
 def drawn_at(step):
-    return np.floor(np.array(noise.uniform((NEGATIVES,), 0, step)) * SAMPLES).astype(
-        int
-    )
+    return np.floor(
+        np.array(noise.uniform(range(NEGATIVES), 0, step)) * SAMPLES
+    ).astype(int)
 
 
 def first_log_z(student, teacher, banks, drawn):
@@ -103,6 +103,45 @@ def test_gradient_equals_finite_differences(
         lambda x: contrastive(*sides(x), banks, drawn, log_z).mean(), start
     )
     np.testing.assert_allclose(gradient(value, start), expected, rtol=2e-3, atol=1e-4)
+
+
+def test_sample_weights_config_and_tracing(setting):
+    """What the contract table asks of losses that remember nothing."""
+    student, teacher, loss, memory, _ = setting
+    weights = np.array([2.0, 0.5, 0.0, 3.0], "float32")
+    again = Contrastive.from_config({**loss.get_config(), "reduction": "mean"})
+    names = ("samples", "negatives", "temperature", "momentum", "width", "seed")
+    for name in names:
+        assert getattr(again, name) == getattr(loss, name)
+    context = {"sample_ids": IDS, "step": 0, "memory": memory}
+    start = memory.get_weights()
+    values = loss(teacher, student, **context)
+    memory.set_weights(start)
+    expected = np.mean(weights * np.array(values))
+    weighted = again(teacher, student, weights, **context)
+    np.testing.assert_allclose(weighted, expected, rtol=1e-5)
+    for jit_compile in (False, True):
+        memory.set_weights(start)
+        traced = tf.function(
+            lambda t, s: loss(t, s, **context), jit_compile=jit_compile
+        )
+        np.testing.assert_allclose(traced(teacher, student), values, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_finite_in_half_precision(setting, dtype):
+    *_, loss, memory, _ = setting
+    embed = loss.adapters((4, 3), (4, 3))[0]
+    signs = np.sign(np.random.default_rng(1).normal(size=(4, 3)))
+    for size in (1e4, 0.0):
+        x = tf.constant(size * signs, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            values = loss(embed(x), embed(x), sample_ids=IDS, step=0, memory=memory)
+        slope = tape.gradient(values, x)
+        assert values.dtype == "float32"
+        assert np.isfinite(values).all()
+        assert np.isfinite(np.array(slope, "float32")).all()
 
 
 def data(nets):

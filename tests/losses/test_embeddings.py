@@ -2,10 +2,12 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_distill as kd
 from keras_distill.losses import ClassTriplet, Verification
 
 LABELS = np.array([0, 1, 0, 2, 1, 0])
@@ -81,6 +83,33 @@ def test_replicas_pair_the_global_batch(features, make, formula, margin, two_rep
     values = two_replicas.run(step, (share(features), share(LABELS)))
     found = two_replicas.reduce("SUM", values, axis=None)
     np.testing.assert_allclose(found, formula(features, LABELS).mean(), rtol=1e-4)
+
+
+@every_case
+def test_classes_come_apart(make, formula, margin):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(192, 6)).astype("float32")
+    y = (x[:, 0] * x[:, 1] > 0).astype("int32")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(32, "relu", name="hidden")(inputs)
+    embedding = keras.layers.Dense(4, name="embedding")(hidden)
+    student = keras.Model(inputs, keras.layers.Dense(2)(embedding), name="student")
+    teacher = keras.models.clone_model(student)
+    embed = keras.Model(inputs, embedding)
+
+    def gap():
+        f = unit(np.array(embed(x[128:]), "float64"))
+        near = np.linalg.norm(f[:, None] - f[None], axis=-1)
+        same = y[128:, None] == y[None, 128:]
+        return near[~same].mean() - near[same].mean()
+
+    before = gap()
+    term = kd.Term(make(), "embedding", "embedding")
+    distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.0)
+    distiller.compile(keras.optimizers.Adam(0.02))
+    distiller.fit(x[:128], y[:128], batch_size=32, epochs=20, verbose=0)
+    assert gap() > before + 0.2
 
 
 @every_case
