@@ -109,6 +109,13 @@ def doubt(teacher, student):
     return 1 - formulas.softmax(student)[np.arange(len(top)), top].mean()
 
 
+def confidence_gap(teacher, student):
+    """Difference of the probabilities of the teacher's class."""
+    rows, top = np.arange(len(teacher)), teacher.argmax(-1)
+    p, q = formulas.softmax(teacher), formulas.softmax(student)
+    return np.abs(p[rows, top] - q[rows, top]).mean()
+
+
 def missed_first(teacher, student):
     """Share of the teacher's first two classes that are not the student's."""
     first, own = (np.argsort(-z)[:, :2] for z in (teacher, student))
@@ -263,7 +270,7 @@ ROWS = [
     Row(
         "soft_target_permuted",
         losses.SoftTarget,
-        doubt,
+        confidence_gap,
         ("logits",),
         LOGITS,
         zero=False,
