@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_distill import taps
+from keras_distill import recording, taps, tracing
 
 Shape = tuple[int | None, ...]
 
@@ -140,7 +140,7 @@ class _Call:
 
 def _stages(model: keras.Model, inputs) -> dict[object, list[tuple[str, Shape]]]:
     """List layers that are worth a tap by resolution, in the order of the calls."""
-    inputs = taps.input_of(model) if inputs is None else inputs
+    inputs = tracing.input_of(model) if inputs is None else inputs
     if inputs is None:
         raise ValueError(
             f"The model '{model.name}' does not say what it takes; give one batch of its "
@@ -194,7 +194,7 @@ def _calls(model: keras.Model, inputs) -> list[_Call]:
     runs = []
 
     def run(inputs):
-        with taps.record(found) as notes:
+        with recording.record(found) as notes:
             outputs = model(inputs, training=False)
         made = {}
         for layer in found:
@@ -208,7 +208,7 @@ def _calls(model: keras.Model, inputs) -> list[_Call]:
         )
         return outputs
 
-    taps.trace(run, inputs)
+    tracing.trace(run, inputs)
     return runs[-1]
 
 

@@ -1,26 +1,22 @@
 """Taps: the one place that knows layer paths, call numbers, inputs and outputs.
 
-A tap names a tensor inside a model. For the length of one forward pass the `call`
-of each tapped layer is wrapped on the instance, so nested, subclassed and shared
-layers are reached alike, eagerly and in a trace, and nothing runs twice.
+A tap names a tensor inside a model, which `forward` notes while the model runs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import keras
 
 from keras_distill import gradients
+from keras_distill.recording import record
+from keras_distill.tracing import trace
 
 LOGITS = "logits"
 LABEL_GRADIENT, CLASS_GRADIENT = "label_gradient", "class_gradient"
-_recording = threading.local()
-_wrapping = threading.Lock()
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -262,53 +258,6 @@ def norm_of(model: keras.Layer, inputs, tap: Tap) -> keras.layers.BatchNormaliza
     return found[-1]
 
 
-def trace(function, inputs):
-    """Run a function on shapes alone: nothing is computed, no state moves.
-
-    Args:
-        function: from tensors to a structure of tensors.
-        inputs: a structure of `keras.KerasTensor`, or of tensors.
-
-    Returns:
-        The structure of `keras.KerasTensor` that comes out.
-    """
-
-    def spec(x):
-        dtype = keras.backend.standardize_dtype(x.dtype)
-        return keras.KerasTensor((None, *x.shape[1:]), dtype)
-
-    traced = _Traced(function)
-    try:
-        return traced(keras.tree.map_structure(spec, inputs))
-    except ValueError as error:
-        # Keras wraps what was raised inside in words about layers.
-        raise traced.error or error from None
-
-
-def input_of(model: keras.Model):
-    """Give what a model with known inputs takes, by name if several, else None."""
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
-        return None
-    return inputs[0] if len(inputs) == 1 else {x.name: x for x in inputs}
-
-
-class _Traced(keras.Layer):
-    """Keras's public way to a symbolic run is the call of a layer on KerasTensors."""
-
-    def __init__(self, function):
-        super().__init__(name="trace", dtype="float32", autocast=False)
-        self.function = function
-        self.error = None
-
-    def call(self, inputs):
-        try:
-            return self.function(inputs)
-        except ValueError as error:
-            self.error = error
-            raise
-
-
 def _called(model, calls, tap):
     if tap.call >= len(calls):
         raise ValueError(
@@ -351,69 +300,3 @@ def _output_names(model, outputs) -> list[str]:
         names = getattr(model, "output_names", None) or numbers
         return [f"{LOGITS}/{name}" for name in names]
     return []
-
-
-class _RecordedCall:
-    """Stands in for a layer's `call`; notes arguments and result for whoever records.
-
-    Replicas of one step run in threads that may meet in one layer, so each thread
-    records into its own notes, and the last to leave puts the layer right.
-    """
-
-    def __init__(self, layer):
-        self.layer = layer
-        self.call = layer.call
-        self.replaced = "call" in layer.__dict__
-        self.users = 0
-
-    def __call__(self, *args, **kwargs):
-        result = self.call(*args, **kwargs)
-        for notes in getattr(_recording, "stack", ()):
-            if id(self.layer) in notes:
-                given = args[0] if args else next(iter(kwargs.values()))
-                notes[id(self.layer)].append((given, result))
-        return result
-
-    def install(self):
-        self.layer.__dict__["call"] = self
-
-    def remove(self):
-        if self.replaced:
-            self.layer.__dict__["call"] = self.call
-        else:
-            del self.layer.__dict__["call"]
-
-
-@contextlib.contextmanager
-def record(layers: Iterable[keras.Layer]):
-    """Note what layers are given and give, while models run inside the `with`.
-
-    A subclassed model that is not built yet is run twice by Keras at its first call,
-    so build it before.
-
-    Args:
-        layers: to listen to.
-
-    Yields:
-        A dict from the layer's `id` to a list of `(inputs, outputs)`, one a call.
-    """
-    layers = {id(layer): layer for layer in layers}
-    notes = {key: [] for key in layers}
-    if not hasattr(_recording, "stack"):
-        _recording.stack = []
-    with _wrapping:
-        for layer in layers.values():
-            if not isinstance(layer.__dict__.get("call"), _RecordedCall):
-                _RecordedCall(layer).install()
-            layer.__dict__["call"].users += 1
-    _recording.stack.append(notes)
-    try:
-        yield notes
-    finally:
-        _recording.stack.remove(notes)
-        with _wrapping:
-            for layer in layers.values():
-                recorded = layer.__dict__["call"]
-                recorded.users -= 1
-                if not recorded.users:
-                    recorded.remove()

@@ -14,18 +14,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LIGHT = {"__future__", "collections", "dataclasses", "keras", "math", "numpy", "re"}
 LIGHT |= {"itertools", "typing"}
 MAY_IMPORT = {
-    "taps": {"gradients"},
+    "taps": {"gradients", "recording", "tracing"},
+    "recording": set(),
+    "tracing": set(),
     "gradients": set(),
     "teachers": {"taps"},
     "adapters": {"adapters", "taps"},
     "losses": {"adapters", "losses", "noise", "strategies", "targets"},
-    "targets": {"noise", "targets"},
+    "targets": {"noise", "strategies", "targets"},
     "noise": set(),
     "models": {"models"},
     "strategies": set(),
-    "suggestions": {"taps"},
+    "suggestions": {"recording", "taps", "tracing"},
     "data": set(),
-    "analysis": {"analysis", "distillers", "taps"},
+    "analysis": {"analysis", "distillers", "recording", "tracing"},
     "distillers": {
         "distillers",
         "adapters",
@@ -34,6 +36,7 @@ MAY_IMPORT = {
         "taps",
         "targets",
         "teachers",
+        "tracing",
     },
 }
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_distill import taps
+from keras_distill import taps, tracing
 from keras_distill.taps import Tap
 
 X = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
@@ -272,7 +272,7 @@ def test_several_outputs():
 
 def test_outline_finds_the_last_layer_and_computes_nothing():
     model = nested()
-    spec = taps.input_of(model)
+    spec = tracing.input_of(model)
     outputs, last = taps.outline(model, spec)
     assert outputs.shape == (None, 2) and last.name == "head"
     softmax = keras.Sequential([keras.Input((4,)), nested(), layers.Softmax()])
@@ -282,7 +282,7 @@ def test_outline_finds_the_last_layer_and_computes_nothing():
     assert taps.outline(subclassed, spec)[1].name == "inside"
     norm = keras.Sequential([keras.Input((4,)), layers.BatchNormalization()])
     before = [np.array(v) for v in norm.variables]
-    taps.trace(lambda x: norm(x, training=True), spec)
+    tracing.trace(lambda x: norm(x, training=True), spec)
     for old, new in zip(before, norm.variables, strict=True):
         np.testing.assert_array_equal(old, np.array(new))
 
@@ -312,7 +312,7 @@ def test_trace_does_not_run_eagerly_and_moves_no_state():
         return {"sum": keras.ops.sum(x["a"], axis=-1), "b": [x["b"]]}
 
     given = {"a": np.ones((5, 4), "float32"), "b": np.ones((5, 2), "int32")}
-    found = taps.trace(run, given)
+    found = tracing.trace(run, given)
     assert eager and not any(eager)
     assert float(state) == 1.0
     assert found["sum"].shape == (None,) and found["b"][0].shape == (None, 2)
@@ -324,4 +324,4 @@ def test_trace_gives_the_error_as_it_was_raised():
         raise ValueError("as it was")
 
     with pytest.raises(ValueError, match=r"^as it was$"):
-        taps.trace(run, keras.KerasTensor((None, 4)))
+        tracing.trace(run, keras.KerasTensor((None, 4)))

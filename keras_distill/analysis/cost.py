@@ -10,7 +10,7 @@ import time
 import keras
 from keras import layers
 
-from keras_distill import taps
+from keras_distill import recording, tracing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def cost(model: keras.Model, samples=None, repeats: int = 20) -> Cost:
     """
     if samples is not None:
         _check(samples, repeats)
-    inputs = taps.input_of(model) if samples is None else samples
+    inputs = tracing.input_of(model) if samples is None else samples
     if inputs is None:
         raise ValueError(
             f"The model '{model.name}' does not say what it takes; give one batch of "
@@ -97,12 +97,12 @@ def _check(samples, repeats: int) -> None:
 def _multiplications(model: keras.Model, inputs) -> int:
     if not all(layer.built for layer in model._flatten_layers()):
         # The first run of such a layer runs it once more to build it.
-        taps.trace(lambda x: model(x, training=False), inputs)
+        tracing.trace(lambda x: model(x, training=False), inputs)
     counted = [x for x in model._flatten_layers() if _multiplies(x)]
     runs = []
 
     def run(inputs):
-        with taps.record(counted) as calls:
+        with recording.record(counted) as calls:
             outputs = model(inputs, training=False)
         runs.append(
             sum(
@@ -113,7 +113,7 @@ def _multiplications(model: keras.Model, inputs) -> int:
         )
         return outputs
 
-    taps.trace(run, inputs)
+    tracing.trace(run, inputs)
     return runs[-1]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_distill import taps
+from keras_distill import tracing
 from keras_distill.losses.base import DistillationLoss, at_step
 
 PROBABILITIES = ("softmax", "sigmoid", "log_softmax")
@@ -188,7 +188,7 @@ def runs(loss: DistillationLoss, student: Sequence, teacher: Sequence) -> None:
     specs = [
         [keras.KerasTensor(shape) for shape in side] for side in (student, teacher)
     ]
-    taps.trace(lambda sides: loss(*loss.arrange(sides[1], sides[0])), specs)
+    tracing.trace(lambda sides: loss(*loss.arrange(sides[1], sides[0])), specs)
 
 
 def mask_fits(name: str, mask, features) -> None:

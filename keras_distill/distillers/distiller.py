@@ -8,7 +8,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill import strategies, taps
+from keras_distill import strategies, taps, tracing
 from keras_distill.distillers import checks, shapes
 from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.callbacks import StopAtNotFinite
@@ -116,8 +116,8 @@ class Distiller(keras.Model):
         teacher = as_teacher(teacher)
         checks.different_models(self.student, teacher)
         self.teacher = teacher
-        student_spec = taps.input_of(self.student)
-        teacher_spec = taps.input_of(teacher.models[0])
+        student_spec = tracing.input_of(self.student)
+        teacher_spec = tracing.input_of(teacher.models[0])
         if student_spec is not None and teacher_spec is not None:
             self._bind(student_spec, teacher_spec)
 
@@ -241,8 +241,8 @@ class Distiller(keras.Model):
     def _bind_to(self, x) -> None:
         """Bind to the inputs of a batch."""
         self._bind(
-            taps.trace(lambda x: select(x, self.student_inputs), x),
-            taps.trace(lambda x: select(x, self.teacher_inputs), x),
+            tracing.trace(lambda x: select(x, self.student_inputs), x),
+            tracing.trace(lambda x: select(x, self.teacher_inputs), x),
         )
 
     def _bind(self, student_x, teacher_x) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import keras
 
-from keras_distill import taps
+from keras_distill import taps, tracing
 from keras_distill.taps import Tap
 from keras_distill.teachers import Teacher
 
@@ -52,7 +52,7 @@ def of_teacher(teacher: Teacher, inputs, wanted: Sequence[Tap]) -> dict:
 
 def _shapes(run, inputs, wanted) -> dict:
     traced = [tap for tap in wanted if not tap.is_gradient]
-    specs = taps.trace(lambda x: run(x, traced), inputs)
+    specs = tracing.trace(lambda x: run(x, traced), inputs)
     found = {
         str(tap): list(spec.shape) for tap, spec in zip(traced, specs, strict=False)
     }
