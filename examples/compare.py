@@ -5,11 +5,12 @@
     python examples/compare.py --methods KD,AT,KD+AT --seeds 5
 
 Every method trains the same student from the same start for the same epochs, with the
-weights that its docstring recommends; labels count fully in each. Accuracy is that of
-the last epoch on a fifth of the training data that is held out from student and
-teacher, so that nothing is chosen on the test split; `--test` shows the test split
-instead. Finished cells are kept in `--out` and not repeated, so the list of methods and
-the seeds can grow.
+weights that its docstring recommends. Soft targets share the step with the labels, 0.9
+to 0.1; other losses stand beside labels that count fully; FitNet, AB and FSP train the
+layers first and then labels alone. Accuracy is that of the last epoch on a fifth of the
+training data that is held out from student and teacher, so that nothing is chosen on
+the test split; `--test` shows the test split instead. Finished cells are kept in
+`--out` and not repeated, so the list of methods and the seeds can grow.
 """
 
 import argparse
@@ -23,73 +24,143 @@ import keras_distill as kd
 from keras_distill import losses, targets
 
 STAGES = ("stack1", "stack2", "stack3")
+BEFORE = tuple(kd.Tap(stage, side="input") for stage in STAGES)
+FLOWS = tuple(zip(("stem_relu", *STAGES), STAGES, strict=False))
 NETS = {"teacher": {"depth": 20, "width": 16}, "student": {"depth": 8, "width": 16}}
 SMOKE_NETS = {name: {"depth": 8, "width": 4} for name in NETS}
 TRAIN_SIZE, BATCH = {"digits": 400}, 64
 EPOCHS = {"teacher": 40, "student": 60}
+# Classes that are often taken for each other; CIFAR-10's are vehicles and animals.
+SUPER_CLASSES = {
+    "digits": [0, 1, 2, 3, 4, 3, 0, 1, 3, 4],
+    "cifar10": [0, 0, 1, 1, 1, 1, 1, 1, 0, 0],
+}
 
 
-def at(loss, taps=STAGES):
-    """Give a term a layer for a loss on single layers."""
+def on(taps, loss):
+    """Give a term for each tap, or tuple of taps, the same on both sides."""
+    names = [tap[-1] if isinstance(tap, tuple) else tap for tap in taps]
     return [
-        kd.Term(loss(), tap, tap, name=f"{loss.__name__.lower()}_{tap}") for tap in taps
+        kd.Term(loss, tap, tap, name=f"{loss.name}_{getattr(name, 'path', name)}")
+        for tap, name in zip(taps, names, strict=True)
     ]
 
 
-def before(loss):
-    """Give a term a stage for a loss on values before the activation."""
-    taps = [kd.Tap(stage, side="input") for stage in STAGES]
-    return [kd.Term(loss(), tap, tap, name=f"before_{tap.path}") for tap in taps]
+def beside_labels(*terms, **arguments):
+    return {"terms": [t for part in terms for t in part], **arguments}
 
 
-def soft(temperature=4.0, weight=None, **arguments):
-    return [kd.Term(losses.SoftTarget(temperature, **arguments), weight=weight)]
+def before_labels(terms):
+    """Give two stages: the layers without labels, then labels alone."""
+    return [{"terms": terms, "label_weight": 0.0}, {}]
 
 
-def flow():
-    pairs = list(zip(("stem_relu", *STAGES), STAGES, strict=False))
-    return [kd.Term(losses.FlowMatrix(), p, p, name=f"flow_{p[1]}") for p in pairs]
+def soft(target=None, temperature=4.0, weight=0.9):
+    term = kd.Term(losses.SoftTarget(temperature, target=target), weight=weight)
+    return {"terms": [term], "label_weight": 1 - weight}
 
 
-def gradient(loss, tap):
-    return [kd.Term(loss(), tap, tap)]
+def similarity(teacher):
+    kernel = keras.ops.convert_to_numpy(teacher.get_layer("logits").kernel)
+    return targets.ClassSimilarity(kernel.T)
 
 
-TERMS = {
-    "KD": soft,
-    "KD-topk": lambda: soft(target=targets.TopK(3)),
-    "KD-pt": lambda: soft(target=targets.TrueClass()),
-    "label smoothing": lambda: soft(1.0, 0.1, target=targets.Uniform()),
-    "Tf-KD": lambda: soft(20.0, 0.1, target=targets.VirtualTeacher(0.99)),
-    "DKPP": lambda: soft(target=targets.Permuted()),
-    "reverse KL": lambda: [kd.Term(losses.ReverseSoftTarget(4.0))],
-    "Jensen-Shannon": lambda: [kd.Term(losses.JensenShannon(4.0))],
-    "logits": lambda: [kd.Term(losses.LogitRegression(centred=True), weight=0.1)],
-    "DKD": lambda: [kd.Term(losses.DecoupledTarget(4.0))],
-    "DIST": lambda: [kd.Term(losses.PredictionCorrelation(4.0))],
-    "CWTM": lambda: [kd.Term(losses.ConfidenceWeightedLabel())],
-    "ranking": lambda: [kd.Term(losses.Ranking(3))],
-    "FitNet": lambda: at(losses.Hint, ("stack2",)),
-    "AT": lambda: at(losses.AttentionMap),
-    "F-ActT": lambda: at(losses.FullActivation),
-    "FSP": flow,
-    "NST": lambda: at(losses.NeuronSelectivity, ("stack3",)),
-    "AB": lambda: before(losses.ActivationBoundary),
-    "VID": lambda: at(losses.VariationalInformation),
-    "gradient AT": lambda: gradient(losses.GradientAttention, "label_gradient"),
-    "Jacobian": lambda: gradient(losses.Jacobian, "class_gradient"),
-    "RKD-D": lambda: at(losses.DistanceRelation, ("pool",)),
-    "RKD-A": lambda: at(losses.AngleRelation, ("pool",)),
-    "SP": lambda: at(losses.SimilarityMatrix, ("stack3",)),
-    "CC": lambda: at(losses.CorrelationCongruence, ("pool",)),
-    "PKT": lambda: at(losses.ConditionalProbability, ("pool",)),
-    "DarkRank": lambda: at(losses.SoftRank, ("pool",)),
-    "KD+AT": lambda: soft() + at(losses.AttentionMap),
-    "KD+SP": lambda: soft() + at(losses.SimilarityMatrix, ("stack3",)),
-}
-METHODS = {"alone": None}
-for _name, _terms in TERMS.items():
-    METHODS[_name] = lambda teacher, terms=_terms: {"terms": terms()}
+def logits(loss, weight=None):
+    return beside_labels([kd.Term(loss, weight=weight)])
+
+
+def responses(data):
+    groups = [g for name, g in SUPER_CLASSES.items() if data.name.startswith(name)]
+    pt = targets.TrueClass()
+    known = (
+        {"KD-rel": soft(targets.SuperClasses(groups[0]), 1.0, 0.5)} if groups else {}
+    )
+    return {
+        "label smoothing": soft(targets.Uniform(), 1.0, 0.1),
+        "KD": soft(),
+        "KD-pt": soft(pt),
+        "KD-sim": lambda teacher: soft(similarity(teacher)),
+        **known,
+        "KD-pt+sim": lambda teacher: soft(targets.Mixed(pt, similarity(teacher), 0.3)),
+        "KD-topk": soft(targets.TopK(3)),
+        "Tf-KD": soft(targets.VirtualTeacher(0.99), 20.0, 0.1),
+        "DKPP": soft(targets.Permuted(), 1.0, 0.5),
+        "CWTM": {
+            "terms": [kd.Term(losses.ConfidenceWeightedLabel())],
+            "label_weight": 0.0,
+        },
+        "reverse KL": logits(losses.ReverseSoftTarget(4.0)),
+        "Jensen-Shannon": logits(losses.JensenShannon(4.0)),
+        "logits": logits(losses.LogitRegression(centred=True), 0.1),
+        "DKD": logits(losses.DecoupledTarget(4.0)),
+        "DIST": logits(losses.PredictionCorrelation(4.0)),
+        "ranking": logits(losses.Ranking(3)),
+    }
+
+
+def features(data, epochs):
+    def factors(teacher):
+        paraphraser = kd.adapters.Paraphraser(0.5)
+        images = data.train.images
+        paraphraser.train_on(teacher, "stack3", images, epochs=epochs, verbose=0)
+        return beside_labels(on(["stack3"], losses.FactorTransfer(paraphraser)))
+
+    return {
+        "FitNet": before_labels(on(["stack2"], losses.Hint())),
+        "AT": beside_labels(on(STAGES, losses.AttentionMap())),
+        "F-ActT": beside_labels(on(STAGES, losses.FullActivation())),
+        "gradient AT": beside_labels(
+            on(["label_gradient"], losses.GradientAttention())
+        ),
+        "Jacobian": beside_labels(on(["class_gradient"], losses.Jacobian())),
+        "FSP": before_labels(on(FLOWS, losses.FlowMatrix())),
+        "KDSVD": beside_labels(on(FLOWS, losses.SingularFlow())),
+        "NST": beside_labels(on(["stack3"], losses.NeuronSelectivity())),
+        "AB": before_labels(on(BEFORE, losses.ActivationBoundary())),
+        "OFD": beside_labels(on(BEFORE, losses.MarginActivation())),
+        "VID": beside_labels(on(STAGES, losses.VariationalInformation())),
+        "FT": factors,
+        "ReviewKD": beside_labels(on([STAGES], losses.Review(3))),
+    }
+
+
+def relations(data):
+    pool = ["pool"]
+    bank = losses.Contrastive(len(data.train), negatives=1024)
+    inputs = {"student_inputs": "image", "teacher_inputs": "image"}
+    distances, angles = (
+        on(pool, loss) for loss in (losses.DistanceRelation(), losses.AngleRelation())
+    )
+    return {
+        "RKD-D": beside_labels(distances),
+        "RKD-A": beside_labels(angles),
+        "RKD-DA": beside_labels(distances, angles),
+        "SP": beside_labels(on(["stack3"], losses.SimilarityMatrix())),
+        "CC": beside_labels(on(pool, losses.CorrelationCongruence())),
+        "PKT": beside_labels(on(pool, losses.ConditionalProbability())),
+        "DarkRank": beside_labels(on(pool, losses.SoftRank())),
+        "DarkRank, hard": beside_labels(on(pool, losses.HardRank(items=10))),
+        "triplets": beside_labels(on(pool, losses.ClassTriplet())),
+        "verification": beside_labels(on(pool, losses.Verification())),
+        "voted triplets": beside_labels(on(pool, losses.VotedTriplet())),
+        "CRD": beside_labels(on(pool, bank), sample_ids="sample_id", **inputs),
+        "KD+RKD-DA": beside_labels(
+            [kd.Term(losses.SoftTarget(4.0))], distances, angles
+        ),
+        "KD+AT": beside_labels(
+            [kd.Term(losses.SoftTarget(4.0))], on(STAGES, losses.AttentionMap())
+        ),
+    }
+
+
+def every_method(data, epochs):
+    """Give all methods by name, each what `kd.analysis.compare` takes."""
+    return {
+        "alone": None,
+        **responses(data),
+        **features(data, epochs),
+        **relations(data),
+    }
 
 
 def net(data, seed, shape):
@@ -98,14 +169,15 @@ def net(data, seed, shape):
 
 
 def fit(model, samples, epochs, seed, callbacks=(), eager=False):
+    ids = getattr(model, "sample_ids", None) is not None
     train = kd.data.batches(
-        samples, BATCH, shuffle=True, seed=seed, drop_remainder=True
+        samples, BATCH, shuffle=True, seed=seed, sample_ids=ids, drop_remainder=True
     )
     schedule = keras.optimizers.schedules.CosineDecay(3e-3, epochs * len(train))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    labels = getattr(model, "label_source", 1.0) > 0
     model.compile(
-        keras.optimizers.Adam(schedule),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        run_eagerly=eager,
+        keras.optimizers.Adam(schedule), loss if labels else None, run_eagerly=eager
     )
     model.fit(train, epochs=epochs, verbose=0, callbacks=list(callbacks))
 
@@ -126,7 +198,7 @@ def run(runs, data, nets, methods, seeds, eager):
         return keras.saving.load_model(file)
 
     return kd.analysis.compare(
-        {name: METHODS[name] for name in methods},
+        methods,
         student=lambda seed: net(data, 1000 + seed, nets["student"]),
         teacher=teacher,
         fit=lambda model, seed, callbacks: fit(
@@ -146,17 +218,28 @@ def plot(runs, methods, seeds, file):
         return
     drawing = figure.Figure(figsize=(6, 1 + 0.25 * len(methods)), layout="constrained")
     axes = drawing.subplots()
-    for place, method in enumerate(reversed(methods)):
+    for place, method in enumerate(reversed(list(methods))):
         found = [cell["figure"] for cell in runs[method][:seeds]]
         axes.plot(found, [place] * len(found), "o", color="tab:blue", alpha=0.4)
         axes.plot(np.mean(found), place, "|", color="black", markersize=12)
-    axes.set_yticks(range(len(methods)), list(reversed(methods)))
+    axes.set_yticks(range(len(methods)), list(reversed(list(methods))))
     axes.set_xlabel("accuracy %, a point a seed, a bar the mean")
     drawing.savefig(file, dpi=120)
     print(f"\nPlot: {file}")
 
 
-def main():
+def load(dataset, size, test):
+    """Load a data set, its test split replaced by a held-out part if asked for."""
+    data = kd.data.load(dataset)
+    if not test:
+        train, held_out = data.train.split(0.2)
+        data = dataclasses.replace(data, train=train, test=held_out)
+    size = size or TRAIN_SIZE.get(dataset, len(data.train))
+    few = data.train.few(size)
+    return dataclasses.replace(data, train=kd.data.Samples(few.images, few.labels))
+
+
+def arguments(out):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--methods", help="names, joined by commas; default: all")
@@ -165,27 +248,36 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test", action="store_true", help="judge on the test split")
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--out", type=pathlib.Path, default="runs/compare")
-    args = parser.parse_args()
-    methods = args.methods.split(",") if args.methods else list(METHODS)
-    if unknown := set(methods) - set(METHODS):
-        parser.error(f"no method {sorted(unknown)}; there are {', '.join(METHODS)}")
-    methods = list(dict.fromkeys(["alone", *methods]))
+    parser.add_argument("--out", type=pathlib.Path, default=out)
+    return parser.parse_args()
+
+
+def chosen(known, names):
+    if unknown := set(names) - set(known):
+        raise SystemExit(f"No method {sorted(unknown)}; there are {', '.join(known)}.")
+    return {name: known[name] for name in dict.fromkeys(["alone", *names])}
+
+
+def main(out="runs/compare", paper=None, title="paper"):
+    """Compare methods: all, those of the command line, or those of a paper's table."""
+    args = arguments(out)
     nets, epochs = NETS, {**EPOCHS, "student": args.epochs}
     if args.smoke:
         args.train_size, args.seeds, args.out = 2 * BATCH + 32, 1, args.out / "smoke"
         nets, epochs = SMOKE_NETS, dict.fromkeys(EPOCHS, 1)
-    data = kd.data.load(args.dataset)
-    if not args.test:
-        train, held_out = data.train.split(0.2)
-        data = dataclasses.replace(data, train=train, test=held_out)
-    size = args.train_size or TRAIN_SIZE.get(args.dataset, len(data.train))
-    data = dataclasses.replace(data, train=data.train.few(size))
+    data = load(args.dataset, args.train_size, args.test)
+    known = every_method(data, epochs["student"])
+    names = [name for name in paper or known if name != "teacher"]
+    names = args.methods.split(",") if args.methods else names
+    methods = chosen(known, names[:3] if args.smoke and paper else names)
     args.out.mkdir(parents=True, exist_ok=True)
+    size = len(data.train)
     settings = {"dataset": args.dataset, "train_size": size, "epochs": epochs}
     settings["judged on"] = "test" if args.test else "held out"
     runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
     rows = run(runs, data, nets, methods, args.seeds, eager=args.smoke)
+    for row in rows if paper else ():
+        row[title] = paper.get(row["method"])
     print(kd.analysis.table(rows))
     plot(runs, methods, args.seeds, args.out / "accuracies.png")
     print(f"{args.seeds} seed(s), last epoch. {runs.settings}")

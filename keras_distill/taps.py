@@ -226,8 +226,11 @@ def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
     return trace(run, inputs), last[-1]
 
 
-def norm_of(model: keras.Layer, inputs, tap: Tap) -> keras.layers.BatchNormalization:
-    """Find the batch normalisation that makes a tapped tensor.
+def norms_of(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
+    """Find the batch normalisations that make a tapped tensor.
+
+    That is one, or, where a layer adds up branches, as at the end of a residual block,
+    those of the branches that end in one.
 
     Args:
         model: any model.
@@ -237,19 +240,24 @@ def norm_of(model: keras.Layer, inputs, tap: Tap) -> keras.layers.BatchNormaliza
     Raises:
         ValueError: something else makes it.
     """
-    kind = keras.layers.BatchNormalization
-    norms = [x for x in model._flatten_layers() if isinstance(x, kind)]
+    norms, sums = (
+        [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+        for kind in (keras.layers.BatchNormalization, keras.layers.Add)
+    )
     found = []
 
     def run(inputs):
-        with record(norms) as calls:
+        with record(norms + sums) as calls:
             outputs, tapped = forward(model, inputs, [tap], training=False)
-        made = ((x, y) for x in norms for _, y in calls[id(x)])
-        found.append(next((x for x, y in made if y is tapped[tap]), None))
+        parts = [tapped[tap]]
+        for given, made in (call for layer in sums for call in calls[id(layer)]):
+            parts = keras.tree.flatten(given) if made is tapped[tap] else parts
+        made = [(layer, y) for layer in norms for _, y in calls[id(layer)]]
+        found.append([layer for layer, y in made if any(y is part for part in parts)])
         return outputs
 
     trace(run, inputs)
-    if found[-1] is None:
+    if not found[-1]:
         raise ValueError(
             f"No batch normalisation of '{model.name}' makes what the tap '{tap}' gives. "
             "Tap one, or the input of the activation that follows it, as "

@@ -64,20 +64,22 @@ class Teacher:
 
         Args:
             inputs: specs of what the teacher takes.
-            tap: of what the normalisation gives.
+            tap: of what the normalisation gives, or a sum of several.
 
         Raises:
             ValueError: something else makes it.
         """
-        self._norms[tap] = tapping.norm_of(self.model, inputs, tap)
+        self._norms[tap] = tapping.norms_of(self.model, inputs, tap)
 
     def norm(self, tap: Tap) -> tuple:
-        """Give deviation and mean, `(C,)`, of what the normalisation at a tap gives."""
-        layer = self._norms[tap]
-        size = layer.moving_mean.shape
-        scale = ops.ones(size) if layer.gamma is None else ops.abs(layer.gamma)
-        offset = ops.zeros(size) if layer.beta is None else layer.beta
-        return ops.convert_to_tensor(scale), ops.convert_to_tensor(offset)
+        """Give deviation and mean, `(C,)`, of what the normalisation at a tap gives.
+
+        Of a sum they are those of independent parts.
+        """
+        scales, offsets = zip(*map(_scale_and_offset, self._norms[tap]), strict=True)
+        if len(scales) > 1:
+            return ops.sqrt(sum(ops.square(scale) for scale in scales)), sum(offsets)
+        return scales[0], offsets[0]
 
     def logits(self, knowledge, temperature=1.0):
         """Give the logits whose softmax at `temperature` is the teacher's prediction.
@@ -182,7 +184,7 @@ class EnsembleTeacher(Teacher):
     def find_norm(self, inputs, tap: Tap) -> None:
         """Find the batch normalisation behind a tap of a member."""
         owner, own = self._owner(tap)
-        self._norms[tap] = tapping.norm_of(self.members[owner], inputs, own)
+        self._norms[tap] = tapping.norms_of(self.members[owner], inputs, own)
 
     def _owner(self, tap: Tap) -> tuple[int, Tap]:
         place, _, path = tap.path.partition("/")
@@ -226,3 +228,10 @@ def _check(model) -> None:
             f"The teacher '{model.name}' is not built, so it can't have been trained. "
             "Train it first, or load its weights after a call on one batch."
         )
+
+
+def _scale_and_offset(norm):
+    size = norm.moving_mean.shape
+    scale = ops.ones(size) if norm.gamma is None else ops.abs(norm.gamma)
+    offset = ops.zeros(size) if norm.beta is None else norm.beta
+    return ops.convert_to_tensor(scale), ops.convert_to_tensor(offset)

@@ -11,7 +11,8 @@ import keras
 from keras_distill.analysis.runs import Runs
 from keras_distill.distillers import Distiller
 
-Method = Callable[[keras.Model], Mapping | Sequence[Mapping]] | None
+Stages = Mapping | Sequence[Mapping]
+Method = Stages | Callable[[keras.Model], Stages] | None
 
 
 def compare(
@@ -31,16 +32,17 @@ def compare(
     that a comparison goes on where it stopped and may grow.
 
     Args:
-        methods: by name, None for the student alone, or a function from the teacher to
-            keyword arguments of `kd.Distiller`, as
-            `{"terms": [...], "label_weight": 0.1}`. A list of such dicts are stages
-            that are trained one after another; an empty one is the student alone.
+        methods: by name, None for the student alone, or keyword arguments of
+            `kd.Distiller`, as `{"terms": [...], "label_weight": 0.1}`. A list of such
+            dicts are stages that are trained one after another; an empty one is the
+            student alone. Or a function that makes either out of the teacher. A
+            `"teacher"` among the arguments takes the place of the common one.
         student: from a seed to an untrained student.
-        teacher: from a seed to its trained teacher.
+        teacher: from a seed to its trained teacher, or ensemble.
         fit: called as `fit(model, seed, callbacks)`, compiles and trains the student or
             a distiller; the callbacks are to be handed to `model.fit`. Without labels
             to weigh (`label_weight=0`) it gets a distiller whose `label_source` is 0.
-        judge: from a trained student to its figure, on data that nothing was chosen on.
+        judge: from a trained student, or the teacher, to its figure, on data that nothing was chosen on.
         runs: keeps the cells.
         seeds: 0 to `seeds - 1`. Default 3.
 
@@ -54,7 +56,7 @@ def compare(
 
     Example:
         >>> rows = kd.analysis.compare(
-        ...     {"alone": None, "KD": lambda teacher: {"terms": [kd.Term(loss)]}},
+        ...     {"alone": None, "KD": {"terms": [kd.Term(loss)]}},
         ...     student=make_student, teacher=load_teacher, fit=fit, judge=accuracy,
         ...     runs=kd.analysis.Runs("runs/accuracies.json"))
         >>> print(kd.analysis.table(rows))
@@ -84,10 +86,12 @@ class _Cell:
     def run(self) -> dict:
         """Train through all stages; give the figure and the seconds of a step."""
         student = self.student(self.seed)
-        stages = {} if self.method is None else self.method(self.teacher)
+        stages = self.method(self.teacher) if callable(self.method) else self.method
+        stages = {} if stages is None else stages
         stages = [stages] if isinstance(stages, Mapping) else list(stages)
         for stage in stages:
-            model = Distiller(student, self.teacher, **stage) if stage else student
+            stage = stage and {"teacher": self.teacher, **stage}
+            model = Distiller(student, **stage) if stage else student
             clock = _StepClock()
             self.fit(model, self.seed, [clock])
         return {"figure": float(self.judge(student)), "seconds": clock.median()}

@@ -22,9 +22,11 @@ class MarginActivation(DistillationLoss):
         mean ( 0 where F_s <= t <= 0, else (F_s - t)^2 )
 
     with beta and gamma of the teacher's batch normalisation at the tap, found by
-    itself. Tap what goes into the activation, as `kd.Tap("stack3", side="input")`. The
-    adapter is a 1x1 convolution with batch normalisation. The authors sum over height,
-    width and channels; here the mean is taken.
+    itself; where a residual block adds up branches, those of the branches' sum, while
+    the authors take the last branch's. Tap what goes into the activation, as
+    `kd.Tap("stack3", side="input")`. The adapter is a 1x1 convolution with batch
+    normalisation. The authors sum over height, width and channels; here the mean is
+    taken.
 
     Recommended weight: 4, about the authors' 1/1000 of the sum for 64 channels of 8x8.
 

@@ -51,8 +51,7 @@ class Study:
         )
 
 
-def soft(teacher):
-    return {"terms": [kd.Term(kd.losses.SoftTarget())], "label_weight": 0.5}
+soft = {"terms": [kd.Term(kd.losses.SoftTarget())], "label_weight": 0.5}
 
 
 def staged(teacher):
@@ -87,6 +86,25 @@ def test_a_comparison_goes_on_and_grows(tmp_path):
     assert len(rows) == 3
     # The rows of fewer seeds count these alone.
     assert "deviation" not in again.run({"alone": None}, seeds=1)[1]
+
+
+def test_a_teacher_of_its_own(tmp_path):
+    seen = []
+
+    def other(teacher):
+        seen.append(teacher)
+        return {**soft, "teacher": net(7, units=6, name="other")}
+
+    study = Study(tmp_path / "figures.json")
+    fit = study.fit
+
+    def note(model, *args):
+        seen.append(model.teacher.models[0])
+        fit(model, *args)
+
+    study.fit = note
+    study.run({"KD": soft, "KD of another": other}, seeds=1)
+    assert [model.name for model in seen] == ["teacher", "teacher", "other"]
 
 
 @pytest.mark.parametrize("methods", [{}, {"teacher": None}])

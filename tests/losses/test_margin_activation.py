@@ -97,6 +97,38 @@ def test_a_normalisation_without_scale_and_a_member_of_an_ensemble():
     np.testing.assert_array_equal(distiller.teacher.norm(before)[0], np.ones(6))
 
 
+def test_the_sums_of_residual_blocks():
+    """Block 1 adds a normalised branch to an input, block 2 two normalised branches."""
+    student, teacher = (
+        kd.models.resnet((8, 8, 1), 3, depth=8, width=w) for w in (2, 4)
+    )
+    rng = np.random.default_rng(0)
+    for layer in teacher.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.gamma.assign(rng.normal(size=layer.gamma.shape))
+            layer.beta.assign(rng.normal(size=layer.beta.shape))
+    taps = [kd.Tap(stage, side="input") for stage in ("stack1", "stack2")]
+    terms = [
+        kd.Term(MarginActivation(), tap, tap, name=name)
+        for tap, name in zip(taps, ("first", "second"), strict=True)
+    ]
+    distiller = kd.Distiller(student, teacher, terms=terms)
+    for tap, names in zip(
+        taps,
+        (
+            ["stack1_block1_b_norm"],
+            ["stack2_block1_b_norm", "stack2_block1_shortcut_norm"],
+        ),
+        strict=True,
+    ):
+        norms = [teacher.get_layer(name) for name in names]
+        scale, offset = distiller.teacher.norm(tap)
+        expected = sum(np.array(norm.gamma, "float64") ** 2 for norm in norms) ** 0.5
+        np.testing.assert_allclose(scale, expected, rtol=1e-5)
+        expected = sum(np.array(norm.beta) for norm in norms)
+        np.testing.assert_allclose(offset, expected, rtol=1e-5)
+
+
 def test_no_normalisation_there():
     term = kd.Term(MarginActivation(), "norm", "stack1")
     with pytest.raises(
