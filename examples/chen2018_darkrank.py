@@ -31,17 +31,18 @@ TRAIN_SIZE, BATCH = {"digits": 300}, compare.BATCH
 EPOCHS = {"teacher": 30, "student": 60}
 
 
-def term(loss):
-    return kd.Term(loss, "pool", "pool")
-
-
-LABELS = [term(losses.Verification()), term(losses.ClassTriplet())]
+LABELS = [
+    kd.Term(losses.Verification(), student="pool"),
+    kd.Term(losses.ClassTriplet(), student="pool"),
+]
+SOFT = kd.Term(losses.SoftRank(), student="pool", teacher="pool")
+HARD = kd.Term(losses.HardRank(items=10), student="pool", teacher="pool")
 METHODS = {
     "alone": None,
     "embedding": {"terms": LABELS},
     "embedding, KD": {"terms": [*LABELS, kd.Term(losses.SoftTarget(4.0))]},
-    "embedding, DarkRank soft": {"terms": [*LABELS, term(losses.SoftRank())]},
-    "embedding, DarkRank hard": {"terms": [*LABELS, term(losses.HardRank(items=10))]},
+    "embedding, DarkRank soft": {"terms": [*LABELS, SOFT]},
+    "embedding, DarkRank hard": {"terms": [*LABELS, HARD]},
 }
 
 

@@ -26,6 +26,7 @@ from keras_distill import losses, targets
 STAGES = ("stack1", "stack2", "stack3")
 BEFORE = tuple(kd.Tap(stage, side="input") for stage in STAGES)
 FLOWS = tuple(zip(("stem_relu", *STAGES), STAGES, strict=False))
+MIRROR = ("label_gradient", "mirrored_label_gradient")
 NETS = {"teacher": {"depth": 20, "width": 16}, "student": {"depth": 8, "width": 16}}
 SMOKE_NETS = {name: {"depth": 8, "width": 4} for name in NETS}
 TRAIN_SIZE, BATCH = {"digits": 400}, 64
@@ -111,6 +112,9 @@ def features(data, epochs):
         "F-ActT": beside_labels(on(STAGES, losses.FullActivation())),
         "gradient AT": beside_labels(
             on(["label_gradient"], losses.GradientAttention())
+        ),
+        "flip symmetry": beside_labels(
+            [kd.Term(losses.FlipSymmetry(), student=MIRROR)]
         ),
         "Jacobian": beside_labels(on(["class_gradient"], losses.Jacobian())),
         "FSP": before_labels(on(FLOWS, losses.FlowMatrix())),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import keras
@@ -17,6 +18,8 @@ from keras_distill.tracing import trace
 
 LOGITS = "logits"
 LABEL_GRADIENT, CLASS_GRADIENT = "label_gradient", "class_gradient"
+MIRRORED_GRADIENT = "mirrored_label_gradient"
+GRADIENTS = LABEL_GRADIENT, CLASS_GRADIENT, MIRRORED_GRADIENT
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -30,7 +33,9 @@ class Tap:
             subclassed model or an index into a list attribute. `"logits"` is the
             model's output, `"logits/<name or index>"` one of several outputs.
             `"label_gradient"` is the gradient of the labels' cross-entropy by the
-            input, `"class_gradient"` that of the logit of the teacher's first class.
+            input, `"class_gradient"` that of the logit of the teacher's first class;
+            `"mirrored_label_gradient"` is the first for the image mirrored left to
+            right, mirrored back, at one more pass through the model.
         call: which call of a shared layer within one forward pass, from 0.
         side: `"output"` or `"input"` of the layer. A layer that gives or takes
             several tensors is tapped at the first.
@@ -72,7 +77,7 @@ class Tap:
     @property
     def is_gradient(self) -> bool:
         """Tell whether the tap is a gradient by the model's input."""
-        return self.path in (LABEL_GRADIENT, CLASS_GRADIENT)
+        return self.path in GRADIENTS
 
     def get_config(self) -> dict:
         """Give the arguments."""
@@ -168,19 +173,25 @@ def forward(
     if not slopes:
         return _run(model, inputs, taps, training)
 
-    def run(image):
+    wanted = {tap.path for tap in slopes}
+
+    def run(image, wanted=wanted - {MIRRORED_GRADIENT}, taps=taps):
         whole = keras.tree.pack_sequence_as(inputs, [image])
         outputs, tapped = _run(model, whole, taps, training)
-        return {tap.path: scores[tap.path](outputs) for tap in slopes}, (
-            outputs,
-            tapped,
-        )
+        return {path: scores[path](outputs) for path in wanted}, (outputs, tapped)
 
-    (image,) = keras.tree.flatten(inputs)
-    found, (outputs, tapped) = gradients.by_input(
-        run, keras.ops.convert_to_tensor(image)
-    )
+    image = keras.ops.convert_to_tensor(*keras.tree.flatten(inputs))
+    found, (outputs, tapped) = gradients.by_input(run, image)
+    if MIRRORED_GRADIENT in wanted:
+        again = functools.partial(run, wanted={MIRRORED_GRADIENT}, taps=())
+        mirrored, _ = gradients.by_input(again, _mirrored(image))
+        found[MIRRORED_GRADIENT] = _mirrored(mirrored[MIRRORED_GRADIENT])
     return outputs, {**tapped, **{tap: found[tap.path] for tap in slopes}}
+
+
+def _mirrored(images):
+    """Swap left and right of images `(B, H, W, C)`."""
+    return keras.ops.flip(images, axis=2)
 
 
 def _run(model, inputs, taps, training) -> tuple[object, dict[Tap, object]]:

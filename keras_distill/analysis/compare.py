@@ -42,7 +42,8 @@ def compare(
         fit: called as `fit(model, seed, callbacks)`, compiles and trains the student or
             a distiller; the callbacks are to be handed to `model.fit`. Without labels
             to weigh (`label_weight=0`) it gets a distiller whose `label_source` is 0.
-        judge: from a trained student, or the teacher, to its figure, on data that nothing was chosen on.
+        judge: from a trained student, or the teacher, to its figure, on data that
+            nothing was chosen on.
         runs: keeps the cells.
         seeds: 0 to `seeds - 1`. Default 3.
 

@@ -84,12 +84,13 @@ class BoundTerm(keras.Layer):
         for place, (adapter, shape) in enumerate(
             zip(given, student_shapes, strict=True)
         ):
+            other = teacher_shapes[place] if loss.compares_teacher else None
             if adapter != "auto":
-                student.append(_given(adapter, shape, teacher_shapes[place]))
+                student.append(_given(adapter, shape, other))
             elif loss.match == "nothing":
                 student.append(None)
             else:
-                own, teacher[place] = _inferred(loss, shape, teacher_shapes[place])
+                own, teacher[place] = _inferred(loss, shape, other)
                 student.append(own)
         # Set as wholes: Keras finds the layers in a list when the list is set.
         self.joint_adapter = joint

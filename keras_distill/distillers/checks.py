@@ -40,9 +40,9 @@ def has_taps(
     name: str, loss: DistillationLoss, student: Sequence, teacher: Sequence
 ) -> None:
     """Check that a term taps as many layers as its loss compares."""
-    count = loss.taps
+    count, any_number = loss.taps, loss.several_teachers or not loss.compares_teacher
     for side, given in (("student", student), ("teacher", teacher)):
-        if len(given) != count and not (side == "teacher" and loss.several_teachers):
+        if len(given) != count and not (side == "teacher" and any_number):
             raise ValueError(
                 f"The loss of term '{name}' compares {count} layer(s) a side, but "
                 f"{side}= names {len(given)}: {[str(tap) for tap in given]}. Give "

@@ -41,5 +41,6 @@ def scores(labels, known=None) -> dict:
     """
     return {
         taps.LABEL_GRADIENT: of_labels(labels),
+        taps.MIRRORED_GRADIENT: of_labels(labels),
         taps.CLASS_GRADIENT: of_first_class(known),
     }

@@ -66,6 +66,12 @@ def _shapes(run, inputs, wanted) -> dict:
 def _image(inputs, tap: Tap):
     leaves = keras.tree.flatten(inputs)
     if len(leaves) == 1 and keras.backend.is_float_dtype(leaves[0].dtype):
+        rank = len(leaves[0].shape)
+        if tap.path == taps.MIRRORED_GRADIENT and rank != 4:
+            raise ValueError(
+                f"The tap '{tap}' mirrors images (B, H, W, C); the model takes "
+                f"{tuple(leaves[0].shape)}."
+            )
         return leaves[0]
     raise ValueError(
         f"The tap '{tap}' is a gradient by one input of real numbers; the model takes "

@@ -22,7 +22,7 @@ class Term:
         student: what the loss sees of the student: `"logits"`, a layer path, a
             `kd.Tap`, or a tuple of these for a loss that compares several layers.
             Default `"logits"`.
-        teacher: the same of the teacher.
+        teacher: the same of the teacher. A loss that asks nothing of it has none.
         weight: a number >= 0 or a schedule of steps. Default: the loss's
             `recommended_weight`.
         adapter: `"auto"` (default) infers from the shapes what makes student fit
@@ -53,7 +53,7 @@ class Term:
         self.name = name or loss.name
         checks.is_log_name(self.name)
         self.student = taps.as_taps(student)
-        self.teacher = taps.as_taps(teacher)
+        self.teacher = taps.as_taps(teacher if loss.compares_teacher else ())
         checks.has_taps(self.name, loss, self.student, self.teacher)
         weight = loss.recommended_weight if weight is None else weight
         self.weight = checks.not_negative(weight, f"The weight of term '{self.name}'")

@@ -13,6 +13,7 @@ from keras_distill.losses.decoupled_target import DecoupledTarget
 from keras_distill.losses.distance_relation import DistanceRelation
 from keras_distill.losses.divergence import Divergence
 from keras_distill.losses.factor_transfer import FactorTransfer
+from keras_distill.losses.flip_symmetry import FlipSymmetry
 from keras_distill.losses.flow_matrix import FlowMatrix
 from keras_distill.losses.full_activation import FullActivation
 from keras_distill.losses.gradient_attention import GradientAttention
@@ -49,6 +50,7 @@ __all__ = [
     "DistillationLoss",
     "Divergence",
     "FactorTransfer",
+    "FlipSymmetry",
     "FlowMatrix",
     "FullActivation",
     "GradientAttention",

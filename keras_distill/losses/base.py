@@ -30,6 +30,8 @@ class DistillationLoss(keras.losses.Loss):
       `"classes"` says that the tensors are logits over the same classes.
     - `taps`: how many layers a side are compared. With more than one, `call` gets
       tuples.
+    - `compares_teacher`: whether it asks anything of the teacher; if not, a term has no
+      tap of it.
     - `several_teachers`: whether it takes any number of the teacher's layers, as those
       of an ensemble's members; `call` then gets a tuple of them.
     - `trains_teacher_adapters`: whether adapters on the teacher's side learn by it too;
@@ -57,6 +59,7 @@ class DistillationLoss(keras.losses.Loss):
 
     match: ClassVar[str] = "all"
     taps: ClassVar[int] = 1
+    compares_teacher: ClassVar[bool] = True
     several_teachers: ClassVar[bool] = False
     trains_teacher_adapters: ClassVar[bool] = False
     recommended_weight: ClassVar[float] = 1.0
@@ -129,7 +132,7 @@ class DistillationLoss(keras.losses.Loss):
 
     def arrange(self, teacher, student) -> tuple:
         """Give the lists of both sides' tensors in the form that `call` takes."""
-        if self.several_teachers or self.taps > 1:
+        if self.several_teachers or self.taps > 1 or not self.compares_teacher:
             teacher = tuple(teacher)
         else:
             (teacher,) = teacher

@@ -31,13 +31,14 @@ class ClassTriplet(DistillationLoss):
         ValueError: the margin is negative.
 
     Example:
-        >>> kd.Term(kd.losses.ClassTriplet(), student="embedding", teacher="embedding")
+        >>> kd.Term(kd.losses.ClassTriplet(), student="embedding")
 
     Source:
         Schroff et al. 2015, FaceNet; as a companion: Chen et al. 2018, DarkRank.
     """
 
     match = "nothing"
+    compares_teacher = False
     needs = ("labels",)
 
     def __init__(self, *, margin: float = 0.3, **kwargs):

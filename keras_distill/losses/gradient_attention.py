@@ -40,11 +40,15 @@ class GradientAttention(DistillationLoss):
 
     def call(self, teacher, student):
         """Give `(B,)` for gradients of any shape."""
-        gap = student - teacher
-        gap = ops.reshape(gap, (ops.shape(gap)[0], -1))
-        # At equal gradients the distance has no slope; 0 is the one that leaves it be.
-        peak = ops.stop_gradient(ops.max(ops.abs(gap), axis=-1, keepdims=True))
-        gap = gap / ops.where(peak > 0, peak, 1.0)
-        squares = ops.sum(ops.square(gap), axis=-1)
-        length = ops.sqrt(ops.where(squares > 0, squares, 1.0))
-        return 0.5 * ops.where(squares > 0, length * peak[:, 0], 0.0)
+        return half_distance(teacher, student)
+
+
+def half_distance(first, second):
+    """Give half the Euclidean distance of each sample's tensors, `(B,)`."""
+    gap = ops.reshape(second - first, (ops.shape(first)[0], -1))
+    # At equal gradients the distance has no slope; 0 is the one that leaves it be.
+    peak = ops.stop_gradient(ops.max(ops.abs(gap), axis=-1, keepdims=True))
+    gap = gap / ops.where(peak > 0, peak, 1.0)
+    squares = ops.sum(ops.square(gap), axis=-1)
+    length = ops.sqrt(ops.where(squares > 0, squares, 1.0))
+    return 0.5 * ops.where(squares > 0, length * peak[:, 0], 0.0)

@@ -38,7 +38,7 @@ class Verification(DistillationLoss):
         ValueError: the margin is not above 0.
 
     Example:
-        >>> kd.Term(kd.losses.Verification(), student="embedding", teacher="embedding")
+        >>> kd.Term(kd.losses.Verification(), student="embedding")
 
     Source:
         Hadsell et al. 2006, Dimensionality reduction by learning an invariant mapping;
@@ -46,6 +46,7 @@ class Verification(DistillationLoss):
     """
 
     match = "nothing"
+    compares_teacher = False
     needs = ("labels",)
 
     def __init__(self, *, margin: float = 1.0, **kwargs):

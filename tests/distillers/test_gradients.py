@@ -88,6 +88,64 @@ def test_a_step_equals_finite_differences(loss, tap, way):
     assert moved == pytest.approx((ahead - behind) / 2e-2, rel=1e-2, abs=1e-5)
 
 
+def asymmetry(model, x, y):
+    """Distance of the label gradients by images and by their mirrors, mirrored back."""
+    rows = np.arange(len(x))
+
+    def score(x):
+        z = logits(model, x)
+        return np.log(np.exp(z).sum(-1)) - z[rows, y]
+
+    mirrored = slopes(score, x[:, :, ::-1]).reshape(x.shape)[:, :, ::-1]
+    gap = slopes(score, x) - mirrored.reshape(len(x), -1)
+    return (0.5 * np.linalg.norm(gap, axis=-1)).mean()
+
+
+SYMMETRY = {"student": ("label_gradient", "mirrored_label_gradient")}
+
+
+@pytest.mark.parametrize("way", ["run_eagerly", "jit_compile"])
+def test_flip_symmetry_equals_finite_differences(way):
+    student, teacher = smooth_net(1, "student"), smooth_net(2, "teacher")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 3, 2, 1)), rng.integers(0, 4, 6)
+    value = asymmetry(student, x, y)
+    kernel = student.get_layer("hidden").kernel
+    start, found = np.array(kernel), []
+    for nudge in (1e-2, -1e-2):
+        nudged = start.astype("float64")
+        nudged[2, 3] += nudge
+        kernel.assign(nudged)
+        found.append(asymmetry(student, x, y))
+    kernel.assign(start)
+
+    calls, plain = [], teacher.call
+    teacher.call = lambda *a, **k: calls.append(1) or plain(*a, **k)
+    term = kd.Term(kd.losses.FlipSymmetry(), **SYMMETRY, weight=1.0)
+    distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.0)
+    distiller.compile(keras.optimizers.SGD(1.0), **{way: True})
+    calls.clear()
+    logs = distiller.train_on_batch(x.astype("float32"), y, return_dict=True)
+    assert logs["loss"] == pytest.approx(value, rel=1e-4)
+    moved = start[2, 3] - np.array(kernel)[2, 3]
+    assert moved == pytest.approx((found[0] - found[1]) / 2e-2, rel=1e-2, abs=1e-5)
+    # It asks nothing of the teacher, which does not run.
+    assert not calls
+
+
+def test_flip_symmetry_is_learnt_and_wants_images(nets, images):
+    keras.utils.set_random_seed(0)
+    x, y = images
+    term = kd.Term(kd.losses.FlipSymmetry(), **SYMMETRY, weight=1.0)
+    distiller = kd.Distiller(*nets, terms=[term], label_weight=0.0)
+    distiller.compile(keras.optimizers.Adam(0.01))
+    history = distiller.fit(x, y, epochs=20, verbose=0).history["loss"]
+    assert history[-1] < 0.7 * history[0]
+    flat = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"mirrors images \(B, H, W, C\)"):
+        kd.Distiller(flat, keras.models.clone_model(flat), terms=[term])
+
+
 @both
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_nets_with_normalisation_and_pooling_learn(loss, tap, jit_compile):

@@ -408,6 +408,14 @@ ROWS = [
         )
     ),
     Row(
+        "flip_symmetry",
+        losses.FlipSymmetry,
+        distance,
+        (),
+        ((4, 4, 3), (4, 4, 3)),
+        zero=False,
+    ),
+    Row(
         "review",
         losses.Review,
         flow_distance,

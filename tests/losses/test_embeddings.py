@@ -105,7 +105,7 @@ def test_classes_come_apart(make, formula, margin):
         return near[~same].mean() - near[same].mean()
 
     before = gap()
-    term = kd.Term(make(), "embedding", "embedding")
+    term = kd.Term(make(), "embedding")
     distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.0)
     distiller.compile(keras.optimizers.Adam(0.02))
     distiller.fit(x[:128], y[:128], batch_size=32, epochs=20, verbose=0)
