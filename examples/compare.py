@@ -226,6 +226,7 @@ def plot(runs, methods, seeds, file):
         found = [cell["figure"] for cell in runs[method][:seeds]]
         axes.plot(found, [place] * len(found), "o", color="tab:blue", alpha=0.4)
         axes.plot(np.mean(found), place, "|", color="black", markersize=12)
+    axes.set_ylim(-0.7, len(methods) - 0.3)
     axes.set_yticks(range(len(methods)), list(reversed(list(methods))))
     axes.set_xlabel("accuracy %, a point a seed, a bar the mean")
     drawing.savefig(file, dpi=120)
@@ -270,6 +271,8 @@ def main(out="runs/compare", paper=None, title="paper"):
         args.train_size, args.seeds, args.out = 2 * BATCH + 32, 1, args.out / "smoke"
         nets, epochs = SMOKE_NETS, dict.fromkeys(EPOCHS, 1)
     data = load(args.dataset, args.train_size, args.test)
+    if args.smoke:
+        data = dataclasses.replace(data, test=data.test[:256])
     known = every_method(data, epochs["student"])
     names = [name for name in paper or known if name != "teacher"]
     names = args.methods.split(",") if args.methods else names
