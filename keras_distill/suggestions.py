@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import keras
@@ -44,8 +45,9 @@ class TapPair:
             "x".join(str(size or "?") for size in shape[1:])
             for shape in (self.student_shape, self.teacher_shape)
         )
-        term = f'kd.Term(kd.losses.{loss}(), "{self.student}", "{self.teacher}")'
-        return f"{term},  # {own} from {other}"
+        name = re.sub(r"[^\w.-]", ".", self.student)
+        taps = f'"{self.student}", "{self.teacher}", name="{name}"'
+        return f"kd.Term(kd.losses.{loss}(), {taps}),  # {own} from {other}"
 
 
 class TapPairs(tuple):
@@ -90,7 +92,7 @@ def suggest_taps(
 
     Example:
         >>> print(kd.suggest_taps(student, teacher))
-        kd.Term(kd.losses.AttentionMap(), "stack1", "stack1"),  # 32x32x16 from 32x32x64
+        kd.Term(kd.losses.AttentionMap(), "stack1", "stack1", name="stack1"),  # ...
     """
     own, other = _stages(student, student_input), _stages(teacher, teacher_input)
     ends, between = [], []

@@ -23,16 +23,15 @@ def test_reference_nets_meet_at_the_ends_of_their_stages():
 
 
 def test_the_lines_paste_into_terms():
-    student = kd.models.conv_net((8, 8, 1), 10, filters=(4, 8))
+    backbone = kd.models.conv_net((8, 8, 1), 6, filters=(4, 8), name="backbone")
+    inputs = keras.Input((8, 8, 1))
+    student = keras.Model(inputs, layers.Dense(10, name="logits")(backbone(inputs)))
     teacher = kd.models.conv_net((8, 8, 1), 10, filters=(8, 16), name="teacher")
     pairs = kd.suggest_taps(student, teacher)
-    ends = kd.TapPairs(pair for pair in pairs if pair.stage_end)
-    terms = eval(f"[\n{ends}\n]", {"kd": kd})
-    names = [f"term{i}" for i in range(len(terms))]
-    for term, name in zip(terms, names, strict=True):
-        term.name = name
+    terms = eval(f"[\n{pairs}\n]", {"kd": kd})
     distiller = kd.Distiller(student, teacher, terms=terms)
-    assert list(distiller.terms) == names and len(names) == 3
+    names = [pair.student.replace("/", ".") for pair in pairs]
+    assert list(distiller.terms) == names and "backbone.stack2" in names
 
 
 def test_other_resolutions_of_the_input_meet_by_their_share():
@@ -94,6 +93,33 @@ def test_applications(name):
         assert shape == pair.teacher_shape
         assert len(shape) == 2 or shape[1:3] == pair.student_shape[1:3]
     assert len(paths(pairs)) >= 2
+
+
+def test_keras_hub():
+    """The ends of the stages come first: what the activation after the addition gives."""
+    hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed")
+
+    def net(blocks, name):
+        backbone = hub.models.ResNetBackbone(
+            input_conv_filters=[64],
+            input_conv_kernel_sizes=[7],
+            stackwise_num_filters=[64, 128, 256, 512],
+            stackwise_num_blocks=[blocks] * 4,
+            stackwise_num_strides=[1, 2, 2, 2],
+            block_type="basic_block",
+            image_shape=(64, 64, 3),
+            name=name,
+        )
+        inputs = keras.Input((64, 64, 3))
+        x = layers.GlobalAveragePooling2D()(backbone(inputs))
+        return keras.Model(
+            inputs, layers.Dense(10, name="logits")(x), name=name + "_net"
+        )
+
+    found = paths(kd.suggest_taps(net(1, "small"), net(2, "large")))
+    for stage in range(3):
+        pair = f"small/stack{stage}_block0_out", f"large/stack{stage}_block1_out"
+        assert pair in found
 
 
 def test_nothing_in_common():
