@@ -23,7 +23,9 @@ import numpy as np
 import keras_distill as kd
 
 # Labels alone are learnt by heart long before 40 epochs.
-EPOCHS = {"teacher": 60, "alone": 40, "distilled": 60, "sweep": 10}
+EPOCHS = {"teacher": 60, "alone": 40, "distilled": 40, "sweep": 10}
+# Batch size and learning rate.
+RATES = {"alone": (256, 2e-3), "distilled": (32, 7e-4)}
 TEMPERATURE, LABEL_WEIGHT = 20.0, 0.1
 TEMPERATURES = {800: (1, 4, 8, 20, 40), 30: (1, 2.5, 4, 8, 20)}
 TRANSFER_SETS = {"without 3": ("without", [3]), "only 7 and 8": ("only", [7, 8])}
@@ -81,11 +83,12 @@ def trained_teacher(data, file, seed, epochs):
 
 def distil(data, samples, teacher_logits, units, temperature, seed, epochs):
     """Train a student on a transfer set; without a temperature, on labels alone."""
+    batch_size, rate = RATES["distilled" if temperature else "alone"]
     keras.utils.set_random_seed(1000 + seed)
     student = kd.models.mlp(data.input_shape, 10, units=(units, units))
     train = kd.data.batches(
         samples,
-        min(256, len(samples) // 4),
+        min(batch_size, len(samples) // 4),
         shuffle=True,
         seed=seed,
         sample_ids=True,
@@ -93,7 +96,7 @@ def distil(data, samples, teacher_logits, units, temperature, seed, epochs):
     )
     if temperature is None:
         images = train.map(lambda x, y: (x["image"], y))
-        compile_and_fit(student, images, epochs, 2e-3)
+        compile_and_fit(student, images, epochs, rate)
         return student
     logits = keras.ops.convert_to_tensor(teacher_logits)
 
@@ -109,7 +112,7 @@ def distil(data, samples, teacher_logits, units, temperature, seed, epochs):
         student_inputs="image",
         teacher_inputs="logits",
     )
-    compile_and_fit(distiller, train.map(look_up), epochs, 2e-3)
+    compile_and_fit(distiller, train.map(look_up), epochs, rate)
     return student
 
 
@@ -205,7 +208,7 @@ def main():
         epochs = dict.fromkeys(EPOCHS, 1)
     args.out.mkdir(parents=True, exist_ok=True)
     data = kd.data.load(args.dataset)
-    settings = {"dataset": args.dataset, "epochs": epochs}
+    settings = {"dataset": args.dataset, "epochs": epochs, "rates": RATES}
     runs = kd.analysis.Runs(args.out / "errors.json", settings)
     for seed in range(args.seeds):
         run(runs, data, seed, args.sweeps, epochs)

@@ -2,50 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 
 
-def by_input(function: Callable, inputs):
-    """Run a function once and differentiate numbers that it gives by its input.
+def by_input(function: Callable, inputs, variables: Sequence = ()):
+    """Run a function and differentiate numbers that it gives by its input.
 
     The gradients can be differentiated again, by the weights that the function uses: a
-    loss on them costs a second pass backwards through the first one.
+    loss on them costs a second pass backwards through the first one. The function runs
+    once; on JAX it is written down twice, which the compiler makes one.
 
     Args:
         function: from inputs to a dict of scalars, and whatever else it made.
         inputs: a tensor.
+        variables: what the function may move, as running statistics.
 
     Returns:
         The dict with a gradient in place of each scalar, and the rest.
     """
-    if keras.backend.backend() == "jax":
-        import jax
+    found = {"tensorflow": _tensorflow, "torch": _torch, "jax": _jax}
+    return found[keras.backend.backend()](function, inputs, variables)
 
-        scalars, pull_back, rest = jax.vjp(function, inputs, has_aux=True)
-        gradients = {}
-        for name in scalars:
-            only = {other: 1.0 * (other == name) for other in scalars}
-            only = jax.tree.map(
-                lambda x, s: jax.numpy.asarray(x, s.dtype), only, scalars
-            )
-            gradients[name] = pull_back(only)[0]
-        return gradients, rest
-    if keras.backend.backend() == "torch":
-        import torch
 
-        inputs = inputs.detach().requires_grad_(True)
-        with torch.enable_grad():
-            scalars, rest = function(inputs)
-            return {
-                name: torch.autograd.grad(scalar, inputs, create_graph=True)[0]
-                for name, scalar in scalars.items()
-            }, rest
+def _tensorflow(function, inputs, variables):
     import tensorflow as tf
 
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(inputs)
         scalars, rest = function(inputs)
-    gradients = {name: tape.gradient(scalars[name], inputs) for name in scalars}
-    return gradients, rest
+    return {name: tape.gradient(x, inputs) for name, x in scalars.items()}, rest
+
+
+def _torch(function, inputs, variables):
+    import torch
+
+    inputs = inputs.detach().requires_grad_(True)
+    with torch.enable_grad():
+        scalars, rest = function(inputs)
+        return {
+            name: torch.autograd.grad(x, inputs, create_graph=True)[0]
+            for name, x in scalars.items()
+        }, rest
+
+
+def _jax(function, inputs, variables):
+    import jax
+
+    # What moves inside a differentiation may not leave it, so the run that moves the
+    # variables is one of its own.
+    start = [(variable, variable.value) for variable in variables]
+
+    def score(inputs, name):
+        with keras.StatelessScope(start):
+            return function(inputs)[0][name]
+
+    scalars, rest = function(inputs)
+    return {name: jax.grad(score)(inputs, name) for name in scalars}, rest

@@ -23,7 +23,7 @@ GRADIENTS = LABEL_GRADIENT, CLASS_GRADIENT, MIRRORED_GRADIENT
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, order=True)
 class Tap:
     """A tensor inside a model: what a layer gives, or what it is given.
 
@@ -181,10 +181,10 @@ def forward(
         return {path: scores[path](outputs) for path in wanted}, (outputs, tapped)
 
     image = keras.ops.convert_to_tensor(*keras.tree.flatten(inputs))
-    found, (outputs, tapped) = gradients.by_input(run, image)
+    found, (outputs, tapped) = gradients.by_input(run, image, model.variables)
     if MIRRORED_GRADIENT in wanted:
         again = functools.partial(run, wanted={MIRRORED_GRADIENT}, taps=())
-        mirrored, _ = gradients.by_input(again, _mirrored(image))
+        mirrored, _ = gradients.by_input(again, _mirrored(image), model.variables)
         found[MIRRORED_GRADIENT] = _mirrored(mirrored[MIRRORED_GRADIENT])
     return outputs, {**tapped, **{tap: found[tap.path] for tap in slopes}}
 

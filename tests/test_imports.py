@@ -12,7 +12,7 @@ import keras_distill
 PACKAGE = pathlib.Path(keras_distill.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 LIGHT = {"__future__", "collections", "dataclasses", "keras", "math", "numpy", "re"}
-LIGHT |= {"itertools", "typing"}
+LIGHT |= {"functools", "itertools", "typing"}
 MAY_IMPORT = {
     "taps": {"gradients", "recording", "tracing"},
     "recording": set(),

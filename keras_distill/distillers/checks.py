@@ -115,11 +115,6 @@ def different_models(student, teacher) -> None:
 
 def can_train(teacher) -> None:
     """Check that there is what a training step needs."""
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "Distiller.fit runs on Keras's TensorFlow backend; this is "
-            f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow."
-        )
     if teacher is None:
         raise ValueError(
             "The distiller has no teacher: files of a distiller leave it out. Give it "

@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
-from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill import strategies, taps, tracing
+from keras_distill import taps, tracing
 from keras_distill.distillers import checks, shapes
 from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.callbacks import StopAtNotFinite
 from keras_distill.distillers.inputs import Selection, select
-from keras_distill.distillers.moving import advance, moving_variable
-from keras_distill.distillers.scores import scores
+from keras_distill.distillers.moving import moving_variable
+from keras_distill.distillers.step import DistillationStep
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.teachers import Teacher, as_teacher
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class Distiller(keras.Model):
+class Distiller(DistillationStep, keras.Model):
     """Train a student on labels and on what a teacher knows.
 
     One step runs the teacher once, in inference form and outside the gradient, and the
@@ -171,46 +170,6 @@ class Distiller(keras.Model):
             x, y, batch_size, epochs, verbose, guard.before(callbacks), **kwargs
         )
 
-    def train_step(self, data):
-        """Take one step: batch, teacher, student's taps, losses, total, gradient."""
-        import tensorflow as tf
-
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._advance()
-        knowledge = self.teacher(
-            select(x, self.teacher_inputs), self.teacher_taps, scores(y)
-        )
-        with tf.GradientTape() as tape:
-            y_pred, features = taps.forward(
-                self.student,
-                select(x, self.student_inputs),
-                self.student_taps,
-                training=True,
-                scores=scores(y, knowledge.get(taps.Tap(taps.LOGITS))),
-            )
-            parts = self._term_losses(x, y, sample_weight, features, knowledge)
-            total = self._total(x, y, y_pred, sample_weight, parts)
-            scaled = self.optimizer.scale_loss(total)
-        variables = self.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        self._note(total, parts, ops.shape(keras.tree.flatten(x)[0])[0])
-        return self.compute_metrics(x, y, y_pred, sample_weight)
-
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        """Give the compiled loss and the student's penalties, not the adapters'."""
-        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        adapters = [p for bound in self.terms.values() for p in bound.losses]
-        return loss - _sum(adapters)
-
-    def test_step(self, data):
-        """Evaluate the student alone."""
-        training_only = {"label_loss", *self.terms}
-        logs = super().test_step(data)
-        return {name: logs[name] for name in logs if name not in training_only}
-
     def get_config(self) -> dict:
         """Give the arguments, without the teacher."""
         serialize = keras.saving.serialize_keras_object
@@ -281,57 +240,3 @@ class Distiller(keras.Model):
             )
         self.shapes = found
         self.built = True
-
-    def _advance(self) -> None:
-        """Move weights and temperatures to where their schedules want them now."""
-        step = self.optimizer.iterations
-        advance(self.label_weight, self.label_source, step)
-        for bound in self.terms.values():
-            bound.advance(step)
-
-    def _term_losses(self, x, y, sample_weight, features, knowledge) -> dict:
-        """Give each term's loss, before its weight."""
-        logits = taps.Tap(taps.LOGITS)
-        context = {"step": self.optimizer.iterations}
-        if y is not None:
-            context["labels"] = y
-        if self.sample_ids is not None:
-            context["sample_ids"] = select(x, self.sample_ids)
-        if logits in features:
-            context["student_logits"] = features[logits]
-        if logits in knowledge:
-            context["teacher_logits"] = self.teacher.logits(knowledge[logits])
-        return {
-            name: bound.compare(
-                features, knowledge, self.teacher, sample_weight, context
-            )
-            for name, bound in self.terms.items()
-        }
-
-    def _total(self, x, y, y_pred, sample_weight, parts: dict):
-        """Weigh labels and terms, add regularisation as it is; note the label loss."""
-        total = _sum(self.losses)
-        for name, bound in self.terms.items():
-            total += bound.weight * parts[name]
-        if getattr(self, "loss", None) is not None:
-            # Keras adds the penalties to the compiled loss; here they stay outside of
-            # label_weight.
-            labels = self.compute_loss(x, y, y_pred, sample_weight, training=True)
-            parts["label_loss"] = labels - _sum(self.student.losses)
-            total += self.label_weight * parts["label_loss"]
-        return total
-
-    def _note(self, total, parts: dict, batch_size) -> None:
-        """Add the step's values to the running means."""
-        means = {name: bound.mean for name, bound in self.terms.items()}
-        means["label_loss"] = self.label_mean
-        means["loss"] = next(m for m in self.metrics if m.name == "loss")
-        replicas = strategies.replica_count()
-        for name, value in {"loss": total, **parts}.items():
-            means[name].update_state(value * replicas, sample_weight=batch_size)
-
-
-def _sum(penalties: Sequence):
-    """Add penalties up to this replica's share of them."""
-    replicas = strategies.replica_count()
-    return sum(ops.cast(ops.sum(p), "float32") / replicas for p in penalties)

@@ -1,0 +1,179 @@
+"""The step: batch, teacher, taps, losses, total, gradient; a thin one a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from keras_distill import strategies, taps
+from keras_distill.distillers.inputs import select
+from keras_distill.distillers.moving import advance
+from keras_distill.distillers.scores import scores
+
+LOGITS = taps.Tap(taps.LOGITS)
+
+
+class DistillationStep:
+    """What a distiller does with a batch.
+
+    Everything but the gradient itself is the same on every backend. `train_step` takes
+    what the backend's trainer gives: the batch, on JAX the state before it.
+    """
+
+    def train_step(self, *arguments):
+        """Take one step; give the logs, on JAX beside the state."""
+        steps = {"tensorflow": _tensorflow, "torch": _torch, "jax": _jax}
+        return steps[keras.backend.backend()](self, *arguments)
+
+    def test_step(self, *arguments):
+        """Evaluate the student alone."""
+        training_only = {"label_loss", *self.terms}
+        found = super().test_step(*arguments)
+        logs, *state = found if isinstance(found, tuple) else (found,)
+        logs = {name: logs[name] for name in logs if name not in training_only}
+        return (logs, *state) if state else logs
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """Give the compiled loss and the student's penalties, not the adapters'."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        adapters = [p for bound in self.terms.values() for p in bound.losses]
+        return loss - _sum(adapters)
+
+    def _know(self, x, y) -> dict:
+        """Move what schedules move, run the teacher once, give what it knows."""
+        step = self.optimizer.iterations
+        advance(self.label_weight, self.label_source, step)
+        for bound in self.terms.values():
+            bound.advance(step)
+        inputs = select(x, self.teacher_inputs)
+        return self.teacher(inputs, self.teacher_taps, scores(y))
+
+    def _learn(self, x, y, sample_weight, knowledge: dict) -> tuple:
+        """Run the student once.
+
+        Returns:
+            The total, the parts by name, before their weights, and the prediction.
+        """
+        y_pred, features = taps.forward(
+            self.student,
+            select(x, self.student_inputs),
+            self.student_taps,
+            training=True,
+            scores=scores(y, knowledge.get(LOGITS)),
+        )
+        parts = self._term_losses(x, y, sample_weight, features, knowledge)
+        total = self._total(x, y, y_pred, sample_weight, parts)
+        return total, parts, y_pred
+
+    def _note(self, x, y, sample_weight, total, parts: dict, y_pred) -> dict:
+        """Add the step's values to the running means and metrics; give the logs."""
+        batch_size = ops.shape(keras.tree.flatten(x)[0])[0]
+        means = {name: bound.mean for name, bound in self.terms.items()}
+        means["label_loss"] = self.label_mean
+        means["loss"] = next(m for m in self.metrics if m.name == "loss")
+        replicas = strategies.replica_count()
+        for name, value in {"loss": total, **parts}.items():
+            means[name].update_state(value * replicas, sample_weight=batch_size)
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def _term_losses(self, x, y, sample_weight, features, knowledge) -> dict:
+        """Give each term's loss, before its weight."""
+        context = {"step": self.optimizer.iterations}
+        if y is not None:
+            context["labels"] = y
+        if self.sample_ids is not None:
+            context["sample_ids"] = select(x, self.sample_ids)
+        if LOGITS in features:
+            context["student_logits"] = features[LOGITS]
+        if LOGITS in knowledge:
+            context["teacher_logits"] = self.teacher.logits(knowledge[LOGITS])
+        return {
+            name: bound.compare(
+                features, knowledge, self.teacher, sample_weight, context
+            )
+            for name, bound in self.terms.items()
+        }
+
+    def _total(self, x, y, y_pred, sample_weight, parts: dict):
+        """Weigh labels and terms, add regularisation as it is; note the label loss."""
+        total = _sum(self.losses)
+        for name, bound in self.terms.items():
+            total += bound.weight * parts[name]
+        if getattr(self, "loss", None) is not None:
+            # Keras adds the penalties to the compiled loss; here they stay outside of
+            # label_weight.
+            labels = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            parts["label_loss"] = labels - _sum(self.student.losses)
+            total += self.label_weight * parts["label_loss"]
+        return total
+
+
+def _tensorflow(distiller, data) -> dict:
+    import tensorflow as tf
+
+    batch = keras.utils.unpack_x_y_sample_weight(data)
+    knowledge = distiller._know(*batch[:2])
+    with tf.GradientTape() as tape:
+        found = distiller._learn(*batch, knowledge)
+        scaled = distiller.optimizer.scale_loss(found[0])
+    variables = distiller.trainable_variables
+    gradients = tape.gradient(scaled, variables)
+    distiller.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    return distiller._note(*batch, *found)
+
+
+def _torch(distiller, data) -> dict:
+    import torch
+
+    batch = keras.utils.unpack_x_y_sample_weight(data)
+    with torch.no_grad():
+        knowledge = distiller._know(*batch[:2])
+    distiller.zero_grad()
+    found = distiller._learn(*batch, knowledge)
+    distiller.optimizer.scale_loss(found[0]).backward()
+    variables = distiller.trainable_variables
+    with torch.no_grad():
+        gradients = [variable.value.grad for variable in variables]
+        distiller.optimizer.apply(gradients, variables)
+        return distiller._note(*batch, *found)
+
+
+def _jax(distiller, state, data) -> tuple:
+    import jax
+
+    trainable, untrained, of_optimizer, of_metrics = state
+    batch = keras.utils.unpack_x_y_sample_weight(data)
+    kept = distiller.non_trainable_variables, distiller.metrics_variables
+    variables = [*kept[0], *distiller.optimizer.variables, *kept[1]]
+    values = [*untrained, *of_optimizer, *of_metrics]
+
+    def run(trainable):
+        mapping = [
+            *zip(distiller.trainable_variables, trainable, strict=True),
+            *zip(variables, values, strict=True),
+        ]
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            knowledge = distiller._know(*batch[:2])
+            found = distiller._learn(*batch, knowledge)
+            scaled = distiller.optimizer.scale_loss(found[0])
+            logs = distiller._note(*batch, *found)
+        moved = [[scope.get_current_value(v) for v in part] for part in kept]
+        return scaled, (logs, *moved)
+
+    (_, (logs, untrained, of_metrics)), gradients = jax.value_and_grad(
+        run, has_aux=True
+    )(trainable)
+    trainable, of_optimizer = distiller.optimizer.stateless_apply(
+        of_optimizer, gradients, trainable
+    )
+    return logs, (trainable, untrained, of_optimizer, of_metrics)
+
+
+def _sum(penalties: Sequence):
+    """Add penalties up to this replica's share of them."""
+    replicas = strategies.replica_count()
+    return sum(ops.cast(ops.sum(p), "float32") / replicas for p in penalties)
