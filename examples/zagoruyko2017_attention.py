@@ -33,12 +33,13 @@ TRAIN_SIZE, BATCH = {"digits": 200}, 32
 EPOCHS = {"teacher": 20, "student": 150}
 
 
-def fit(model, samples, epochs, seed):
+def fit(model, samples, epochs, seed, eager=False):
     train = kd.data.batches(samples, BATCH, shuffle=True, seed=seed)
     schedule = keras.optimizers.schedules.CosineDecay(3e-3, epochs * len(train))
     model.compile(
         keras.optimizers.Adam(schedule),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run_eagerly=eager,
     )
     model.fit(train, epochs=epochs, verbose=0)
 
@@ -51,11 +52,11 @@ def net(data, shape, seed):
     )
 
 
-def trained_teacher(data, shape, file, epochs, seed):
+def trained_teacher(data, shape, file, epochs, seed, eager):
     if file.exists():
         return keras.saving.load_model(file)
     teacher = net(data, shape, seed)
-    fit(teacher, data.train, epochs, seed)
+    fit(teacher, data.train, epochs, seed, eager)
     teacher.save(file)
     return teacher
 
@@ -79,26 +80,27 @@ def terms(method):
     return [term for part in method.split("+") for term in found[part]]
 
 
-def trained_student(data, few, shape, teacher, method, epochs, seed):
+def trained_student(data, few, shape, teacher, method, epochs, seed, eager):
     student = model = net(data, shape, 1000 + seed)
     if method != "student":
         labels = 0.1 if "KD" in method else 1.0
         model = kd.Distiller(student, teacher, terms=terms(method), label_weight=labels)
-    fit(model, few, epochs, seed)
+    fit(model, few, epochs, seed, eager)
     return student
 
 
-def run(runs, data, pair, shapes, seed):
+def run(runs, data, pair, shapes, seed, eager):
     """Fill the cells of one pair of nets and one seed."""
     epochs = runs.settings["epochs"]
     student, (depth, widen) = shapes
     file = runs.file.parent / f"wrn_{depth}_{widen}_{seed}.keras"
-    teacher = trained_teacher(data, (depth, widen), file, epochs["teacher"], seed)
+    shape = depth, widen
+    teacher = trained_teacher(data, shape, file, epochs["teacher"], seed, eager)
     few = data.train.few(runs.settings["train_size"], seed)
     models = {"teacher": lambda: teacher}
     for method in METHODS:
         models[method] = lambda method=method: trained_student(
-            data, few, student, teacher, method, epochs["student"], seed
+            data, few, student, teacher, method, epochs["student"], seed, eager
         )
     for name, train in models.items():
         error = runs.once(
@@ -146,7 +148,7 @@ def main():
     runs = kd.analysis.Runs(args.out / "errors.json", settings)
     for pair, shapes in pairs.items():
         for seed in range(args.seeds):
-            run(runs, data, pair, shapes, seed)
+            run(runs, data, pair, shapes, seed, args.smoke)
     report(runs, pairs, args.seeds)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Sequence
 
 import keras
+
+_exchange = threading.Lock()
+_plain_moments = []
 
 
 def by_input(function: Callable, inputs, variables: Sequence = ()):
@@ -29,7 +34,7 @@ def by_input(function: Callable, inputs, variables: Sequence = ()):
 def _tensorflow(function, inputs, variables):
     import tensorflow as tf
 
-    with tf.GradientTape(persistent=True) as tape:
+    with _moments_differentiable_twice(), tf.GradientTape(persistent=True) as tape:
         tape.watch(inputs)
         scalars, rest = function(inputs)
     return {name: tape.gradient(x, inputs) for name, x in scalars.items()}, rest
@@ -60,3 +65,31 @@ def _jax(function, inputs, variables):
 
     scalars, rest = function(inputs)
     return {name: jax.grad(score)(inputs, name) for name in scalars}, rest
+
+
+@contextlib.contextmanager
+def _moments_differentiable_twice():
+    """Let normalisation layers take moments whose second derivatives are right.
+
+    `tf.nn.moments` holds the mean still inside the variance, which leaves value and
+    slope as they are and spoils the slope of the slope. It is exchanged for the length
+    of one pass; whoever else calls it meanwhile gets the same numbers.
+    """
+    import tensorflow as tf
+
+    def moments(x, axes, shift=None, keepdims=False, name=None):
+        del shift, name
+        mean = tf.reduce_mean(x, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims)
+        return (mean if keepdims else tf.squeeze(mean, axes)), variance
+
+    with _exchange:
+        _plain_moments.append(tf.nn.moments)
+        tf.nn.moments = moments
+    try:
+        yield
+    finally:
+        with _exchange:
+            # The last of several passes that ran side by side puts the first one back.
+            plain = _plain_moments.pop()
+            tf.nn.moments = plain if not _plain_moments else tf.nn.moments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 from keras import ops
 
 from keras_distill import taps
@@ -12,7 +13,8 @@ def of_labels(labels):
     """Give the cross-entropy of the labels, summed over the batch, of logits."""
 
     def score(logits):
-        log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+        wide = keras.backend.result_type(logits.dtype, "float32")
+        log_p = ops.log_softmax(ops.cast(logits, wide), axis=-1)
         return -ops.sum(true_class(labels, log_p) * log_p)
 
     return score

@@ -102,11 +102,12 @@ class DistillationStep:
         """Weigh labels and terms, add regularisation as it is; note the label loss."""
         total = _sum(self.losses)
         for name, bound in self.terms.items():
-            total += bound.weight * parts[name]
+            total += bound.weight * ops.cast(parts[name], "float32")
         if getattr(self, "loss", None) is not None:
             # Keras adds the penalties to the compiled loss; here they stay outside of
             # label_weight.
             labels = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            labels = ops.cast(labels, "float32")
             parts["label_loss"] = labels - _sum(self.student.losses)
             total += self.label_weight * parts["label_loss"]
         return total

@@ -3,9 +3,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import keras_distill as kd
+from keras_distill import taps
+from keras_distill.distillers.scores import scores
 from tests.distillers.conftest import conv_pair
 
 GRADIENT_ATTENTION = kd.losses.GradientAttention, "label_gradient"
@@ -86,6 +89,57 @@ def test_a_step_equals_finite_differences(loss, tap, way):
     # One step of rate 1 moves a weight by its slope.
     moved = start[2, 3] - np.array(kernel)[2, 3]
     assert moved == pytest.approx((ahead - behind) / 2e-2, rel=1e-2, abs=1e-5)
+
+
+@pytest.fixture
+def double_precision():
+    before = keras.config.dtype_policy()
+    for dtype in ("float64", "float32"):
+        keras.config.set_floatx(dtype)
+        keras.config.set_dtype_policy(dtype)
+        if dtype == "float64":
+            yield
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("norm", [layers.BatchNormalization, layers.LayerNormalization])
+def test_second_derivatives_pass_through_normalisation(norm, double_precision):
+    """Of the weights in front of it too, which TensorFlow's own moments get wrong."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6, 6, 1))
+    for filters in (3, 4):
+        x = norm()(layers.Conv2D(filters, 3, padding="same")(x))
+        x = layers.Activation("tanh")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(5)(x))
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.normal(size=(8, 6, 6, 1)))
+    target, labels = rng.normal(size=images.shape), rng.integers(0, 5, 8)
+    tap, loss = kd.Tap("label_gradient"), kd.losses.GradientAttention()
+
+    def value():
+        found = taps.forward(
+            model, images, [tap], training=True, scores=scores(labels)
+        )[1]
+        return loss(target, found[tap])
+
+    plain = tf.nn.moments
+    with tf.GradientTape() as tape:
+        result = value()
+    assert tf.nn.moments is plain
+    kernels = [w for w in model.trainable_variables if w.path.endswith("kernel")]
+    slopes_found = tape.gradient(result, [kernel.value for kernel in kernels])
+    for kernel, slope in zip(kernels, slopes_found, strict=True):
+        start, ends = np.array(kernel), []
+        place = np.unravel_index(np.argmax(np.abs(slope)), start.shape)
+        for nudge in (1e-5, -1e-5):
+            nudged = start.copy()
+            nudged[place] += nudge
+            kernel.assign(nudged)
+            ends.append(float(value()))
+        kernel.assign(start)
+        expected = (ends[0] - ends[1]) / 2e-5
+        np.testing.assert_allclose(slope[place], expected, rtol=1e-6)
 
 
 def asymmetry(model, x, y):

@@ -520,7 +520,7 @@ def test_equal_inputs_give_zero_and_no_gradient(row):
     tensors = row.draw()
     values, slopes, _ = gradients(row.loss(reduction=None), tensors, tensors)
     np.testing.assert_allclose(values, np.zeros(4), atol=1e-6)
-    np.testing.assert_allclose(flat(slopes), 0.0, atol=1e-6)
+    np.testing.assert_allclose(flat(slopes), 0.0, atol=3e-6)
 
 
 @every_loss

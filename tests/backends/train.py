@@ -1,0 +1,84 @@
+"""Train a distiller for two steps on whichever backend runs, and keep what came out.
+
+    KERAS_BACKEND=jax python tests/backends/train.py START RESULT
+
+START is a file of weights, made if it is not there; RESULT gets the weights, the logs of
+training and of evaluation, and whether the package imported TensorFlow.
+"""
+
+import pathlib
+import sys
+
+import keras
+import numpy as np
+
+import keras_distill as kd
+from keras_distill import losses
+
+# Keras's own fit brings TensorFlow in where it is installed.
+IMPORTED_TENSORFLOW = "tensorflow" in sys.modules
+
+
+def net(filters, name):
+    x = inputs = keras.Input((6, 6, 1))
+    for i, width in enumerate(filters, start=1):
+        x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.Activation("tanh", name=f"stack{i}")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    l2 = keras.regularizers.L2(0.01)
+    outputs = keras.layers.Dense(5, kernel_regularizer=l2, name="logits")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def make():
+    student, teacher = net((3, 4), "student"), net((4, 6), "teacher")
+    gradients = "label_gradient", "label_gradient"
+    falling = keras.optimizers.schedules.PolynomialDecay(4.0, 2, 1.0)
+    terms = [
+        kd.Term(losses.SoftTarget(falling), weight=0.9),
+        kd.Term(losses.Hint(), student="stack2", teacher="stack2", weight=1.0),
+        kd.Term(losses.AttentionMap(), student="stack1", teacher="stack1", weight=10.0),
+        kd.Term(losses.SimilarityMatrix(), student="pool", teacher="pool", weight=10.0),
+        kd.Term(losses.GradientAttention(), *gradients, weight=10.0),
+    ]
+    distiller = kd.Distiller(student, teacher, terms=terms, label_weight=0.5)
+    distiller.compile(
+        keras.optimizers.SGD(0.1),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return distiller, teacher
+
+
+def main(start, result):
+    # What is left between backends is then not the rounding of convolutions.
+    keras.config.set_floatx("float64")
+    keras.utils.set_random_seed(0)
+    distiller, teacher = make()
+    if not pathlib.Path(start).exists():
+        np.savez(start, *distiller.get_weights(), *teacher.get_weights())
+    known = list(np.load(start).values())
+    count = len(distiller.weights)
+    distiller.set_weights(known[:count])
+    teacher.set_weights(known[count:])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 6, 6, 1)), rng.integers(0, 5, 16)
+    logs = distiller.fit(x, y, batch_size=8, epochs=1, shuffle=False, verbose=0).history
+    logs = {name: value[0] for name, value in logs.items()}
+    found = distiller.evaluate(x, y, verbose=0, return_dict=True)
+    np.savez(
+        result,
+        *distiller.get_weights(),
+        **{f"train_{name}": value for name, value in logs.items()},
+        **{f"test_{name}": value for name, value in found.items()},
+        imported_tensorflow=IMPORTED_TENSORFLOW,
+        teacher_moved=any(
+            np.any(old != np.array(new))
+            for old, new in zip(known[count:], teacher.get_weights(), strict=True)
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
