@@ -77,7 +77,10 @@ def fit(model, lines, epochs):
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    model.fit(lines[:, :-1], lines[:, 1:], BATCH, epochs, verbose=0)
+    given, asked = lines[:, :-1], lines[:, 1:]
+    # The mask follows what is given; after a line's end nothing is asked either.
+    real = (asked != PAD).astype("float32")
+    model.fit(given, asked, BATCH, epochs, verbose=0, sample_weight=real)
 
 
 def written_by(teacher, count, seed):
@@ -156,7 +159,8 @@ def main():
             [{"model": name, title: runs.shown(name, 3)} for name in runs.names]
         )
     )
-    print(f"\nTest text, last epoch; seeds: {args.seeds}. Stand-in: {settings}.")
+    seeds = len(runs["teacher"])
+    print(f"\nTest text, last epoch; seeds: {seeds}. Stand-in: {settings}.")
 
 
 if __name__ == "__main__":

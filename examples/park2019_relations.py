@@ -24,7 +24,7 @@ PAPER = {
     "FitNet": 70.81,
     "AT": 72.68,
     "DarkRank": None,
-    "DarkRank, hard": None,
+    "DarkRank hard": None,
     "voted triplets": None,
 }
 

@@ -17,7 +17,7 @@ def by_input(function: Callable, inputs, variables: Sequence = ()):
 
     The gradients can be differentiated again, by the weights that the function uses: a
     loss on them costs a second pass backwards through the first one. The function runs
-    once; on JAX it is written down twice, which the compiler makes one.
+    once; on JAX once more for each scalar, which the compiler makes one run again.
 
     Args:
         function: from inputs to a dict of scalars, and whatever else it made.
@@ -63,8 +63,11 @@ def _jax(function, inputs, variables):
         with keras.StatelessScope(start):
             return function(inputs)[0][name]
 
-    scalars, rest = function(inputs)
-    return {name: jax.grad(score)(inputs, name) for name in scalars}, rest
+    with keras.StatelessScope(start):
+        names = list(jax.eval_shape(lambda x: function(x)[0], inputs))
+    slopes = {name: jax.grad(score)(inputs, name) for name in names}
+    # Last, as what a layer adds to the loss is that of its last call.
+    return slopes, function(inputs)[1]
 
 
 @contextlib.contextmanager
@@ -79,9 +82,11 @@ def _moments_differentiable_twice():
 
     def moments(x, axes, shift=None, keepdims=False, name=None):
         del shift, name
-        mean = tf.reduce_mean(x, axes, keepdims=True)
-        variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims)
-        return (mean if keepdims else tf.squeeze(mean, axes)), variance
+        wide = tf.cast(x, "float32") if x.dtype in (tf.float16, tf.bfloat16) else x
+        mean = tf.reduce_mean(wide, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(wide - mean), axes, keepdims=keepdims)
+        mean = mean if keepdims else tf.squeeze(mean, axes)
+        return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
     with _exchange:
         _plain_moments.append(tf.nn.moments)

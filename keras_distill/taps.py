@@ -152,7 +152,7 @@ def forward(
     training: bool,
     scores: Mapping[str, Callable] | None = None,
 ) -> tuple[object, dict[Tap, object]]:
-    """Run a model once and give its output and the tapped tensors.
+    """Run a model once, for mirrored taps twice; give its output and what is tapped.
 
     Args:
         model: student or teacher.
@@ -181,11 +181,14 @@ def forward(
         return {path: scores[path](outputs) for path in wanted}, (outputs, tapped)
 
     image = keras.ops.convert_to_tensor(*keras.tree.flatten(inputs))
-    found, (outputs, tapped) = gradients.by_input(run, image, model.variables)
+    found = {}
+    # First the mirrored pass: what a layer adds to the loss is that of its last call.
     if MIRRORED_GRADIENT in wanted:
-        again = functools.partial(run, wanted={MIRRORED_GRADIENT}, taps=())
-        mirrored, _ = gradients.by_input(again, _mirrored(image), model.variables)
+        mirror = functools.partial(run, wanted={MIRRORED_GRADIENT}, taps=())
+        mirrored, _ = gradients.by_input(mirror, _mirrored(image), model.variables)
         found[MIRRORED_GRADIENT] = _mirrored(mirrored[MIRRORED_GRADIENT])
+    plain, (outputs, tapped) = gradients.by_input(run, image, model.variables)
+    found.update(plain)
     return outputs, {**tapped, **{tap: found[tap.path] for tap in slopes}}
 
 
@@ -209,7 +212,10 @@ def _run(model, inputs, taps, training) -> tuple[object, dict[Tap, object]]:
 
 def mask_of(tensor):
     """Give the mask `(B, L)` that Keras layers passed along with a tensor, or None."""
-    return getattr(tensor, "_keras_mask", None)
+    # Nothing public reads it: on JAX it is no attribute of the tensor.
+    from keras.src.backend import get_keras_mask
+
+    return get_keras_mask(tensor)
 
 
 def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:

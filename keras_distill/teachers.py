@@ -163,6 +163,8 @@ class EnsembleTeacher(Teacher):
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
         """Run every member once; a logits tap gives a list, one tensor a member."""
         taps = tuple(taps)
+        if not taps:
+            return {}
         if any(tap.is_gradient for tap in taps):
             raise ValueError(
                 "An ensemble has no gradient by the input; got the taps "

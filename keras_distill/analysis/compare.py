@@ -53,7 +53,8 @@ def compare(
         the teacher's.
 
     Raises:
-        ValueError: there are no methods, or one is called "teacher".
+        ValueError: there are no methods, one is called "teacher", or one that is no
+            function holds an adapter layer, which would go on from cell to cell.
 
     Example:
         >>> rows = kd.analysis.compare(
@@ -67,6 +68,7 @@ def compare(
             "methods are one or more, by names other than 'teacher', which is the row of "
             f"the teacher itself; got {list(methods)}."
         )
+    _check_start(methods)
     for seed in range(seeds):
         known = teacher(seed)
         runs.once("teacher", seed, lambda known=known: {"figure": float(judge(known))})
@@ -75,6 +77,20 @@ def compare(
             found = runs.once(name, seed, cell.run)
             print(f"{name}, seed {seed}: {found['figure']:.4g}", flush=True)
     return _rows(runs, methods, seeds)
+
+
+def _check_start(methods) -> None:
+    """Refuse layers that a cell would train and the next one find trained."""
+    for name, method in methods.items():
+        stages = [method] if isinstance(method, Mapping) else method
+        for stage in () if stages is None or callable(stages) else stages:
+            for term in stage.get("terms", ()):
+                if any(isinstance(layer, keras.Layer) for layer in term.adapters):
+                    raise ValueError(
+                        f"The method '{name}' holds an adapter layer, in the term "
+                        f"'{term.name}', that each cell would go on training. Give a "
+                        "function from the teacher that makes the terms anew."
+                    )
 
 
 class _Cell:
@@ -88,8 +104,7 @@ class _Cell:
         """Train through all stages; give the figure and the seconds of a step."""
         student = self.student(self.seed)
         stages = self.method(self.teacher) if callable(self.method) else self.method
-        stages = {} if stages is None else stages
-        stages = [stages] if isinstance(stages, Mapping) else list(stages)
+        stages = [stages] if isinstance(stages, Mapping) else stages or [{}]
         for stage in stages:
             stage = stage and {"teacher": self.teacher, **stage}
             model = Distiller(student, **stage) if stage else student

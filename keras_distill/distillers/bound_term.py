@@ -56,7 +56,7 @@ class BoundTerm(keras.Layer):
                 )
             ]
             fitted[0] = _through(self.joint_adapter, fitted[0])
-            if term.loss.match != "nothing":
+            if term.loss.match != "nothing" and term.loss.compares_teacher:
                 checks.agree(term.loss.match, list(zip(*fitted, strict=True)))
             checks.runs(term.loss, *fitted)
             self.memory = term.loss.memory()
@@ -87,7 +87,7 @@ class BoundTerm(keras.Layer):
             other = teacher_shapes[place] if loss.compares_teacher else None
             if adapter != "auto":
                 student.append(_given(adapter, shape, other))
-            elif loss.match == "nothing":
+            elif loss.match == "nothing" or not loss.compares_teacher:
                 student.append(None)
             else:
                 own, teacher[place] = _inferred(loss, shape, other)

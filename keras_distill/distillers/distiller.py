@@ -24,7 +24,7 @@ class Distiller(DistillationStep, keras.Model):
     """Train a student on labels and on what a teacher knows.
 
     One step runs the teacher once, in inference form and outside the gradient, and the
-    student once; each term compares tensors of the two:
+    student once (once more for mirrored taps); each term compares tensors of the two:
 
         total = label_weight * label_loss + sum_i weight_i * term_i + regularisation
 
@@ -101,6 +101,9 @@ class Distiller(DistillationStep, keras.Model):
     def set_teacher(self, teacher: keras.Model | Teacher) -> None:
         """Give the teacher, as a distiller that was loaded from a file needs it again.
 
+        On JAX a compiled step holds the teacher's weights: set the teacher again when
+        they have changed.
+
         Args:
             teacher: a built `keras.Model` or a `kd.EnsembleTeacher`.
 
@@ -115,6 +118,8 @@ class Distiller(DistillationStep, keras.Model):
         teacher = as_teacher(teacher)
         checks.different_models(self.student, teacher)
         self.teacher = teacher
+        # A step that is compiled already holds the old one.
+        self.train_function = None
         student_spec = tracing.input_of(self.student)
         teacher_spec = tracing.input_of(teacher.models[0])
         if student_spec is not None and teacher_spec is not None:

@@ -53,7 +53,7 @@ class DistillationStep:
         return self.teacher(inputs, self.teacher_taps, scores(y))
 
     def _learn(self, x, y, sample_weight, knowledge: dict) -> tuple:
-        """Run the student once.
+        """Run the student once, once more for mirrored taps.
 
         Returns:
             The total, the parts by name, before their weights, and the prediction.

@@ -56,6 +56,7 @@ class Permuted(Target):
 
 def _places(tensor):
     """Number the entries of `(B, ...)`, over the global batch."""
-    batch, size = ops.shape(tensor)[0], math.prod(tensor.shape[1:])
+    batch, *rest = ops.shape(tensor)
+    size = math.prod(rest)
     rows = strategies.own_rows(batch)[:, None] * size
     return ops.reshape(rows + ops.arange(size)[None], ops.shape(tensor))

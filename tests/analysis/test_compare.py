@@ -88,6 +88,21 @@ def test_a_comparison_goes_on_and_grows(tmp_path):
     assert "deviation" not in again.run({"alone": None}, seeds=1)[1]
 
 
+def test_no_stages_are_the_student_alone(tmp_path):
+    study = Study(tmp_path / "figures.json")
+    study.run({"none": [], "alone": None}, seeds=1)
+    assert study.trained == [("Functional", 0), ("Functional", 0)]
+
+
+def test_an_adapter_that_would_go_on_from_cell_to_cell(tmp_path):
+    adapter = layers.Dense(8)
+    hint = kd.Term(kd.losses.Hint(), "hidden", "hidden", adapter=adapter)
+    study = Study(tmp_path / "figures.json")
+    for method in ({"terms": [hint]}, [{"terms": [hint]}, {}]):
+        with pytest.raises(ValueError, match="'hinted' holds an adapter layer"):
+            study.run({"hinted": method})
+
+
 def test_a_teacher_of_its_own(tmp_path):
     seen = []
 

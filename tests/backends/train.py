@@ -27,6 +27,7 @@ def net(filters, name):
         x = keras.layers.Activation("tanh", name=f"stack{i}")(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     l2 = keras.regularizers.L2(0.01)
+    x = keras.layers.ActivityRegularization(l2=0.1)(x)
     outputs = keras.layers.Dense(5, kernel_regularizer=l2, name="logits")(x)
     return keras.Model(inputs, outputs, name=name)
 
@@ -51,6 +52,27 @@ def make():
     return distiller, teacher
 
 
+def masked_loss():
+    """Give a term's loss on a sequence whose end a mask leaves out, and on its start."""
+
+    def net(name, length):
+        inputs = keras.Input((length,), dtype="int32")
+        drawn = {"seed": len(name)}
+        table = keras.initializers.RandomNormal(stddev=1.0, **drawn)
+        x = keras.layers.Embedding(6, 3, table, mask_zero=True)(inputs)
+        x = keras.layers.Dense(6, kernel_initializer=table, name="logits")(x)
+        return keras.Model(inputs, x, name=name)
+
+    found = []
+    for tokens in (np.array([[1, 2, 3, 0, 0]]), np.array([[1, 2, 3]])):
+        nets = net("one", tokens.shape[1]), net("other", tokens.shape[1])
+        terms = [kd.Term(losses.SoftTarget(1.0), weight=1.0)]
+        distiller = kd.Distiller(*nets, terms=terms, label_weight=0.0)
+        distiller.compile(keras.optimizers.SGD(0.0))
+        found += distiller.fit(tokens, verbose=0).history["soft_target"]
+    return found
+
+
 def main(start, result):
     # What is left between backends is then not the rounding of convolutions.
     keras.config.set_floatx("float64")
@@ -72,6 +94,7 @@ def main(start, result):
         *distiller.get_weights(),
         **{f"train_{name}": value for name, value in logs.items()},
         **{f"test_{name}": value for name, value in found.items()},
+        masked=masked_loss(),
         imported_tensorflow=IMPORTED_TENSORFLOW,
         teacher_moved=any(
             np.any(old != np.array(new))

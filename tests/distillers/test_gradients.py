@@ -254,13 +254,36 @@ def test_beside_other_terms_one_pass_of_each_net(nets, images, cross_entropy):
 def test_gradients_survive_saving(nets, images, cross_entropy, tmp_path):
     student, teacher = nets
     term = kd.Term(kd.losses.Jacobian(), "class_gradient", "class_gradient")
-    distiller = kd.Distiller(student, teacher, terms=[term])
+    alone = kd.Term(kd.losses.FlipSymmetry(), **SYMMETRY)
+    distiller = kd.Distiller(student, teacher, terms=[term, alone])
     distiller.compile("adam", cross_entropy)
     distiller.fit(*images, verbose=0)
     distiller.save(tmp_path / "distiller.keras")
     again = keras.saving.load_model(tmp_path / "distiller.keras")
     again.set_teacher(teacher)
-    again.fit(*images, verbose=0)
+    assert "flip_symmetry" in again.fit(*images, verbose=0).history
+
+
+def test_a_mirrored_pass_leaves_penalties_as_they_are(images):
+    """An activity's penalty is that of the batch, not of its mirror, and counts once."""
+    x, y = images[0][:8], images[1][:8]
+
+    def net(name):
+        inputs = keras.Input(x.shape[1:])
+        flat = layers.Flatten()(inputs)
+        first = layers.Dense(4, activity_regularizer="l2", name="first")
+        return keras.Model(
+            inputs, layers.Dense(3, name="logits")(first(flat)), name=name
+        )
+
+    student, teacher = net("student"), net("teacher")
+    hidden = np.array(student.get_layer("first")(student.layers[1](x)), "float64")
+    expected = 0.01 * (hidden**2).sum() / len(x)
+    term = kd.Term(kd.losses.FlipSymmetry(), **SYMMETRY, weight=0.0)
+    distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.0)
+    distiller.compile("sgd")
+    logs = distiller.train_on_batch(x, y, return_dict=True)
+    assert logs["loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_ensembles_have_no_gradient():

@@ -205,6 +205,21 @@ def test_validation_logs_are_the_students(three_taps, images):
     }
 
 
+def test_another_teacher_teaches_from_then_on(nets, images):
+    """A step that is compiled already would go on with the first one."""
+    student, first = nets
+    distiller = kd.Distiller(student, first, label_weight=0.0)
+    distiller.compile(keras.optimizers.SGD(0.0))
+    before = distiller.fit(images[0], verbose=0).history["soft_target"][0]
+    other = keras.models.clone_model(first)
+    distiller.set_teacher(other)
+    found = distiller.fit(images[0], verbose=0).history["soft_target"][0]
+    fresh = kd.Distiller(student, other, label_weight=0.0)
+    fresh.compile(keras.optimizers.SGD(0.0))
+    expected = fresh.fit(images[0], verbose=0).history["soft_target"][0]
+    assert found == pytest.approx(expected, rel=1e-2) != pytest.approx(before, rel=1e-2)
+
+
 def test_summary(three_taps, images):
     distiller, _ = make(three_taps)
     distiller.fit(*images, verbose=0)

@@ -258,3 +258,31 @@ def test_moving_values_come_under_their_names(ids_and_images):
     distiller.compile("sgd", label_loss, run_eagerly=True)
     distiller.fit(x["image"], y, batch_size=2, epochs=1, verbose=0)
     assert seen[-4:] == [8.0, 4.0, 4.0, 1.0]
+
+
+@pytest.mark.parametrize("match", ["all", "classes", "nothing"])
+def test_a_loss_that_asks_nothing_of_the_teacher(ids_and_images, match):
+    """A penalty on confidence: minus the entropy of the student's prediction."""
+
+    class Confidence(DistillationLoss):
+        compares_teacher = False
+
+        def call(self, teacher, student):
+            assert teacher == ()
+            log_p = ops.log_softmax(student, axis=-1)
+            return ops.sum(ops.exp(log_p) * log_p, axis=-1)
+
+    Confidence.match = match
+    student, teacher = dense_net("student", 1), dense_net("teacher", 2)
+    distiller = kd.Distiller(
+        student,
+        teacher,
+        terms=[kd.Term(Confidence(), weight=1.0)],
+        label_weight=0.0,
+        student_inputs="image",
+        teacher_inputs="image",
+    )
+    distiller.compile(keras.optimizers.Adam(0.1))
+    x = ids_and_images[0]
+    history = distiller.fit(x, epochs=5, verbose=0).history["confidence"]
+    assert history[-1] < history[0] < 0

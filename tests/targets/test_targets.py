@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_distill as kd
 from keras_distill import targets
@@ -191,6 +192,13 @@ class TestPermuted:
             orders, counts = np.unique(np.argsort(found), axis=0, return_counts=True)
             assert len(orders) == 6
             assert counts.min() > 420 and counts.max() < 580
+
+    def test_sequences_of_any_length(self):
+        logits = RNG.normal(size=(2, 3, 5)).astype("float32")
+        target = targets.Permuted()
+        spec = tf.TensorSpec((None, None, 5), "float32")
+        traced = tf.function(lambda x: target.call(x, 1.0, 3), input_signature=[spec])
+        np.testing.assert_allclose(traced(logits), target.call(logits, 1.0, 3))
 
     def test_a_large_vocabulary(self):
         logits = RNG.normal(size=(2, 100_000))
