@@ -4,7 +4,8 @@
     python examples/compare.py --dataset cifar10_jpeg --train-size 10000
     python examples/compare.py --methods KD,AT,KD+AT --seeds 5
 
-Every method trains the same student from the same start for the same epochs, with the
+Every method trains the same student from the same start for the same epochs, on
+`--train-size` of the teacher's samples (of digits 400, of other sets all), with the
 weights that its docstring recommends. Soft targets share the step with the labels, 0.9
 to 0.1; other losses stand beside labels that count fully; FitNet, AB and FSP train the
 layers first and then labels alone, each stage for all epochs. Accuracy is that of the
@@ -189,14 +190,14 @@ def accuracy(model, samples):
     return 100 - 100 * kd.analysis.wrong(model, samples).mean()
 
 
-def run(runs, data, nets, methods, seeds, eager):
+def run(runs, data, of_teacher, nets, methods, seeds, eager):
     epochs = runs.settings["epochs"]
 
     def teacher(seed):
         file = runs.file.parent / f"teacher_{seed}.keras"
         if not file.exists():
             made = net(data, seed, nets["teacher"])
-            fit(made, data.train, epochs["teacher"], seed, eager=eager)
+            fit(made, of_teacher, epochs["teacher"], seed, eager=eager)
             made.save(file)
         return keras.saving.load_model(file)
 
@@ -232,15 +233,18 @@ def plot(runs, methods, seeds, file):
     print(f"\nPlot: {file}")
 
 
-def load(dataset, size, test):
-    """Load a data set, its test split replaced by a held-out part if asked for."""
-    data = kd.data.load(dataset)
-    if not test:
+def load(args):
+    """Load the student's data set, and the teacher's samples, which hold its own."""
+    data = kd.data.load(args.dataset)
+    if not args.test:
         train, held_out = data.train.split(0.2)
         data = dataclasses.replace(data, train=train, test=held_out)
-    size = size or TRAIN_SIZE.get(dataset, len(data.train))
-    few = data.train.few(size)
-    return dataclasses.replace(data, train=kd.data.Samples(few.images, few.labels))
+    of_teacher = data.train.few(args.teacher_size or len(data.train))
+    few = of_teacher[: args.train_size or TRAIN_SIZE.get(args.dataset)]
+    if args.smoke:
+        data = dataclasses.replace(data, test=data.test[:256])
+    train = kd.data.Samples(few.images, few.labels)
+    return dataclasses.replace(data, train=train), of_teacher
 
 
 def arguments(out):
@@ -248,6 +252,7 @@ def arguments(out):
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--methods", help="names, joined by commas; default: all")
     parser.add_argument("--train-size", type=int)
+    parser.add_argument("--teacher-size", type=int, help="default: all")
     parser.add_argument("--epochs", type=int, default=EPOCHS["student"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test", action="store_true", help="judge on the test split")
@@ -267,11 +272,10 @@ def main(out="runs/compare", paper=None, title="paper"):
     args = arguments(out)
     nets, epochs = NETS, {**EPOCHS, "student": args.epochs}
     if args.smoke:
-        args.train_size, args.seeds, args.out = 2 * BATCH + 32, 1, args.out / "smoke"
+        args.train_size = args.teacher_size = 2 * BATCH + 32
+        args.seeds, args.out = 1, args.out / "smoke"
         nets, epochs = SMOKE_NETS, dict.fromkeys(EPOCHS, 1)
-    data = load(args.dataset, args.train_size, args.test)
-    if args.smoke:
-        data = dataclasses.replace(data, test=data.test[:256])
+    data, of_teacher = load(args)
     known = every_method(data, epochs["student"])
     # A paper's table may hold what this data set has not, as super-classes.
     skipped = {"teacher", "KD-rel"} - set(known)
@@ -281,11 +285,11 @@ def main(out="runs/compare", paper=None, title="paper"):
     if args.smoke and paper:
         methods = dict(list(methods.items())[:3])
     args.out.mkdir(parents=True, exist_ok=True)
-    size = len(data.train)
-    settings = {"dataset": args.dataset, "train_size": size, "epochs": epochs}
+    sizes = {"teacher": len(of_teacher), "student": len(data.train)}
+    settings = {"dataset": args.dataset, "samples": sizes, "epochs": epochs}
     settings["judged on"] = "test" if args.test else "held out"
     runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
-    rows = run(runs, data, nets, methods, args.seeds, eager=args.smoke)
+    rows = run(runs, data, of_teacher, nets, methods, args.seeds, eager=args.smoke)
     for row in rows if paper else ():
         row[title] = paper.get(row["method"])
     print(kd.analysis.table(rows))

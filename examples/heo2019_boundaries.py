@@ -6,8 +6,7 @@
 Little data, where the paper's gain is largest, and the losses that it names, with
 Jacobian matching (Srinivas, Fleuret 2018) among them; trained as `compare.py` beside this
 file does. The stand-in protocol: residual nets of 20 and 8 layers in place of WRN-22-4
-and WRN-16-2; student and teacher see the same samples, where the paper's teacher saw
-all. Nothing was tuned.
+and WRN-16-2; the student sees few samples, the teacher all. Nothing was tuned.
 """
 
 import compare

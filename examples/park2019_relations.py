@@ -1,13 +1,13 @@
 """Park et al. 2019: relations of samples, on data at hand.
 
     python examples/park2019_relations.py --test
-    python examples/park2019_relations.py --dataset cifar10_jpeg --train-size 10000
+    python examples/park2019_relations.py --dataset cifar10_jpeg --train-size 5000
 
 Distances and angles between samples, alone and beside soft targets, and other losses on
 relations: rankings (Chen et al. 2018) and voted triplets (You et al. 2017), the two
 with one teacher; trained as `compare.py` beside this file does. The stand-in protocol:
-residual nets of 20 and 8 layers in place of a ResNet-50 and a VGG-11; student and
-teacher see the same samples. Nothing was tuned.
+residual nets of 20 and 8 layers in place of a ResNet-50 and a VGG-11; the student
+sees few samples, the teacher all. Nothing was tuned.
 """
 
 import compare
