@@ -48,8 +48,8 @@ def compare(
         seeds: 0 to `seeds - 1`. Default 3.
 
     Returns:
-        A row a method for `kd.analysis.table`: mean and deviation of the figures, and
-        the median seconds of a step relative to the first method's. The first row is
+        A row a method for `kd.analysis.table`: mean and deviation of the figures, the
+        parameters of the student, without its adapters, and the median seconds of a step relative to the first method's. The first row is
         the teacher's.
 
     Raises:
@@ -71,7 +71,7 @@ def compare(
     _check_start(methods)
     for seed in range(seeds):
         known = teacher(seed)
-        runs.once("teacher", seed, lambda known=known: {"figure": float(judge(known))})
+        runs.once("teacher", seed, lambda known=known: _judged(known, judge))
         for name, method in methods.items():
             cell = _Cell(method, student, known, fit, judge, seed)
             found = runs.once(name, seed, cell.run)
@@ -110,7 +110,14 @@ class _Cell:
             model = Distiller(student, **stage) if stage else student
             clock = _StepClock()
             self.fit(model, self.seed, [clock])
-        return {"figure": float(self.judge(student)), "seconds": clock.median()}
+        return {**_judged(student, self.judge), "seconds": clock.median()}
+
+
+def _judged(model, judge) -> dict:
+    """Give the figure and the number of parameters of a model, or an ensemble."""
+    models = getattr(model, "models", (model,))
+    count = sum(member.count_params() for member in models)
+    return {"figure": float(judge(model)), "parameters": count}
 
 
 class _StepClock(keras.callbacks.Callback):
@@ -143,6 +150,7 @@ def _rows(runs: Runs, methods, seeds: int) -> list[dict]:
         row = {"method": name, "mean": f"{statistics.fmean(figures):.2f}"}
         if len(figures) > 1:
             row["deviation"] = f"{statistics.pstdev(figures):.2f}"
+        row["parameters"] = f"{cells[0]['parameters']:,}"
         seconds = [cell["seconds"] for cell in cells if cell.get("seconds")]
         if seconds:
             first = first or statistics.median(seconds)

@@ -67,6 +67,8 @@ def test_rows_cells_and_stages(tmp_path):
     assert [row.get("step") for row in rows[:2]] == [None, "1.00"]
     assert all(float(row["step"]) > 0 for row in rows[1:])
     assert all("deviation" in row for row in rows)
+    # (4 + 1) * 4 + (4 + 1) * 3, and with eight hidden units.
+    assert [row["parameters"] for row in rows] == ["67", "35", "35", "35"]
     for seed in (0, 1):
         kinds = [kind for kind, of in study.trained if of == seed]
         assert kinds == ["Functional", "Distiller", "Distiller", "Functional"]
