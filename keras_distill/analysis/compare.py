@@ -49,8 +49,8 @@ def compare(
 
     Returns:
         A row a method for `kd.analysis.table`: mean and deviation of the figures, the
-        parameters of the student, without its adapters, and the median seconds of a step relative to the first method's. The first row is
-        the teacher's.
+        parameters of the student, without its adapters, and the median seconds of a
+        step relative to the first method's. The first row is the teacher's.
 
     Raises:
         ValueError: there are no methods, one is called "teacher", or one that is no
