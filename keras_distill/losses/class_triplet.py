@@ -51,25 +51,25 @@ class ClassTriplet(DistillationLoss):
         """Give `(B,)` for features of any shape."""
         own = normalised(vectors(student))
         near = distances(own, everyone(own))
-        known = ops.stack(pairs_by_class(labels, near), axis=1)
-        return triplet_margin(near, known, _in_and_out, self.margin)
+        own_class, rows = class_numbers(labels), strategies.own_rows(ops.shape(near)[0])
+        classes = strategies.gather(own_class)
+        places = ops.arange(ops.shape(classes)[0])
+
+        def in_and_out(anchor):
+            same = ops.logical_and(classes == anchor[0], places != anchor[1])
+            return ops.logical_and(same[:, None], (classes != anchor[0])[None, :])
+
+        known = ops.stack([own_class, ops.cast(rows, "int32")], axis=1)
+        return triplet_margin(near, known, in_and_out, self.margin)
 
     def get_config(self) -> dict:
         """Give the arguments."""
         return {**super().get_config(), "margin": self.margin}
 
 
-def pairs_by_class(labels, near):
-    """Give 1 for others of the same class, and 1 for those of another, `(B, N)` each."""
+def class_numbers(labels):
+    """Give the classes of labels in any form that Keras takes, `(B,)`."""
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) > 1:
         labels = ops.argmax(labels, -1) if labels.shape[-1] > 1 else labels[:, 0]
-    labels = ops.cast(labels, "int32")
-    same = ops.cast(labels[:, None] == strategies.gather(labels)[None], near.dtype)
-    rows = strategies.own_rows(ops.shape(near)[0])
-    itself = ops.cast(rows[:, None] == ops.arange(ops.shape(near)[1])[None], near.dtype)
-    return same - itself, 1.0 - same
-
-
-def _in_and_out(known):
-    return known[0][:, None] * known[1][None, :]
+    return ops.cast(labels, "int32")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import keras
-import numpy as np
-from keras import layers, ops
+from keras import ops
 
-from keras_distill import adapters, noise, strategies
+from keras_distill import adapters, noise
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.pairs import normalised
+from keras_distill.losses.memory_bank import MemoryBank, log_sum, other_samples
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -29,9 +28,9 @@ class Contrastive(DistillationLoss):
     as it is from then on. The negatives are drawn once a step for the whole batch; the
     source draws them for each sample, at K times the memory. The bank holds
     `2 * samples * width` numbers, and is saved with the distiller. Embeddings of both
-    nets are trained. Sample ids are needed: `kd.data.batches(..., sample_ids=True)` and
-    `Distiller(..., sample_ids="sample_id")`. Under replicas every replica remembers the
-    global batch.
+    nets are trained; the loss has no second derivative. Sample ids are needed:
+    `kd.data.batches(..., sample_ids=True)` and `Distiller(..., sample_ids="sample_id")`.
+    Under replicas every replica remembers the global batch.
 
     Recommended weight: 0.8 (RepDistiller's).
 
@@ -103,90 +102,31 @@ class Contrastive(DistillationLoss):
         drawn = ops.cast(random * self.samples, "int32")
         own, known = (ops.take(bank, ids, axis=0) for bank in memory.banks)
         others, known_others = (ops.take(bank, drawn, axis=0) for bank in memory.banks)
-        scores = [
-            self._scores(student, known, known_others),
-            self._scores(teacher, own, others),
-        ]
-        log_z = memory.log_z(scores, self.samples)
-        itself = ops.cast(ids[:, None] == drawn[None], student.dtype)
+        itself = ids[:, None] == drawn[None]
+        sides = [(student, known, known_others), (teacher, own, others)]
+        log_z = memory.log_z(
+            lambda: [self._log_mean(*side) for side in sides], ops.shape(ids)[0]
+        )
         values = sum(
-            self._value(same - z, different - z, itself)
-            for (same, different), z in zip(scores, log_z, strict=True)
+            self._value(*side, itself, z) for side, z in zip(sides, log_z, strict=True)
         )
         memory.take_up(ids, student, teacher, self.momentum)
         return values
 
-    def _scores(self, embeddings, same, different):
-        """Give the scores with the same sample, `(B,)`, and with others, `(B, K)`."""
-        own = ops.sum(embeddings * ops.stop_gradient(same), axis=-1)
-        others = ops.matmul(embeddings, ops.transpose(ops.stop_gradient(different)))
-        return own / self.temperature, others / self.temperature
+    def _value(self, embeddings, same, different, itself, log_z):
+        """Give the terms of one direction, `(B,)`."""
+        shift = log_z + math.log(self.negatives / self.samples)
+        own = ops.sum(embeddings * same, axis=-1) / self.temperature
+        others = other_samples(embeddings / self.temperature, different, itself, shift)
+        return ops.softplus(shift - own) + others
 
-    def _value(self, same, different, itself):
-        chance = math.log(self.negatives / self.samples)
-        others = (1.0 - itself) * ops.softplus(different - chance)
-        return ops.softplus(chance - same) + ops.sum(others, axis=-1)
+    def _log_mean(self, embeddings, same, different):
+        """Give the log of the mean exponential of each sample's scores, `(B,)`."""
+        own = ops.sum(embeddings * same, axis=-1) / self.temperature
+        others = log_sum(embeddings / self.temperature, different)
+        return ops.logaddexp(own, others) - math.log(self.negatives + 1)
 
     def get_config(self) -> dict:
         """Give the arguments."""
         names = ("samples", "negatives", "temperature", "momentum", "width", "seed")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
-
-class MemoryBank(layers.Layer):
-    """What was last seen of each sample's embeddings, the student's and the teacher's.
-
-    Args:
-        samples: N.
-        width: of the embeddings.
-        seed: of the random unit vectors that it starts with.
-    """
-
-    def __init__(self, samples: int, width: int, seed: int = 0, **kwargs):
-        super().__init__(dtype="float32", **kwargs)
-        self.samples, self.width, self.seed = samples, width, seed
-
-    def build(self, input_shape: tuple):
-        """Make both banks and the constants of both directions."""
-        rng = np.random.default_rng(self.seed)
-
-        def unit_vectors(shape, dtype=None):
-            drawn = rng.normal(size=shape).astype("float32")
-            return drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
-
-        def weight(name, shape, initializer):
-            return self.add_weight(
-                shape=shape,
-                initializer=initializer,
-                trainable=False,
-                aggregation="only_first_replica",
-                name=name,
-            )
-
-        shape = self.samples, self.width
-        self.banks = [
-            weight(name, shape, unit_vectors) for name in ("student", "teacher")
-        ]
-        self.constants = weight("log_z", (2,), "zeros")
-        self.known = weight("known", (), "zeros")
-
-    def log_z(self, scores, samples: int) -> list:
-        """Give the logarithm of Z of both directions, that of the first batch."""
-        first = []
-        for same, different in scores:
-            every = ops.concatenate([same[:, None], different], axis=-1)
-            every = strategies.gather(ops.stop_gradient(every))
-            count = ops.cast(ops.size(every), every.dtype)
-            first.append(ops.logsumexp(every) - ops.log(count) + math.log(samples))
-        found = ops.where(self.known > 0, self.constants.value, ops.stack(first))
-        self.constants.assign(found)
-        self.known.assign(ops.ones(()))
-        return [found[0], found[1]]
-
-    def take_up(self, ids, student, teacher, momentum: float) -> None:
-        """Move the samples' embeddings to the new ones, those of all replicas."""
-        ids = strategies.gather(ids)
-        for bank, new in zip(self.banks, (student, teacher), strict=True):
-            new = strategies.gather(ops.stop_gradient(new))
-            mixed = momentum * ops.take(bank, ids, axis=0) + (1.0 - momentum) * new
-            bank.assign(ops.scatter_update(bank.value, ids[:, None], normalised(mixed)))

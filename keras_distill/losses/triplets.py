@@ -18,8 +18,8 @@ def triplet_margin(near, known, order: Callable, margin: float):
     Args:
         near: distances of the anchors to all, `(B, N)`.
         known: what the order of an anchor's pairs follows from, `(B, ...)`.
-        order: gives of an anchor's row of `known` a matrix `(N, N)`, 1 where j should
-            be nearer than k.
+        order: gives of an anchor's row of `known` a matrix `(N, N)`, true where j
+            should be nearer than k.
         margin: between the distances.
     """
 
@@ -40,8 +40,10 @@ def triplet_margin(near, known, order: Callable, margin: float):
 
 def _anchor(nearer, near, margin):
     """Give an anchor's value and its slope by the distances `(N,)`."""
-    short = near[:, None] - near[None, :] + margin
-    count = ops.maximum(ops.sum(nearer), 1.0)
-    active = nearer * ops.cast(short > 0, near.dtype)
-    slopes = (ops.sum(active, axis=1) - ops.sum(active, axis=0)) / count
-    return ops.sum(active * short) / count, slopes
+    active = ops.logical_and(nearer, near[:, None] + margin > near[None, :])
+    active = ops.cast(active, near.dtype)
+    firsts, seconds = ops.sum(active, axis=1), ops.sum(active, axis=0)
+    count = ops.maximum(ops.sum(ops.cast(nearer, near.dtype)), 1.0)
+    slopes = (firsts - seconds) / count
+    # The sum of near_j - near_k + margin over the active pairs, by rows and columns.
+    return ops.sum(near * slopes) + margin * ops.sum(firsts) / count, slopes

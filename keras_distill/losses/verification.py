@@ -5,8 +5,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill import strategies
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.class_triplet import pairs_by_class
+from keras_distill.losses.class_triplet import class_numbers
 from keras_distill.losses.pairs import (
     distances,
     everyone,
@@ -60,9 +61,15 @@ class Verification(DistillationLoss):
         own = normalised(vectors(student))
         others = everyone(own)
         short = ops.relu(self.margin - distances(own, others))
-        same, different = pairs_by_class(labels, short)
-        values = same * squared_distances(own, others) + different * ops.square(short)
-        pairs = ops.sum(same + different, axis=-1)
+        own_class, rows = (
+            class_numbers(labels),
+            strategies.own_rows(ops.shape(short)[0]),
+        )
+        same = own_class[:, None] == strategies.gather(own_class)[None]
+        itself = rows[:, None] == ops.arange(ops.shape(short)[1])[None]
+        values = ops.where(same, squared_distances(own, others), ops.square(short))
+        values = ops.where(itself, 0.0, values)
+        pairs = ops.cast(ops.shape(short)[1] - 1, values.dtype)
         return ops.sum(values, axis=-1) / ops.maximum(pairs, 1.0)
 
     def get_config(self) -> dict:

@@ -69,6 +69,9 @@ def _distances(own):
 
 
 def _majority(known):
-    """Give 1 where most of the teachers' distances `(M, N)` find j nearer than k."""
-    votes = ops.sum(ops.sign(known[:, None, :] - known[:, :, None]), axis=0)
-    return ops.cast(votes > 0, known.dtype)
+    """Tell where most of the teachers' distances `(M, N)` find j nearer than k."""
+    votes = 0
+    for member in range(known.shape[0]):
+        row, column = known[member][None, :], known[member][:, None]
+        votes += ops.cast(row > column, "int8") - ops.cast(row < column, "int8")
+    return votes > 0

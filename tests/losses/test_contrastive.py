@@ -79,6 +79,27 @@ def test_equals_numpy_and_keeps_the_first_constant(setting):
             np.testing.assert_allclose(bank, expected, rtol=1e-5)
 
 
+def test_negatives_in_several_blocks():
+    rng = np.random.default_rng(1)
+    student, teacher = unit(rng.normal(size=(2, 4, WIDTH)))
+    loss = Contrastive(1500, negatives=1200, width=WIDTH, reduction=None)
+    memory = loss.memory()
+    memory.build((None, WIDTH))
+    banks = [np.array(bank, "float64") for bank in memory.banks]
+    drawn = np.floor(np.array(noise.uniform(range(1200), 0, 0)) * 1500).astype(int)
+    found = loss(teacher, student, sample_ids=IDS, step=0, memory=memory)
+    expected, chance = 0.0, np.log(1200 / 1500)
+    different = IDS[:, None] != drawn
+    for embeddings, bank in ((student, banks[1]), (teacher, banks[0])):
+        own = (embeddings * bank[IDS]).sum(-1) / 0.07
+        others = embeddings @ bank[drawn].T / 0.07
+        every = np.concatenate([own[:, None], others], axis=-1)
+        shift = np.log(np.exp(every).mean() * 1500) + chance
+        told = different * np.logaddexp(0.0, others - shift)
+        expected = expected + np.logaddexp(0.0, shift - own) + told.sum(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
 @pytest.mark.parametrize("side", ["student", "teacher"])
 def test_gradient_equals_finite_differences(
     setting, side, gradient, central_difference
