@@ -13,14 +13,16 @@ from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.callbacks import StopAtNotFinite
 from keras_distill.distillers.inputs import Selection, select
 from keras_distill.distillers.moving import moving_variable
+from keras_distill.distillers.resuming import Resuming
 from keras_distill.distillers.step import DistillationStep
 from keras_distill.distillers.term import Term
+from keras_distill.distillers.workers import AcrossWorkers
 from keras_distill.losses import SoftTarget
 from keras_distill.teachers import Teacher, as_teacher
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class Distiller(DistillationStep, keras.Model):
+class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
     """Train a student on labels and on what a teacher knows.
 
     One step runs the teacher once, in inference form and outside the gradient, and the
@@ -154,12 +156,16 @@ class Distiller(DistillationStep, keras.Model):
     ):
         """Train as `keras.Model.fit` does, on data that were looked at first.
 
-        Arrays are looked at whole, of other data the first batch.
+        Arrays are looked at whole, of other data the first batch. Stopped and called
+        again with `keras.callbacks.BackupAndRestore`, it goes on after the last batch
+        that was saved, with all that it knew then: a run that was killed ends as one
+        that was not, if its data come in an order that a seed decides.
 
         Raises:
             ValueError: there is no teacher, the data are empty, labels lie outside the
-                classes, the compiled loss takes probabilities, or, while training, a
-                part of the loss is not finite.
+                classes, the compiled loss takes probabilities, a backup is of another
+                model or of data in no known order, or, while training, a part of the
+                loss is not finite.
         """
         checks.can_train(self.teacher)
         x, batch = checks.first_batch(x, y)
@@ -170,10 +176,12 @@ class Distiller(DistillationStep, keras.Model):
             checks.labels_fit(first_y, self.classes, getattr(self, "loss", None))
         if not self.gives_probabilities:
             checks.takes_logits(getattr(self, "loss", None))
-        guard = StopAtNotFinite(["label_loss", *self.terms])
-        return super().fit(
-            x, y, batch_size, epochs, verbose, guard.before(callbacks), **kwargs
-        )
+        callbacks = StopAtNotFinite(["label_loss", *self.terms]).before(callbacks)
+        x, callbacks = self.resume(x, batch, callbacks, kwargs)
+        try:
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        finally:
+            self.resumed()
 
     def get_config(self) -> dict:
         """Give the arguments, without the teacher."""

@@ -33,6 +33,7 @@ class DistillationStep:
         found = super().test_step(*arguments)
         logs, *state = found if isinstance(found, tuple) else (found,)
         logs = {name: logs[name] for name in logs if name not in training_only}
+        logs = strategies.reducible(logs)
         return (logs, *state) if state else logs
 
     def compute_loss(
@@ -124,7 +125,7 @@ def _tensorflow(distiller, data) -> dict:
     variables = distiller.trainable_variables
     gradients = tape.gradient(scaled, variables)
     distiller.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-    return distiller._note(*batch, *found)
+    return strategies.reducible(distiller._note(*batch, *found))
 
 
 def _torch(distiller, data) -> dict:

@@ -21,7 +21,7 @@ class FlipSymmetry(DistillationLoss):
     step costs about two more passes forwards and backwards through the student. Batch
     normalisation sees both batches.
 
-    Recommended weight: 100, that of `GradientAttention`.
+    Recommended weight: 1, that of `GradientAttention`.
 
     Args:
         name, reduction, dtype: as in `DistillationLoss`.
@@ -36,7 +36,6 @@ class FlipSymmetry(DistillationLoss):
 
     match = "nothing"
     taps = 2
-    recommended_weight = 100.0
     compares_teacher = False
 
     def call(self, teacher, student):

@@ -136,39 +136,6 @@ def test_another_teacher_must_fit(three_taps, tmp_path):
         loaded.set_teacher(conv_pair(teacher_filters=5)[1])
 
 
-class Stop(keras.callbacks.Callback):
-    """Die in the middle of an epoch."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.optimizer.iterations) == 11:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("save_freq", ["epoch"])
-def test_backup_and_restore_ends_where_an_undisturbed_run_does(
-    three_taps, images, tmp_path, save_freq
-):
-    def run(callbacks):
-        distiller, _ = make(three_taps)
-        distiller.fit(
-            *images,
-            batch_size=8,
-            epochs=4,
-            shuffle=False,
-            verbose=0,
-            callbacks=callbacks,
-        )
-        return distiller
-
-    whole = run([])
-    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq)
-    with pytest.raises(KeyboardInterrupt):
-        run([backup, Stop()])
-    again = run([keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq)])
-    assert_same(whole, again)
-    assert int(again.optimizer.iterations) == 16
-
-
 def test_checkpoint_tensorboard_and_early_stopping(three_taps, images, tmp_path):
     distiller, _ = make(three_taps)
     stop = keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=1e9)

@@ -26,11 +26,12 @@ def gather(tensor):
     Example:
         >>> everyone = kd.strategies.gather(features)
     """
-    if replica_count() == 1:
+    context = _replica()
+    if context is None:
         return tensor
     import tensorflow as tf
 
-    everyone = tf.distribute.get_replica_context().all_gather(tensor, axis=0)
+    everyone = context.all_gather(tensor, axis=0)
     count = tensor.shape[0] and tensor.shape[0] * replica_count()
     return tf.ensure_shape(everyone, (count, *tensor.shape[1:]))
 
@@ -45,9 +46,37 @@ def own_rows(count):
         >>> itself = ops.one_hot(kd.strategies.own_rows(B), N)
     """
     rows = keras.ops.arange(count)
+    context = _replica()
+    return rows if context is None else rows + context.replica_id_in_sync_group * count
+
+
+def _replica():
+    """Give what this replica knows of the others; None while a model is being built."""
     if replica_count() == 1:
-        return rows
+        return None
     import tensorflow as tf
 
-    context = tf.distribute.get_replica_context()
-    return rows + context.replica_id_in_sync_group * count
+    return tf.distribute.get_replica_context()
+
+
+def reducible(logs: dict) -> dict:
+    """Give logs in a shape that Keras can average over replicas.
+
+    Across workers Keras takes the mean over the first axis, which a scalar has not.
+
+    Args:
+        logs: scalars by name.
+    """
+    if not across_workers():
+        return logs
+    return {name: keras.ops.reshape(value, (1,)) for name, value in logs.items()}
+
+
+def across_workers() -> bool:
+    """Tell whether several processes train in step under TensorFlow."""
+    if replica_count() == 1:
+        return False
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)

@@ -1,0 +1,149 @@
+"""Going on where a run was stopped, to the batch and to the bit."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class ExactBackup(keras.callbacks.BackupAndRestore):
+    """What `fit` puts in the place of `keras.callbacks.BackupAndRestore`.
+
+    Keras saves weights and optimiser, and starts the epoch that was stopped anew. This
+    one saves the states of random layers, the metrics and the batch too, in one file
+    that is whole at any moment. Across workers the first one writes, and all read.
+
+    Args:
+        given: the user's callback; its arguments hold.
+    """
+
+    def __init__(self, given: keras.callbacks.BackupAndRestore):
+        super().__init__(
+            given.backup_dir,
+            given.save_freq,
+            given.double_checkpoint,
+            given.delete_checkpoint,
+        )
+        self._path = os.path.join(self.backup_dir, "state.npz")
+        self._previous = os.path.join(self.backup_dir, "previous.npz")
+        self._found = None
+        self._done = 0
+
+    def find(self) -> tuple[int, int]:
+        """Read what was saved, if anything was; give the epoch and its batches done."""
+        for path in (self._path, self._previous):
+            if os.path.exists(path):
+                with np.load(path, allow_pickle=False) as file:
+                    self._found = dict(file)
+                self._current_epoch, self._done = map(int, self._found.pop("position"))
+                self._last_batch_seen = max(self._done - 1, 0)
+                return self._current_epoch, self._done
+        return 0, 0
+
+    def on_train_begin(self, logs=None):
+        """Put everything back as it was saved."""
+        if self._found is None:
+            return
+        self.model._initial_epoch = self._current_epoch
+        self._restore(self._of_run(), "run")
+        if not self._done:
+            self._found = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Save where it is time; after the batches left out, put the means back."""
+        if self._found is None:
+            self._done = batch + 1
+            super().on_train_batch_end(batch, logs)
+        elif batch + 1 >= self._done:
+            _synchronise(self.model)
+            self._restore(self._of_epoch(), "epoch")
+            self._found = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save, if it is done by epochs."""
+        self._done = 0
+        super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs=None):
+        """Remove what was saved, unless it is to be kept."""
+        if _is_first_worker(self.model):
+            super().on_train_end(logs)
+
+    def _of_run(self) -> dict:
+        model = self.model
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        return _numbered([*model.variables, *model.optimizer.variables], "run")
+
+    def _of_epoch(self) -> dict:
+        return _numbered(self.model.metrics_variables, "epoch")
+
+    def _restore(self, variables: dict, part: str) -> None:
+        shapes = {name: tuple(v.shape) for name, v in variables.items()}
+        found = {n: x.shape for n, x in self._found.items() if n.startswith(part)}
+        if shapes != found:
+            apart = sorted(dict(shapes.items() ^ found.items()))
+            raise ValueError(
+                f"The backup in '{self.backup_dir}' is of another model, optimiser or "
+                f"terms: they differ in {', '.join(apart[:4])}. Go on with those, or "
+                "remove the folder to start anew."
+            )
+        for name, variable in variables.items():
+            variable.assign(self._found[name])
+
+    def _save_model(self):
+        _synchronise(self.model)
+        variables = {**self._of_run(), **self._of_epoch()}
+        # Every worker reads, as reading may add up what the workers hold.
+        values = {name: _array(variable) for name, variable in variables.items()}
+        if not _is_first_worker(self.model):
+            return
+        os.makedirs(self.backup_dir, exist_ok=True)
+        with open(self._path + ".part", "wb") as file:
+            np.savez(file, position=[self._current_epoch, self._done], **values)
+            file.flush()
+            os.fsync(file.fileno())
+        if self.double_checkpoint and os.path.exists(self._path):
+            os.replace(self._path, self._previous)
+        os.replace(self._path + ".part", self._path)
+
+
+def exact(callbacks) -> tuple:
+    """Put the exact backup in the place of Keras's; give it too, None without one."""
+    listed = getattr(callbacks, "callbacks", callbacks)
+    for place, callback in enumerate(listed):
+        if type(callback) is keras.callbacks.BackupAndRestore:
+            listed[place] = ExactBackup(callback)
+            if listed is not callbacks:
+                listed[place].set_model(callbacks.model)
+                listed[place].set_params(callback.params)
+            return callbacks, listed[place]
+    return callbacks, None
+
+
+def _synchronise(model) -> None:
+    """On JAX, give the variables the values that the loop holds."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
+
+
+def _is_first_worker(model) -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return True
+    resolver = model.distribute_strategy.cluster_resolver
+    return resolver is None or resolver.task_id in (None, 0)
+
+
+def _numbered(variables, prefix: str) -> dict:
+    # Paths hold names that Keras counts up anew for each model of a process.
+    return {f"{prefix} {i} {v.name}": v for i, v in enumerate(variables)}
+
+
+def _array(variable):
+    # NumPy's files know no bfloat16; float32 holds its values exactly.
+    wide = keras.backend.standardize_dtype(variable.dtype) == "bfloat16"
+    value = ops.cast(variable, "float32") if wide else variable
+    return ops.convert_to_numpy(value)

@@ -1,0 +1,106 @@
+"""What a run that goes on leaves out: epochs and batches that it has had."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_distill.distillers.backup import exact
+
+
+class Resuming:
+    """Let `fit` go on from a backup in the middle of an epoch."""
+
+    left_out = 0
+
+    def resume(self, x, batch, callbacks, arguments: dict) -> tuple:
+        """Find a backup and move the data to where it was made.
+
+        Args:
+            x: the data.
+            batch: the first one, or None.
+            callbacks: of `fit`.
+            arguments: of `fit`, the others; steps_per_epoch is filled in.
+
+        Returns:
+            The data and the callbacks.
+
+        Raises:
+            ValueError: the data come in an order that can't be found again.
+        """
+        callbacks, backup = exact(callbacks)
+        self.left_out = 0
+        if backup is None:
+            return x, callbacks
+        if backup.save_freq != "epoch":
+            _order_is_known(x, arguments)
+        epoch, self.left_out = backup.find()
+        if self.left_out and batch is not None and self._builds_while_it_trains():
+            # Metrics that are built have means that can be put back.
+            self._symbolic_build(data_batch=batch)
+        return _after(x, epoch, arguments), callbacks
+
+    def _builds_while_it_trains(self) -> bool:
+        """Tell whether Keras leaves building to the first step, which is left out."""
+        if keras.backend.backend() != "tensorflow":
+            return False
+        return self._distribute_strategy is None
+
+    def resumed(self) -> None:
+        """Forget what was left out."""
+        # Keras would begin the next call at the same epoch.
+        self._initial_epoch = None
+        if self.left_out:
+            self.left_out = 0
+            self.train_function = None
+
+    def make_train_function(self, force=False):
+        """Make the step, which at first only reads the batches that are left out."""
+        super().make_train_function(force)
+        if self.left_out:
+            self.train_function = self._leaving_out(self.train_function)
+
+    def _leaving_out(self, train):
+        executions = -(-self.left_out // self.steps_per_execution)
+        left = iter(range(executions))
+
+        def step(*arguments):
+            *state, data = arguments
+            if next(left, None) is None:
+                return train(*arguments)
+            if hasattr(data, "__next__"):
+                for _ in range(self.steps_per_execution):
+                    next(data, None)
+            return ({}, *state) if state else self.get_metrics_result()
+
+        return step
+
+
+def _order_is_known(x, arguments: dict) -> None:
+    arrays = not hasattr(x, "element_spec") and not hasattr(x, "__next__")
+    arrays = arrays and not isinstance(x, keras.utils.PyDataset)
+    if arrays and arguments.get("shuffle", True):
+        raise ValueError(
+            "BackupAndRestore with save_freq in batches goes on in the middle of an "
+            "epoch, but the order of arrays that `fit` shuffles can't be found again. "
+            "Give shuffle=False, or kd.data.batches(samples, shuffle=True), or "
+            "save_freq='epoch'."
+        )
+
+
+def _after(x, epochs: int, arguments: dict):
+    """Move data past some epochs; a shuffle draws a new order each time it is begun.
+
+    Keras begins a `tf.data.Dataset` more often than once an epoch, and not alike on all
+    backends; one that repeats is begun once, and repeats its parts once an epoch.
+    """
+    if not hasattr(x, "element_spec"):
+        return x
+    steps = arguments.get("steps_per_epoch")
+    if steps is not None:
+        return x.skip(epochs * steps) if epochs else x
+    for _ in range(epochs):
+        iter(x)
+    count = int(x.cardinality()) if hasattr(x, "cardinality") else -1
+    if count > 0:
+        x, arguments["steps_per_epoch"] = x.repeat(), count
+    return x

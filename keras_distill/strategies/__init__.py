@@ -1,0 +1,11 @@
+"""Strategies: on which devices and machines a distiller trains."""
+
+from keras_distill.strategies.replicas import (
+    gather,
+    own_rows,
+    reducible,
+    replica_count,
+)
+from keras_distill.strategies.scopes import scope
+
+__all__ = ["gather", "own_rows", "reducible", "replica_count", "scope"]

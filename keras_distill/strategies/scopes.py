@@ -1,0 +1,176 @@
+"""Which strategy trains: found by name, from devices and the environment."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+
+import keras
+
+KINDS = ("one", "mirrored", "multiworker", "tpu", "auto")
+
+
+@contextlib.contextmanager
+def scope(kind: str = "auto"):
+    """Build, compile and fit on the devices or machines that a name stands for.
+
+    Everything else stays as it is: the batch is the global one and is shared out, and
+    an update is that of one device on the whole batch. What was found is printed.
+
+    - `"one"`: one device.
+    - `"mirrored"`: all GPUs of this machine; without any, the logical CPU devices.
+    - `"multiworker"`: this process and those that `TF_CONFIG` names (TensorFlow), or
+      that `keras.distribution.initialize` finds (JAX).
+    - `"tpu"`: the TPU that `TPU_NAME` names, or that of this machine.
+    - `"auto"`: the TPU if there is one, else the machines of `TF_CONFIG`, else the GPUs
+      of this machine if there are several, else one device.
+
+    TensorFlow's are strategies of `tf.distribute`, JAX's `keras.distribution.DataParallel`;
+    with torch there is one device. The same kind gives the same strategy again.
+
+    Args:
+        kind: one of the five. Default `"auto"`.
+
+    Yields:
+        The strategy or distribution; None on torch and for one device on JAX.
+
+    Raises:
+        ValueError: no such kind, or what it needs is not there; the message says what
+            is missing.
+
+    Example:
+        >>> with kd.strategies.scope("mirrored"):
+        ...     distiller = kd.Distiller(make_student(), teacher)
+        ...     distiller.compile("adam", loss)
+        ...     distiller.fit(train, epochs=20)
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is one of {', '.join(KINDS)}; got '{kind}'.")
+    ways = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+    with ways[keras.backend.backend()](kind) as strategy:
+        yield strategy
+
+
+@contextlib.contextmanager
+def _tensorflow(kind):
+    import tensorflow as tf
+
+    if kind == "auto":
+        kind = _found()
+    if kind == "one":
+        print("Strategy: one device.")
+        yield tf.distribute.get_strategy()
+        return
+    make = {"mirrored": _mirrored, "multiworker": _multiworker, "tpu": _tpu}
+    strategy = make[kind]()
+    with strategy.scope():
+        yield strategy
+
+
+def _found() -> str:
+    if os.environ.get("TPU_NAME") or os.path.exists("/dev/accel0"):
+        return "tpu"
+    # Asked before any device is: workers must find each other before TensorFlow starts.
+    if os.environ.get("TF_CONFIG"):
+        return "multiworker"
+    import tensorflow as tf
+
+    return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "one"
+
+
+# Two strategies of one process over the same devices get in each other's way.
+@functools.cache
+def _mirrored():
+    import tensorflow as tf
+
+    kinds = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
+    devices = [device.name for device in next(filter(None, kinds))]
+    print(f"Strategy: mirrored over {len(devices)} device(s), {', '.join(devices)}.")
+    return tf.distribute.MirroredStrategy(devices)
+
+
+@functools.cache
+def _multiworker():
+    import tensorflow as tf
+
+    config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    if "cluster" not in config or "task" not in config:
+        raise ValueError(
+            "'multiworker' needs the environment variable TF_CONFIG, set before "
+            'TensorFlow starts: {"cluster": {"worker": ["host:port", ...]}, "task": '
+            '{"type": "worker", "index": 0}}, with an index of its own in each process; '
+            f"got {os.environ.get('TF_CONFIG')!r}."
+        )
+    workers, place = config["cluster"]["worker"], config["task"]["index"]
+    print(f"Strategy: worker {place} of {len(workers)}, {', '.join(workers)}.")
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise ValueError(
+            "Workers find each other before TensorFlow starts: enter the scope before "
+            f"any tensor, data set or model is made; got '{error}'."
+        ) from error
+
+
+@functools.cache
+def _tpu():
+    import tensorflow as tf
+
+    name = os.environ.get("TPU_NAME", "local")
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        if name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:
+        raise ValueError(
+            f"No TPU '{name}' answers ({type(error).__name__}): run on a TPU machine with "
+            "TensorFlow for TPU installed, or set TPU_NAME to the TPU's name."
+        ) from error
+    strategy = tf.distribute.TPUStrategy(resolver)
+    print(f"Strategy: TPU '{name}', {strategy.num_replicas_in_sync} cores.")
+    return strategy
+
+
+@contextlib.contextmanager
+def _jax(kind):
+    import jax
+
+    if kind == "multiworker":
+        keras.distribution.initialize()
+    devices = jax.devices()
+    if kind == "tpu" and devices[0].platform != "tpu":
+        raise ValueError(
+            "No TPU was found: JAX sees "
+            f"{', '.join(map(str, devices))}. Install jax[tpu] on a TPU machine."
+        )
+    if kind == "one" or (kind == "auto" and len(devices) == 1):
+        print(f"Strategy: one device, {devices[0]}.")
+        yield None
+        return
+    print(f"Strategy: data parallel over {', '.join(map(str, devices))}.")
+    distribution = _data_parallel()
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(distribution)
+    try:
+        yield distribution
+    finally:
+        keras.distribution.set_distribution(before)
+
+
+@functools.cache
+def _data_parallel():
+    return keras.distribution.DataParallel()
+
+
+@contextlib.contextmanager
+def _torch(kind):
+    if kind not in ("one", "auto"):
+        raise ValueError(
+            f"'{kind}' is for TensorFlow and JAX; Keras trains on one device with torch. "
+            "Set KERAS_BACKEND to 'tensorflow' or 'jax', or take 'one'."
+        )
+    print("Strategy: one device.")
+    yield None

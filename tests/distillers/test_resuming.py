@@ -1,0 +1,138 @@
+"""A run that was stopped ends as one that was not, to the bit."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from tests.distillers.conftest import conv_pair
+
+STEPS = 4
+
+
+class Stop(keras.callbacks.Callback):
+    """Die after a number of steps."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+        self.seen = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += 1
+        if self.seen == self.after:
+            raise KeyboardInterrupt
+
+
+def make(**compiled):
+    keras.utils.set_random_seed(1)
+    student, teacher = conv_pair()
+    noisy = keras.layers.Dropout(0.5)(student.output)
+    student = keras.Model(student.input, noisy)
+    rising = keras.optimizers.schedules.PolynomialDecay(0.1, 12, 1.0)
+    terms = [
+        kd.Term(kd.losses.SoftTarget(4.0), weight=rising),
+        kd.Term(kd.losses.Hint(), student="stack1", teacher="stack2", weight=1.0),
+    ]
+    distiller = kd.Distiller(student, teacher, terms=terms)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile(
+        keras.optimizers.Adam(0.01), loss, metrics=["accuracy"], **compiled
+    )
+    return distiller
+
+
+def shuffled(images):
+    return kd.data.batches(kd.data.Samples(*images), 8, shuffle=True)
+
+
+def run(images, callbacks, **compiled):
+    distiller = make(**compiled)
+    history = distiller.fit(
+        shuffled(images), epochs=4, verbose=0, callbacks=callbacks
+    ).history
+    return distiller, history
+
+
+def assert_same(one, other):
+    pairs = zip(
+        [*one.variables, *one.optimizer.variables],
+        [*other.variables, *other.optimizer.variables],
+        strict=True,
+    )
+    for a, b in pairs:
+        np.testing.assert_array_equal(np.array(a), np.array(b), err_msg=a.path)
+
+
+@pytest.mark.parametrize(("save_freq", "stop"), [("epoch", 11), (3, 11), (1, 8)])
+def test_a_stopped_run_ends_as_an_undisturbed_one(images, tmp_path, save_freq, stop):
+    def backup(name="backup"):
+        return keras.callbacks.BackupAndRestore(tmp_path / name, save_freq)
+
+    whole, history = run(images, [backup("whole")])
+    with pytest.raises(KeyboardInterrupt):
+        run(images, [backup(), Stop(stop)])
+    again, rest = run(images, [backup()])
+    assert_same(whole, again)
+    assert int(again.optimizer.iterations) == 4 * STEPS
+    assert not (tmp_path / "backup").exists()
+    # The means of the epoch that was gone on with are those of all its batches.
+    for name, values in rest.items():
+        np.testing.assert_allclose(values, history[name][-len(values) :], rtol=1e-6)
+    assert len(rest["loss"]) == 4 - (stop - 1) // STEPS
+
+
+def test_several_steps_at_once(images, tmp_path):
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "whole", 2)
+    whole, _ = run(images, [backup], steps_per_execution=2)
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, [backup, Stop(3)], steps_per_execution=2)
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", 2)
+    again, _ = run(images, [backup], steps_per_execution=2)
+    assert_same(whole, again)
+
+
+def test_fit_goes_on_as_usual_afterwards(images, tmp_path):
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", 1)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, [backup, Stop(5)])
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", 1)
+    again, _ = run(images, [backup])
+    again.fit(shuffled(images), initial_epoch=4, epochs=5, verbose=0)
+    assert int(again.optimizer.iterations) == 5 * STEPS
+
+
+def test_data_that_go_on_without_end(images, tmp_path):
+    def fit(callbacks):
+        distiller = make()
+        endless = shuffled(images).repeat()
+        distiller.fit(
+            endless, epochs=3, steps_per_epoch=3, verbose=0, callbacks=callbacks
+        )
+        return distiller
+
+    whole = fit([])
+    folder = tmp_path / "backup"
+    with pytest.raises(KeyboardInterrupt):
+        fit([keras.callbacks.BackupAndRestore(folder, 1), Stop(5)])
+    assert_same(whole, fit([keras.callbacks.BackupAndRestore(folder, 1)]))
+
+
+def test_arrays_that_fit_shuffles_are_refused(images, tmp_path):
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", 2)
+    with pytest.raises(ValueError, match="order of arrays that `fit` shuffles"):
+        make().fit(*images, callbacks=[backup], verbose=0)
+    make().fit(*images, callbacks=[backup], shuffle=False, verbose=0)
+
+
+def test_a_backup_of_another_model_is_refused(images, tmp_path):
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", 1)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, [backup, Stop(2)])
+    student, teacher = conv_pair(student_filters=3)
+    other = kd.Distiller(student, teacher)
+    other.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", 1)
+    with pytest.raises(ValueError, match="of another model, optimiser or terms"):
+        other.fit(shuffled(images), verbose=0, callbacks=[backup])
