@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "targets": {"noise", "strategies", "targets"},
     "noise": set(),
     "models": {"models"},
-    "strategies": set(),
+    "strategies": {"strategies"},
     "suggestions": {"recording", "taps", "tracing"},
     "data": set(),
     "analysis": {"analysis", "distillers", "recording", "tracing"},

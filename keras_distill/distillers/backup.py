@@ -96,6 +96,7 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
 
     def _save_model(self):
         _synchronise(self.model)
+        self.model.share_statistics()
         variables = {**self._of_run(), **self._of_epoch()}
         # Every worker reads, as reading may add up what the workers hold.
         values = {name: _array(variable) for name, variable in variables.items()}

@@ -39,10 +39,26 @@ class StopAtNotFinite(keras.callbacks.Callback):
                 "before are as they were."
             )
 
-    def before(self, callbacks):
-        """Put this callback before the user's."""
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.callbacks.insert(0, self)
-            self.set_model(callbacks.model)
-            return callbacks
-        return [self, *keras.tree.flatten(callbacks or [])]
+
+class SameStatistics(keras.callbacks.Callback):
+    """Make moving means of all replicas the same before they are judged or saved."""
+
+    async_safe = True
+
+    def on_test_begin(self, logs=None):
+        """Before the validation of an epoch."""
+        self.model.share_statistics()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Before the user's callbacks see the model."""
+        self.model.share_statistics()
+
+
+def before(own: list, callbacks):
+    """Put own callbacks before the user's."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.callbacks[:0] = own
+        for callback in own:
+            callback.set_model(callbacks.model)
+        return callbacks
+    return [*own, *keras.tree.flatten(callbacks or [])]

@@ -10,7 +10,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill import taps, tracing
 from keras_distill.distillers import checks, shapes
 from keras_distill.distillers.bound_term import BoundTerm
-from keras_distill.distillers.callbacks import StopAtNotFinite
+from keras_distill.distillers.callbacks import SameStatistics, StopAtNotFinite, before
 from keras_distill.distillers.inputs import Selection, select
 from keras_distill.distillers.moving import moving_variable
 from keras_distill.distillers.resuming import Resuming
@@ -176,7 +176,8 @@ class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
             checks.labels_fit(first_y, self.classes, getattr(self, "loss", None))
         if not self.gives_probabilities:
             checks.takes_logits(getattr(self, "loss", None))
-        callbacks = StopAtNotFinite(["label_loss", *self.terms]).before(callbacks)
+        own = [StopAtNotFinite(["label_loss", *self.terms]), SameStatistics()]
+        callbacks = before(own, callbacks)
         x, callbacks = self.resume(x, batch, callbacks, kwargs)
         try:
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)

@@ -1,4 +1,4 @@
-"""Several workers: what Keras's own `fit` needs to train across processes."""
+"""Several replicas: what Keras's own `fit` lacks to train them and keep them alike."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import keras
 
 
 class AcrossWorkers:
-    """Let Keras build a model from what a worker holds of a batch.
+    """Train on several replicas, which end with the same weights.
 
     To build metrics and optimiser, Keras takes the mean of a batch over all replicas
     outside of a traced function, which fails across processes (keras issue 20585). The
     shapes of the first local replica's part do as well.
+
+    Moving means, as those of batch normalisation, are each replica's own in Keras 3.
+    Each takes the mean of all before it is evaluated, saved or done.
     """
+
+    _sharing = None
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         if iterator is not None and self._distribute_strategy is not None:
@@ -23,6 +28,34 @@ class AcrossWorkers:
                 _of_first_replica(batch, self.distribute_strategy),
             )
         super()._maybe_symbolic_build(iterator, data_batch)
+
+    def share_statistics(self) -> None:
+        """Give each replica the mean of what all hold in variables that are not trained."""
+        strategy = getattr(self, "distribute_strategy", None)
+        if strategy is None or strategy.num_replicas_in_sync == 1:
+            return
+        if self._sharing is None:
+            import tensorflow as tf
+
+            adapters = [
+                (bound.student_adapters, bound.teacher_adapters)
+                for bound in self.terms.values()
+            ]
+            layers = [self.student, *filter(None, keras.tree.flatten(adapters))]
+            found = [v for layer in layers for v in layer.non_trainable_variables]
+            found = [v for v in found if tf.as_dtype(v.dtype).is_floating]
+            self._sharing = tf.function(lambda: strategy.run(_share, args=(found,)))
+        self._sharing()
+
+
+def _share(variables) -> None:
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    for variable in variables:
+        every = context.all_gather(variable.value[None], axis=0)
+        # Exactly the value where all have the same.
+        variable.assign(every[0] + tf.reduce_mean(every - every[0], axis=0))
 
 
 def _of_first_replica(batch, strategy):

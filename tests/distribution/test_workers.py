@@ -1,0 +1,125 @@
+"""Processes that train in step over loopback, and what is left when one dies."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+
+SCRIPT = pathlib.Path(__file__).with_name("worker.py")
+ROOT = SCRIPT.parents[2]
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def start(folder, count, arguments=(), last=()):
+    """Start workers; `last` are arguments of the last one alone."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    workers = []
+    for place in range(count):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "KERAS_BACKEND": "tensorflow",
+        }
+        environment.pop("TF_CONFIG", None)
+        if count > 1:
+            task = {"type": "worker", "index": place}
+            config = {"cluster": {"worker": addresses}, "task": task}
+            environment["TF_CONFIG"] = json.dumps(config)
+        own = [str(folder / f"{place}.npz"), *arguments]
+        own += last if place == count - 1 else ()
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, str(SCRIPT), *own],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=(folder / f"{place}.log").open("w"),
+            )
+        )
+    return workers
+
+
+def results(folder, workers):
+    for place, worker in enumerate(workers):
+        log = folder / f"{place}.log"
+        assert worker.wait(timeout=240) == 0, log.read_text()[-3000:]
+    return [dict(np.load(folder / f"{place}.npz")) for place in range(len(workers))]
+
+
+def assert_close(found, expected, rtol, atol):
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(
+            found[name], value, rtol=rtol, atol=atol, err_msg=name
+        )
+
+
+def test_three_workers_train_as_one(tmp_path):
+    """Fit, evaluate and predict: weights, logs and predictions, of every worker."""
+    for count in (1, 3):
+        (tmp_path / str(count)).mkdir()
+    (alone,) = results(tmp_path / "1", start(tmp_path / "1", 1))
+    workers = results(tmp_path / "3", start(tmp_path / "3", 3))
+    for worker in workers:
+        predicted = worker.pop("predicted")
+        assert_close(worker, {n: alone[n] for n in worker}, rtol=1e-4, atol=1e-5)
+        # Each worker reads its own part of a batch.
+        assert sorted(np.round(predicted.sum(-1), 3)) == sorted(
+            np.round(alone["predicted"].sum(-1), 3)
+        )
+    for other in workers[1:]:
+        for name in workers[0]:
+            np.testing.assert_array_equal(other[name], workers[0][name], err_msg=name)
+
+
+def test_a_worker_that_is_killed_stops_the_job_which_goes_on_to_the_bit(tmp_path):
+    folders = {name: tmp_path / name for name in ("whole", "killed")}
+    for folder in folders.values():
+        folder.mkdir()
+
+    def run(name, last=()):
+        arguments = ("--backup", str(tmp_path / f"backup_{name}"))
+        return start(folders[name], 2, arguments, last)
+
+    whole = results(folders["whole"], run("whole"))
+    first, second = run("killed", last=("--die-at", "7"))
+    assert second.wait(timeout=240) == -signal.SIGKILL
+    assert first.wait(timeout=60) > 0
+    assert (tmp_path / "backup_killed" / "state.npz").exists()
+    again = results(folders["killed"], run("killed"))
+    for found, expected in zip(again, whole, strict=True):
+        weights = [name for name in expected if name.startswith("weight")]
+        assert len(weights) > 20
+        for name in weights:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert not (tmp_path / "backup_killed").exists()
+
+
+def test_one_process_that_is_killed_goes_on_to_the_bit(tmp_path):
+    folders = {name: tmp_path / name for name in ("whole", "killed")}
+    for folder in folders.values():
+        folder.mkdir()
+
+    def run(name, last=()):
+        arguments = ("--backup", str(tmp_path / f"backup_{name}"))
+        return start(folders[name], 1, arguments, last)
+
+    (whole,) = results(folders["whole"], run("whole"))
+    (killed,) = run("killed", last=("--die-at", "7"))
+    assert killed.wait(timeout=240) == -signal.SIGKILL
+    (again,) = results(folders["killed"], run("killed"))
+    for name in (name for name in whole if name.startswith("weight")):
+        np.testing.assert_array_equal(again[name], whole[name], err_msg=name)

@@ -1,0 +1,86 @@
+"""Train as one of several workers, or alone, and keep what came out.
+
+    python tests/distribution/worker.py RESULT [--backup FOLDER] [--die-at STEP]
+
+The environment variable TF_CONFIG says who the others are. With a backup it goes on
+where it was stopped; `--die-at` kills this process at once after a step of this run.
+"""
+
+import argparse
+import os
+import signal
+
+import keras
+import numpy as np
+
+import keras_distill as kd
+from tests.distillers.conftest import conv_pair
+
+
+class Die(keras.callbacks.Callback):
+    """Kill the process as a machine that fails would."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.after -= 1
+        if self.after == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make(noise):
+    keras.utils.set_random_seed(1)
+    student, teacher = conv_pair(norm=noise)
+    if noise:
+        student = keras.Model(student.input, keras.layers.Dropout(0.3)(student.output))
+    rising = keras.optimizers.schedules.PolynomialDecay(0.1, 12, 1.0)
+    relation = kd.losses.SimilarityMatrix()
+    terms = [
+        kd.Term(kd.losses.SoftTarget(4.0), weight=rising),
+        kd.Term(kd.losses.Hint(), student="stack1", teacher="stack2", weight=1.0),
+        kd.Term(relation, student="stack2", teacher="stack2", weight=10.0),
+    ]
+    distiller = kd.Distiller(student, teacher, terms=terms)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    return distiller
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("result")
+    parser.add_argument("--backup")
+    parser.add_argument("--die-at", type=int)
+    args = parser.parse_args()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(48, 8, 8, 1)).astype("float32")
+    samples = kd.data.Samples(x, rng.integers(0, 3, 48).astype("int32"))
+    callbacks = [Die(args.die_at)] if args.die_at else []
+    if args.backup:
+        callbacks.insert(0, keras.callbacks.BackupAndRestore(args.backup, 2))
+    with kd.strategies.scope("auto"):
+        distiller = make(noise=bool(args.backup))
+    logs = distiller.fit(
+        kd.data.batches(samples, 12, shuffle=bool(args.backup)),
+        epochs=3,
+        verbose=0,
+        callbacks=callbacks,
+    ).history
+    found = distiller.evaluate(
+        kd.data.batches(samples, 12), verbose=0, return_dict=True
+    )
+    predicted = distiller.predict(kd.data.batches(samples, 12), verbose=0)
+    variables = [*distiller.variables, *distiller.optimizer.variables]
+    np.savez(
+        args.result,
+        **{f"weight {i} {v.name}": np.array(v.value) for i, v in enumerate(variables)},
+        **{f"train {name}": values for name, values in logs.items()},
+        **{f"test {name}": value for name, value in found.items()},
+        predicted=predicted,
+    )
+
+
+if __name__ == "__main__":
+    main()
