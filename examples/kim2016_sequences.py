@@ -20,8 +20,8 @@ import numpy as np
 import keras_distill as kd
 
 LENGTH, BATCH, PAD = 64, 64, 0
-UNITS = {"teacher": 256, "student": 64}
-LINES, EPOCHS = 8000, {"teacher": 20, "student": 20}
+UNITS = {"teacher": 128, "student": 32}
+LINES, EPOCHS = 4000, {"teacher": 20, "student": 20}
 METHODS = ("labels", "word level", "sequence level", "both")
 
 

@@ -29,7 +29,7 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
         )
         self._path = os.path.join(self.backup_dir, "state.npz")
         self._previous = os.path.join(self.backup_dir, "previous.npz")
-        self._found = None
+        self._found = self._random = None
         self._done = 0
 
     def find(self) -> tuple[int, int]:
@@ -48,9 +48,18 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
         if self._found is None:
             return
         self.model._initial_epoch = self._current_epoch
+        self._random = self._found.pop("random", None)
         self._restore(self._of_run(), "run")
         if not self._done:
             self._found = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Put torch's generator back, once the reader of the data has drawn from it."""
+        if self._found is None and self._random is not None:
+            import torch
+
+            torch.set_rng_state(torch.from_numpy(self._random))
+            self._random = None
 
     def on_train_batch_end(self, batch, logs=None):
         """Save where it is time; after the batches left out, put the means back."""
@@ -100,6 +109,11 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
         variables = {**self._of_run(), **self._of_epoch()}
         # Every worker reads, as reading may add up what the workers hold.
         values = {name: _array(variable) for name, variable in variables.items()}
+        if keras.backend.backend() == "torch":
+            import torch
+
+            # Keras's random layers draw from it, past their own seeds.
+            values["random"] = torch.get_rng_state().numpy()
         if not _is_first_worker(self.model):
             return
         os.makedirs(self.backup_dir, exist_ok=True)

@@ -62,20 +62,22 @@ def main():
         callbacks.insert(0, keras.callbacks.BackupAndRestore(args.backup, 2))
     with kd.strategies.scope("auto"):
         distiller = make(noise=bool(args.backup))
-    logs = distiller.fit(
-        kd.data.batches(samples, 12, shuffle=bool(args.backup)),
-        epochs=3,
-        verbose=0,
-        callbacks=callbacks,
-    ).history
-    found = distiller.evaluate(
-        kd.data.batches(samples, 12), verbose=0, return_dict=True
-    )
-    predicted = distiller.predict(kd.data.batches(samples, 12), verbose=0)
+        logs = distiller.fit(
+            kd.data.batches(samples, 12, shuffle=bool(args.backup)),
+            epochs=3,
+            verbose=0,
+            callbacks=callbacks,
+        ).history
+        whole = kd.data.batches(samples, 12)
+        found = distiller.evaluate(whole, verbose=0, return_dict=True)
+        predicted = distiller.predict(whole, verbose=0)
     variables = [*distiller.variables, *distiller.optimizer.variables]
     np.savez(
         args.result,
-        **{f"weight {i} {v.name}": np.array(v.value) for i, v in enumerate(variables)},
+        **{
+            f"weight {i} {v.name}": keras.ops.convert_to_numpy(v)
+            for i, v in enumerate(variables)
+        },
         **{f"train {name}": values for name, values in logs.items()},
         **{f"test {name}": value for name, value in found.items()},
         predicted=predicted,
