@@ -190,13 +190,19 @@ def batches(
 
     Raises:
         ValueError: there are no samples.
+        ImportError: TensorFlow is not installed.
 
     Example:
         >>> train = kd.data.batches(digits.train, 64, shuffle=True)
         >>> distiller.fit(train, epochs=20)
     """
-    import tensorflow as tf
-
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ImportError(
+            "kd.data.batches makes a tf.data pipeline, which Keras reads on every backend: "
+            "pip install tensorflow, or give the arrays to fit."
+        ) from error
     if not len(samples):
         raise ValueError("There are no samples to make batches of; got 0 samples.")
     arrays = (samples.images, samples.labels, samples.ids)

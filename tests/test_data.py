@@ -1,5 +1,7 @@
 """Data sets by name, batches and transfer sets."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -102,3 +104,9 @@ def test_augmentation_repeats_with_its_seed(digits):
     first = draw()
     for _ in range(3):
         np.testing.assert_array_equal(draw(), first)
+
+
+def test_without_tensorflow_it_says_what_is_missing(digits, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(ImportError, match="makes a tf.data pipeline"):
+        kd.data.batches(digits.train)

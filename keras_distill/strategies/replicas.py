@@ -6,7 +6,14 @@ import keras
 
 
 def replica_count() -> int:
-    """Give the number of replicas that train in step under the current strategy."""
+    """Give the number of replicas that train in step under the current strategy.
+
+    With JAX a step is written for the global batch, so it counts as one.
+
+    Example:
+        >>> kd.strategies.replica_count()
+        1
+    """
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -66,6 +73,9 @@ def reducible(logs: dict) -> dict:
 
     Args:
         logs: scalars by name.
+
+    Example:
+        >>> logs = kd.strategies.reducible({"loss": loss})
     """
     if not across_workers():
         return logs

@@ -1,5 +1,6 @@
 """Processes that train in step over loopback, and what is left when one dies."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 SCRIPT = pathlib.Path(__file__).with_name("worker.py")
 ROOT = SCRIPT.parents[2]
@@ -24,7 +26,7 @@ def free_ports(count):
     return ports
 
 
-def start(folder, count, arguments=(), last=()):
+def start(folder, count, arguments=(), last=(), backend="tensorflow"):
     """Start workers; `last` are arguments of the last one alone."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     workers = []
@@ -32,7 +34,7 @@ def start(folder, count, arguments=(), last=()):
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "KERAS_BACKEND": "tensorflow",
+            "KERAS_BACKEND": backend,
         }
         environment.pop("TF_CONFIG", None)
         if count > 1:
@@ -85,41 +87,59 @@ def test_three_workers_train_as_one(tmp_path):
             np.testing.assert_array_equal(other[name], workers[0][name], err_msg=name)
 
 
-def test_a_worker_that_is_killed_stops_the_job_which_goes_on_to_the_bit(tmp_path):
+def killed_and_whole(tmp_path, count, backend="tensorflow"):
+    """Give a run that was killed and started again, and one that was not."""
     folders = {name: tmp_path / name for name in ("whole", "killed")}
     for folder in folders.values():
         folder.mkdir()
 
     def run(name, last=()):
         arguments = ("--backup", str(tmp_path / f"backup_{name}"))
-        return start(folders[name], 2, arguments, last)
+        return start(folders[name], count, arguments, last, backend)
 
     whole = results(folders["whole"], run("whole"))
-    first, second = run("killed", last=("--die-at", "7"))
-    assert second.wait(timeout=240) == -signal.SIGKILL
-    assert first.wait(timeout=60) > 0
+    *others, dying = run("killed", last=("--die-at", "7"))
+    assert dying.wait(timeout=240) == -signal.SIGKILL
+    for other in others:
+        assert other.wait(timeout=60) > 0
     assert (tmp_path / "backup_killed" / "state.npz").exists()
     again = results(folders["killed"], run("killed"))
-    for found, expected in zip(again, whole, strict=True):
-        weights = [name for name in expected if name.startswith("weight")]
-        assert len(weights) > 20
-        for name in weights:
-            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
     assert not (tmp_path / "backup_killed").exists()
+    return again, whole
 
 
-def test_one_process_that_is_killed_goes_on_to_the_bit(tmp_path):
-    folders = {name: tmp_path / name for name in ("whole", "killed")}
-    for folder in folders.values():
-        folder.mkdir()
+def assert_same_weights(found, expected):
+    names = [name for name in expected if name.startswith("weight")]
+    assert len(names) > 20
+    for name in names:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
-    def run(name, last=()):
-        arguments = ("--backup", str(tmp_path / f"backup_{name}"))
-        return start(folders[name], 1, arguments, last)
 
-    (whole,) = results(folders["whole"], run("whole"))
-    (killed,) = run("killed", last=("--die-at", "7"))
-    assert killed.wait(timeout=240) == -signal.SIGKILL
-    (again,) = results(folders["killed"], run("killed"))
-    for name in (name for name in whole if name.startswith("weight")):
-        np.testing.assert_array_equal(again[name], whole[name], err_msg=name)
+@pytest.mark.long
+def test_a_killed_worker_ends_the_job_which_goes_on_to_the_bit(tmp_path):
+    for again, whole in zip(*killed_and_whole(tmp_path, 2), strict=True):
+        assert_same_weights(again, whole)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_a_killed_process_goes_on_to_the_bit(tmp_path, backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    (again,), (whole,) = killed_and_whole(tmp_path, 1, backend)
+    assert_same_weights(again, whole)
+
+
+@pytest.mark.long
+def test_two_devices_of_jax_train_as_one(tmp_path, monkeypatch):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    found = []
+    for count in (1, 2):
+        flag = f"--xla_force_host_platform_device_count={count}"
+        monkeypatch.setenv("XLA_FLAGS", flag)
+        (tmp_path / str(count)).mkdir()
+        workers = start(tmp_path / str(count), 1, backend="jax")
+        found += results(tmp_path / str(count), workers)
+        assert found[-1].pop("devices") == count
+    assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)

@@ -48,6 +48,13 @@ def make(noise):
     return distiller
 
 
+def devices(variable):
+    """Give on how many devices of this process a variable lies."""
+    if keras.backend.backend() != "jax":
+        return 1
+    return len(variable.value.sharding.device_set)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("result")
@@ -81,6 +88,7 @@ def main():
         **{f"train {name}": values for name, values in logs.items()},
         **{f"test {name}": value for name, value in found.items()},
         predicted=predicted,
+        devices=devices(variables[1]),
     )
 
 

@@ -1,0 +1,38 @@
+"""Two thousand steps on each backend: memory stays, the step is traced once."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).with_name("soak.py")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_two_thousand_steps(backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT)],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "PYTHONPATH": str(SCRIPT.parents[2]),
+        },
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    # A single copy of the batch or of a gradient left over a step would be more.
+    assert found["growth"] < 4 * 2**20
+    if backend == "torch":
+        assert found["runs"] == 2000
+    else:
+        assert found["runs"] == found["first"] <= 2
