@@ -7,13 +7,20 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-# Before anything runs: two replicas share the one processor, as they would two GPUs.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 2,
-)
+import keras_distill as kd
+from tests.differentiation import differentiate
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+if ON_TENSORFLOW:
+    import tensorflow as tf
+
+    # Before anything runs: two replicas share the one processor, as they would two GPUs.
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * 2,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +37,11 @@ def float32_policy():
 
 @pytest.fixture(scope="session")
 def gradient():
-    """Give the function from a function and an array to the gradient that TF takes."""
+    """Give the function from a function and an array to the backend's gradient."""
 
     def take(function, array):
-        tensor = tf.constant(array, "float32")
-        with tf.GradientTape() as tape:
-            tape.watch(tensor)
-            value = function(tensor)
-        return np.asarray(tape.gradient(value, tensor))
+        tensor = keras.ops.cast(array, "float32")
+        return keras.ops.convert_to_numpy(differentiate(function, tensor)[1][0])
 
     return take
 
@@ -65,6 +69,8 @@ def two_replicas():
 
     One for all tests: a second strategy of a process would reuse the collective keys.
     """
-    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-    assert len(devices) >= 2, "split above, before anything runs"
-    return tf.distribute.MirroredStrategy(devices[:2])
+    if not ON_TENSORFLOW:
+        pytest.skip("replicas of a strategy are TensorFlow's")
+    with kd.strategies.scope("mirrored") as strategy:
+        assert strategy.num_replicas_in_sync == 2, "split above, before anything runs"
+        return strategy

@@ -108,5 +108,5 @@ def test_augmentation_repeats_with_its_seed(digits):
 
 def test_without_tensorflow_it_says_what_is_missing(digits, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(ImportError, match="makes a tf.data pipeline"):
+    with pytest.raises(ImportError, match=r"makes a tf\.data pipeline"):
         kd.data.batches(digits.train)

@@ -68,7 +68,8 @@ class AttentionMap(DistillationLoss):
                 f"sequences (B, L, D); got the shape {tuple(features.shape)}. Tap an "
                 "earlier layer, or use Hint."
             )
-        active = ops.abs(features)
+        # The slope of `ops.abs` at 0 is 1 on JAX.
+        active = features * ops.stop_gradient(ops.sign(features))
         if mask is not None and len(active.shape) == 3:
             active = active * ops.expand_dims(ops.cast(mask, active.dtype), axis=-1)
         # Q / ||Q|| does not change with the scale of A: divide first, overflow never.

@@ -90,7 +90,7 @@ def _pool_larger(first, second):
 
 
 def _max_pool(features, target):
-    sizes = features.shape[1:-1]
+    sizes = tuple(features.shape[1:-1])
     if sizes == target:
         return features
     window = tuple(-(-size // to) for size, to in zip(sizes, target, strict=True))

@@ -55,7 +55,8 @@ class MarginActivation(DistillationLoss):
 
     def call(self, teacher, student, *, teacher_norm):
         """Give `(B,)` for features of any shape."""
-        target = ops.maximum(teacher, _margin(*teacher_norm))
+        margin = ops.cast(_margin(*teacher_norm), teacher.dtype)
+        target = ops.maximum(teacher, margin)
         passes = ops.cast((student > target) | (target > 0), student.dtype)
         values = passes * ops.square(student - target)
         return ops.mean(values, axis=tuple(range(1, len(values.shape))))
@@ -63,8 +64,9 @@ class MarginActivation(DistillationLoss):
 
 def _margin(scale, offset):
     """Give the mean of a Gaussian below zero, `(C,)`."""
-    scale = ops.maximum(ops.cast(scale, "float32"), 1e-6)
-    z = ops.cast(offset, "float32") / scale
+    scale, offset = (ops.stop_gradient(ops.cast(x, "float32")) for x in (scale, offset))
+    scale = ops.maximum(scale, 1e-6)
+    z = offset / scale
     below = 0.5 * ops.erfc(z / math.sqrt(2.0))
     density = ops.exp(-0.5 * ops.square(z)) / math.sqrt(2.0 * math.pi)
     mean = offset - scale * density / ops.maximum(below, 1e-3)

@@ -63,19 +63,19 @@ class Review(DistillationLoss):
     def call(self, teacher, student):
         """Give `(B,)` for a tuple of maps a side."""
         pairs = zip(student, teacher, strict=True)
-        return sum(_levels(own, known) for own, known in pairs)
+        return sum(_levels(own, known, self.dtype) for own, known in pairs)
 
     def get_config(self) -> dict:
         """Give the arguments."""
         return {**super().get_config(), "levels": self.levels, "width": self.width}
 
 
-def _levels(own, known):
+def _levels(own, known, dtype):
     """Give the weighted distances of one stage on all its grids, `(B,)`."""
-    size = min(own.shape[1:3])
+    size = tuple(own.shape[1:3])
     total, weights, weight = 0.0, 0.0, 1.0
-    for grid in (None, *(g for g in (4, 2, 1) if g < size)):
-        pool = adapters.AveragePool((grid, grid)) if grid else lambda x: x
+    for grid in (size, *((g, g) for g in (4, 2, 1) if g < min(size))):
+        pool = adapters.AveragePool(grid, dtype=dtype)
         gap = ops.square(pool(own) - pool(known))
         total += weight * ops.mean(gap, axis=(1, 2, 3))
         weights += weight

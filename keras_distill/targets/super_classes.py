@@ -55,6 +55,7 @@ class SuperClasses(Target):
         own = ops.sum(label * groups, axis=-1, keepdims=True)
         of_class, of_group, of_others = self.masses
         masses = ops.where(groups == own, of_group, of_others)
+        masses = ops.cast(masses, teacher.dtype)
         masses = ops.where(label > 0, of_class, masses)
         p = masses / ops.sum(masses, axis=-1, keepdims=True)
         return ops.where(p > 0, ops.log(ops.where(p > 0, p, 1.0)), NOTHING)

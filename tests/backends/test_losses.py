@@ -1,0 +1,57 @@
+"""The same tensors give the same losses and gradients on every backend."""
+
+import functools
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.losses.contract import ROWS
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def run(backend, folder):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    result = folder / f"{backend}.npz"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.backends.losses", str(result)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        cwd=ROOT,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(np.load(result))
+
+
+@pytest.fixture(scope="module")
+def compute(tmp_path_factory):
+    """Give the function from a backend to all losses and gradients on it."""
+    folder = tmp_path_factory.mktemp("losses")
+    return functools.cache(lambda backend: run(backend, folder))
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_losses_and_gradients_equal_those_on_tensorflow(backend, compute):
+    found, expected = compute(backend), compute("tensorflow")
+    assert set(found) == set(expected)
+    assert {name.split("/")[0] for name in found} == {row.name for row in ROWS}
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype == "float32"
+        # A mean of differences of logarithms, each a hundred times as large.
+        lossy = "conditional_probability" in name and name.endswith("values")
+        bound = 1e-4 if lossy else 1e-5
+        np.testing.assert_allclose(
+            found[name],
+            value,
+            rtol=0,
+            atol=bound * np.abs(value).max(),
+            err_msg=name,
+        )
