@@ -11,6 +11,16 @@ ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLES, BENCHMARKS = ROOT / "examples", ROOT / "benchmarks"
 
 
+LONG = {"compare", "weak_scaling", "zagoruyko2017_attention"}
+
+
+def scripts(folder):
+    return [
+        pytest.param(file, id=file.stem, marks=[pytest.mark.long] * (file.stem in LONG))
+        for file in sorted(folder.glob("*.py"))
+    ]
+
+
 def run(code, tmp_path, **environment):
     return subprocess.run(
         [sys.executable, *code],
@@ -18,20 +28,18 @@ def run(code, tmp_path, **environment):
         text=True,
         cwd=tmp_path,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-        timeout=300,
+        timeout=600,
     )
 
 
-@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("script", scripts(EXAMPLES))
 def test_smoke(script, tmp_path):
     done = run([str(script), "--smoke", "--out", str(tmp_path / "out")], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "| -" in done.stdout and any((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize(
-    "script", sorted(BENCHMARKS.glob("*.py")), ids=lambda f: f.stem
-)
+@pytest.mark.parametrize("script", scripts(BENCHMARKS))
 def test_benchmark(script, tmp_path):
     done = run([str(script), "--smoke", "--json", "table.json"], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -38,6 +38,7 @@ def compute(tmp_path_factory):
     return functools.cache(lambda backend: run(backend, folder))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_losses_and_gradients_equal_those_on_tensorflow(backend, compute):
     found, expected = compute(backend), compute("tensorflow")
