@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLES, BENCHMARKS = ROOT / "examples", ROOT / "benchmarks"
 
 
-LONG = {"compare", "weak_scaling", "zagoruyko2017_attention"}
+LONG = {"chen2018_darkrank", "compare", "yim2017_fsp", "zagoruyko2017_attention"}
+LONG |= {"step_time", "weak_scaling"}
 
 
 def scripts(folder):

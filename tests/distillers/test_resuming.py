@@ -82,6 +82,7 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(images, tmp_path, save_freq, s
     assert len(rest["loss"]) == 4 - (stop - 1) // STEPS
 
 
+@pytest.mark.long
 def test_several_steps_at_once(images, tmp_path):
     backup = keras.callbacks.BackupAndRestore(tmp_path / "whole", 2)
     whole, _ = run(images, [backup], steps_per_execution=2)
