@@ -28,7 +28,6 @@ LOSSES = {
     "SimilarityMatrix": {},
     "CorrelationCongruence": {},
     "ConditionalProbability": {},
-    "PredictionCorrelation": {},
     "HardRank": {},
     "SoftRank": {},
     "VotedTriplet": {},
