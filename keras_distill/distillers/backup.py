@@ -53,6 +53,10 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
         if not self._done:
             self._found = None
 
+    def on_epoch_begin(self, epoch, logs=None):
+        """Know the epoch, which `initial_epoch` may have set."""
+        self._current_epoch = epoch
+
     def on_train_batch_begin(self, batch, logs=None):
         """Put torch's generator back, once the reader of the data has drawn from it."""
         if self._found is None and self._random is not None:
