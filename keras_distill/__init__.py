@@ -10,6 +10,7 @@ from keras_distill import (
     taps,
     targets,
 )
+from keras_distill.cache import CachedTeacher
 
 # Distillers: what `compile` and `fit` are called on.
 from keras_distill.distillers import Distiller, Term
@@ -24,6 +25,7 @@ from keras_distill.teachers import EnsembleTeacher, Teacher
 __version__ = "0.1.0"
 
 __all__ = [
+    "CachedTeacher",
     "Distiller",
     "EnsembleTeacher",
     "Tap",

@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterable
 import keras
 import numpy as np
 
+from keras_distill.views import Views
+
+__all__ = ["ImageSet", "Samples", "Views", "batches", "load"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
@@ -169,7 +173,7 @@ def batches(
     *,
     shuffle: bool = False,
     seed: int = 0,
-    augment: keras.Layer | Callable | None = None,
+    augment: keras.Layer | Callable | Views | None = None,
     sample_ids: bool = False,
     drop_remainder: bool = False,
 ):
@@ -181,8 +185,10 @@ def batches(
         shuffle: another order in each epoch. Default: the order of the samples.
         seed: of the order.
         augment: a Keras or KerasCV layer, or a function, called on each batch of
-            images with `training=True` inside the data pipeline.
-        sample_ids: give `({"image": images, "sample_id": ids}, labels)` instead.
+            images with `training=True` inside the data pipeline; or `Views`, of which
+            each pass shows another one of each image.
+        sample_ids: give `({"image": images, "sample_id": ids}, labels)` instead, with
+            `Views` also the number of each image's as `"view"`.
         drop_remainder: leave out the last batch when it is smaller.
 
     Returns:
@@ -205,16 +211,18 @@ def batches(
         ) from error
     if not len(samples):
         raise ValueError("There are no samples to make batches of; got 0 samples.")
-    arrays = (samples.images, samples.labels, samples.ids)
-    dataset = tf.data.Dataset.from_tensor_slices(arrays)
+    inputs = {"image": samples.images, "sample_id": samples.ids}
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, samples.labels))
     if shuffle:
         dataset = dataset.shuffle(len(samples), seed=seed)
+    if isinstance(augment, Views):
+        dataset, augment = augment.drawn(dataset), None
     dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
 
-    def arrange(images, labels, ids):
+    def arrange(inputs, labels):
         if augment is not None:
-            images = augment(images, training=True)
-        return ({"image": images, "sample_id": ids} if sample_ids else images), labels
+            inputs = {**inputs, "image": augment(inputs["image"], training=True)}
+        return (inputs if sample_ids else inputs["image"]), labels
 
     # One call at a time: a layer's random numbers then come in the order of the batches.
     return dataset.map(arrange).prefetch(tf.data.AUTOTUNE)

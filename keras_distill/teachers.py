@@ -61,6 +61,16 @@ class Teacher:
         )
         return keras.tree.map_structure(ops.stop_gradient, knowledge)
 
+    def can_teach(self, terms: Sequence) -> None:
+        """Check, before anything runs, that the teacher has what terms ask for.
+
+        Args:
+            terms: of a distiller.
+
+        Raises:
+            ValueError: it has not.
+        """
+
     def find_norm(self, inputs, tap: Tap) -> None:
         """Find the batch normalisation behind a tap, for `norm`.
 

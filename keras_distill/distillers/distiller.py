@@ -119,11 +119,12 @@ class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
         """
         teacher = as_teacher(teacher)
         checks.different_models(self.student, teacher)
+        teacher.can_teach([bound.term for bound in self.terms.values()])
         self.teacher = teacher
         # A step that is compiled already holds the old one.
         self.train_function = None
         student_spec = tracing.input_of(self.student)
-        teacher_spec = tracing.input_of(teacher.models[0])
+        teacher_spec = tracing.input_of(teacher.models[0]) if teacher.models else None
         if student_spec is not None and teacher_spec is not None:
             self._bind(student_spec, teacher_spec)
 

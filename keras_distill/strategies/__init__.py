@@ -5,7 +5,8 @@ from keras_distill.strategies.replicas import (
     own_rows,
     reducible,
     replica_count,
+    worker,
 )
 from keras_distill.strategies.scopes import scope
 
-__all__ = ["gather", "own_rows", "reducible", "replica_count", "scope"]
+__all__ = ["gather", "own_rows", "reducible", "replica_count", "scope", "worker"]

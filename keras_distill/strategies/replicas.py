@@ -90,3 +90,23 @@ def across_workers() -> bool:
 
     strategy = tf.distribute.get_strategy()
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def worker() -> tuple[int, int]:
+    """Give the number of this process among those that train in step, and their count.
+
+    Example:
+        >>> kd.strategies.worker()
+        (0, 1)
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.process_index(), jax.process_count()
+    if backend == "tensorflow" and across_workers():
+        import tensorflow as tf
+
+        resolver = tf.distribute.get_strategy().cluster_resolver
+        return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
+    return 0, 1

@@ -1,0 +1,105 @@
+"""Random augmentation that can be replayed: as many views of each sample as asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """A number of augmented views of each sample, each the same whenever it is shown.
+
+    A view is decided by the sample's id, the view's number and the seed, so that the
+    student sees exactly the image that the teacher saw, in any order, in another
+    process or a year later. The augmentation draws its random numbers from the seed
+    that it is handed alone, as TensorFlow's stateless operations do.
+
+    Args:
+        augment: from an image `(H, W, C)` and a seed `(2,)`, int64, to an image; called
+            in the `tf.data` pipeline.
+        count: how many views each sample has, 1 or more.
+        seed: another seed, other views. Default 0.
+
+    Raises:
+        TypeError: `augment` can't be called.
+        ValueError: `count` is below 1.
+
+    Example:
+        >>> def augment(image, seed):
+        ...     image = tf.image.stateless_random_flip_left_right(image, seed)
+        ...     return tf.image.stateless_random_brightness(image, 0.1, seed)
+        >>> views = kd.data.Views(augment, 8)
+        >>> train = kd.data.batches(samples, 128, shuffle=True, augment=views)
+
+    Source:
+        Beyer et al. 2022, Knowledge distillation: a good teacher is patient and
+        consistent.
+    """
+
+    augment: Callable
+    count: int
+    seed: int = 0
+
+    def __post_init__(self):
+        """Check the arguments."""
+        if not callable(self.augment):
+            raise TypeError(
+                "augment is a function of an image and a seed; got "
+                f"{type(self.augment).__name__}."
+            )
+        if not isinstance(self.count, int) or self.count < 1:
+            raise ValueError(
+                f"count is the number of views, 1 or more; got {self.count!r}."
+            )
+
+    def drawn(self, dataset, image: str = "image", sample_id: str = "sample_id"):
+        """Augment single elements, in each pass another view of each, drawn at random.
+
+        Args:
+            dataset: a `tf.data.Dataset` of elements, not batches: a dict with an image
+                and a sample id, or a tuple that begins with one.
+            image: key of the image.
+            sample_id: key of the id.
+
+        Returns:
+            A `tf.data.Dataset` of the same, with the view's number as `"view"`.
+        """
+        import tensorflow as tf
+
+        numbers = tf.data.Dataset.random(
+            seed=self.seed, rerandomize_each_iteration=True
+        )
+        pairs = tf.data.Dataset.zip(dataset, numbers.map(lambda n: n % self.count))
+        return self._shown(pairs, image, sample_id)
+
+    def only(
+        self, dataset, view: int, image: str = "image", sample_id: str = "sample_id"
+    ):
+        """Augment single elements: one view of each.
+
+        Args:
+            dataset, image, sample_id: as in `drawn`.
+            view: its number, from 0.
+        """
+        import tensorflow as tf
+
+        number = tf.constant(view, "int64")
+        pairs = dataset.map(lambda *element: (_single(element), number))
+        return self._shown(pairs, image, sample_id)
+
+    def _shown(self, pairs, image, sample_id):
+        import tensorflow as tf
+
+        def show(element, view):
+            x = dict(element[0] if isinstance(element, tuple) else element)
+            sample = tf.cast(x[sample_id], "int64")
+            seed = tf.stack([self.seed * self.count + view, sample])
+            x.update({image: self.augment(x[image], seed), "view": view})
+            return (x, *element[1:]) if isinstance(element, tuple) else x
+
+        return pairs.map(show, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _single(element: tuple):
+    return element if len(element) > 1 else element[0]
