@@ -40,7 +40,6 @@ class Building:
     ):
         self.shards, self.source, self.per_view = shards, source, per_view
         self.run, self.batch_size, self.key = run, batch_size, sample_ids
-        self.seconds = 0.0
 
     def make(self, worker: int, workers: int, patience: float, verbose) -> None:
         """Make all that is missing, own shards first; return when every one is there.
@@ -59,7 +58,9 @@ class Building:
         if not missing:
             return
         self._has_room(missing)
-        bar = self._announce(missing) if verbose else None
+        claims.remove_parts()
+        seconds = self._time(missing)
+        bar = self._announce(missing, seconds) if verbose else None
         missing.sort(key=lambda shard: (shard % workers != worker, shard))
         while missing:
             for shard in missing:
@@ -77,13 +78,15 @@ class Building:
     def _missing(self, among) -> list[int]:
         return [shard for shard in among if not self.shards.path(shard).exists()]
 
-    def _announce(self, missing) -> keras.utils.Progbar:
-        """Time a batch, the second, as the first one compiles; say what is to come."""
+    def _time(self, missing) -> float:
+        """Give the seconds that a sample takes, once all is compiled."""
         batch = next(self._batches(missing[0]))
         self.run(batch)
         start = time.perf_counter()
         self.run(batch)
-        seconds = (time.perf_counter() - start) / self.batch_size
+        return (time.perf_counter() - start) / self.batch_size
+
+    def _announce(self, missing, seconds: float) -> keras.utils.Progbar:
         count = sum(self.shards.counts[shard] for shard in missing)
         size = self.shards.row.itemsize
         print(
@@ -101,8 +104,6 @@ class Building:
 
     def _make_one(self, shard: int, claims: Claims, bar) -> None:
         distances = []
-        for left in self.shards.folder.glob(f"{self.shards.path(shard).stem}.*.part"):
-            left.unlink(missing_ok=True)
 
         def parts():
             for batch in self._batches(shard):

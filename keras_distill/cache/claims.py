@@ -44,6 +44,12 @@ class Claims:
         """Give a shard back."""
         self._path(shard).unlink(missing_ok=True)
 
+    def remove_parts(self) -> None:
+        """Remove what processes of this machine that have died left half written."""
+        for path in self.folder.glob(f"*.{socket.gethostname()}.*.part"):
+            if not _alive(path.suffixes[-2].removeprefix(".")):
+                path.unlink(missing_ok=True)
+
     def _path(self, shard: int) -> pathlib.Path:
         return self.folder / f"shard-{shard:05d}.claim"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import socket
 import struct
 from collections.abc import Iterable
 
@@ -44,7 +45,7 @@ class Shards:
             note: called when all are written; gives what JSON can hold.
         """
         path = self.path(shard)
-        beside = path.with_suffix(f".{os.getpid()}.part")
+        beside = path.with_suffix(f".{socket.gethostname()}.{os.getpid()}.part")
         try:
             with open(beside, "wb") as file:
                 waiting = np.empty(0, self.row)

@@ -52,7 +52,9 @@ def test_training_is_that_with_the_teacher_itself(tmp_path, teacher, samples):
     train = batches(samples)
     direct = train.map(lambda x, y: (x["image"], y))
     for student, (taught, data, inputs) in zip(
-        students, [(teacher, direct, None), (cached, cached.join(train), "image")]
+        students,
+        [(teacher, direct, None), (cached, cached.join(train), "image")],
+        strict=True,
     ):
         keras.utils.set_random_seed(3)
         distiller = kd.Distiller(student, taught, terms=terms(), student_inputs=inputs)
@@ -191,7 +193,7 @@ def test_augmentation_at_random_is_refused(tmp_path, teacher, samples):
         with pytest.raises(ValueError, match=r"not what the teacher was shown.*Views"):
             cached.join(batches(samples, augment=augment))
     scaled = batches(kd.data.Samples(samples.images * 2, samples.labels))
-    with pytest.raises(ValueError, match="300|32 of 32 samples"):
+    with pytest.raises(ValueError, match="32 of 32 samples"):
         cached.join(scaled)
     with pytest.raises(TypeError, match=r"a kd\.data\.Views.*RandomTranslation"):
         kd.CachedTeacher(tmp_path / "d", teacher, views=shift)
@@ -257,7 +259,7 @@ def test_terms_that_the_cache_cannot_teach(
 
 
 def test_bad_input(tmp_path, teacher, student, samples):
-    with pytest.raises(ValueError, match="no cache in .* and no teacher"):
+    with pytest.raises(ValueError, match=r"no cache in .* and no teacher"):
         kd.CachedTeacher(tmp_path / "none")
     with pytest.raises(ValueError, match="top_k keeps predictions at one temperature"):
         kd.CachedTeacher(tmp_path / "none", teacher, top_k=3)
