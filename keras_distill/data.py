@@ -93,7 +93,13 @@ class Samples:
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """A named image data set: training and test samples and the class count."""
+    """A named image data set: training and test samples and the class count.
+
+    Example:
+        >>> digits = kd.data.load("digits")
+        >>> len(digits.train), len(digits.test), digits.classes
+        (1438, 359, 10)
+    """
 
     name: str
     train: Samples
