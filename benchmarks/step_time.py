@@ -3,9 +3,11 @@
     python benchmarks/step_time.py
 
 In one process and in turn: the student's own `fit`, a hand-written `tf.function` loop
-that does what the distiller does, and `Distiller.fit`; for soft targets alone and with
-three tapped layers. The table shows medians of seconds a step and ratios to the
-hand-written loop, with the span of the middle half of the rounds.
+that does what the distiller does, `Distiller.fit`, that with a frozen teacher, and
+`keras.distillation.Distiller` with `KLDivergence()`; for soft targets alone and with
+three tapped layers; for a pair of conv nets, of MLPs and of language models with 32,000
+words. The table shows medians of milliseconds a step and ratios to the hand-written
+loop of the same round, with the span of the middle half of the rounds.
 """
 
 import argparse
@@ -16,31 +18,93 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import layers
 
 import keras_distill as kd
 
 STACKS = ("stack1", "stack2", "stack3")
-BATCH, STEPS, ROUNDS = 128, 20, 15
+BATCH = {"conv": 128, "mlp": 128, "language": 8}
+STEPS = {"conv": 10, "mlp": 60, "language": 6}
+ROUNDS, WORDS = 15, 32_000
 
 
-def nets():
+def conv(teacher):
+    depth, name = (20, "teacher") if teacher else (8, "student")
+    return kd.models.resnet((32, 32, 3), 10, depth=depth, width=16, name=name)
+
+
+def mlp(teacher):
+    return stacked(keras.Input((784,)), lambda: layers.Dense(400, "relu"), 10, teacher)
+
+
+def language(teacher):
+    inputs = keras.Input((64,), dtype="int32")
+    layer = lambda: layers.Conv1D(128, 3, padding="causal", activation="relu")  # noqa: E731
+    return stacked(inputs, layer, WORDS, teacher, layers.Embedding(WORDS, 128))
+
+
+def stacked(inputs, layer, classes, teacher, first=lambda x: x):
+    """Three stacks of one width, of one layer each or, for the teacher, of three."""
+    x = first(inputs)
+    for stack in STACKS:
+        for _ in range(2 if teacher else 0):
+            x = layer()(x)
+        last = layer()
+        last.name = stack
+        x = last(x)
+    name = "teacher" if teacher else "student"
+    return keras.Model(inputs, layers.Dense(classes)(x), name=name)
+
+
+NETS = {"conv": conv, "mlp": mlp, "language": language}
+
+
+def pair(kind):
     keras.utils.set_random_seed(0)
-    shape = 32, 32, 3
-    student = kd.models.resnet(shape, 10, depth=8, width=16, name="student")
-    return student, kd.models.resnet(shape, 10, depth=20, width=16, name="teacher")
+    return NETS[kind](teacher=False), NETS[kind](teacher=True)
 
 
-def terms(taps):
-    found = [kd.Term(kd.losses.SoftTarget(4.0), weight=0.9)]
-    for stack in taps:
-        found.append(kd.Term(kd.losses.Hint(), stack, stack, 1.0, name=f"hint_{stack}"))
-    return found
+def data(kind, steps):
+    rng = np.random.default_rng(0)
+    student, _ = pair(kind)
+    shape = steps * BATCH[kind], *student.input_shape[1:]
+    if kind == "language":
+        x = rng.integers(0, WORDS, shape).astype("int32")
+        y = rng.integers(0, WORDS, shape)
+    else:
+        x = rng.normal(size=shape).astype("float32")
+        y = rng.integers(0, 10, len(x))
+    train = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH[kind], True)
+    return train.cache().prefetch(2)
 
 
 def compiled(model):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss)
     return model
+
+
+def distiller(student, teacher, taps):
+    terms = [kd.Term(kd.losses.SoftTarget(4.0), weight=0.9)]
+    for stack in taps:
+        terms.append(kd.Term(kd.losses.Hint(), stack, stack, 1.0, name=f"hint_{stack}"))
+    return compiled(kd.Distiller(student, teacher, terms=terms, label_weight=0.1))
+
+
+def frozen(student, teacher, taps, train):
+    batch, _ = next(iter(train))
+    return distiller(student, kd.freeze(teacher, batch), taps)
+
+
+def kerases(student, teacher, taps):
+    """Give Keras's own distiller, with the loss that makes it right."""
+    made = keras.distillation
+    losses = [made.LogitsDistillation(4.0, keras.losses.KLDivergence())]
+    losses += [made.FeatureDistillation("mse", tap, tap) for tap in taps]
+    weights = [1.0, *[0.5 / 0.9] * len(taps)]
+    return compiled(
+        made.Distiller(teacher, student, losses, weights, student_loss_weight=0.1)
+    )
 
 
 def by_hand(student, teacher, taps):
@@ -74,48 +138,50 @@ def by_hand(student, teacher, taps):
     return step
 
 
-def variants(taps, train):
-    """Give a function for each variant that takes all steps of `train` once."""
-    alone, _ = nets()
-    student, teacher = nets()
-    step = by_hand(student, teacher, taps)
-    distiller = compiled(kd.Distiller(*nets(), terms=terms(taps), label_weight=0.1))
-    compiled(alone)
+def variants(kind, taps, train):
+    """Give, for each variant, what makes a function that takes all steps once."""
 
-    def loop():
-        for x, y in train:
-            step(x, y)
+    def looped(step):
+        def loop():
+            for x, y in train:
+                step(x, y)
+
+        return loop
+
+    def fitted(model):
+        return lambda: model.fit(train, verbose=0)
 
     return {
-        "student alone": lambda: alone.fit(train, verbose=0),
-        "by hand": loop,
-        "Distiller": lambda: distiller.fit(train, verbose=0),
+        "student alone": lambda: fitted(compiled(pair(kind)[0])),
+        "by hand": lambda: looped(by_hand(*pair(kind), taps)),
+        "Distiller": lambda: fitted(distiller(*pair(kind), taps)),
+        "Distiller, frozen": lambda: fitted(frozen(*pair(kind), taps, train)),
+        "Keras's": lambda: fitted(kerases(*pair(kind), taps)),
     }
 
 
-def measure(taps, steps, rounds):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(steps * BATCH, 32, 32, 3)).astype("float32")
-    y = rng.integers(0, 10, len(x))
-    train = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH, True).cache()
-    runs = variants(taps, train.prefetch(2))
+def measure(kind, taps, steps, rounds):
+    made = variants(kind, taps, data(kind, steps))
+    runs = {name: make() for name, make in made.items()}
     for run in runs.values():
         run()
     seconds = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
+    for turn in range(rounds):
+        names = list(runs)
+        for name in names if turn % 2 else reversed(names):
             start = time.perf_counter()
-            run()
+            runs[name]()
             seconds[name].append((time.perf_counter() - start) / steps)
     return seconds
 
 
-def rows(name, seconds):
+def rows(kind, terms, seconds):
     floor = np.array(seconds["by hand"])
     for variant, found in seconds.items():
         low, middle, high = np.percentile(np.array(found) / floor, [25, 50, 75])
         yield {
-            "terms": name,
+            "nets": kind,
+            "terms": terms,
             "variant": variant,
             "ms a step": round(1e3 * float(np.median(found)), 1),
             "of by hand": f"{middle:.3f}",
@@ -125,16 +191,21 @@ def rows(name, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--nets", default=",".join(NETS), help="some of conv,mlp,language"
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
-    steps, rounds = (1, 1) if args.smoke else (STEPS, ROUNDS)
     table = []
-    for name, taps in {"soft targets": (), "and three layers": STACKS}.items():
-        table += rows(name, measure(taps, steps, rounds))
+    for kind in args.nets.split(","):
+        for name, taps in {"soft targets": (), "and three layers": STACKS}.items():
+            steps, rounds = (1, 1) if args.smoke else (STEPS[kind], args.rounds)
+            table += rows(kind, name, measure(kind, taps, steps, rounds))
+            if args.json:
+                args.json.write_text(json.dumps(table, indent=1))
     print(kd.analysis.table(table))
-    if args.json:
-        args.json.write_text(json.dumps(table, indent=1))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -91,18 +92,22 @@ class Index:
     """Where the row of a sample is.
 
     Args:
-        ids: of the samples, in the order of their rows.
+        parts: give ids of samples, in the order of their rows, a part after the other.
 
     Raises:
         ValueError: an id is there twice.
     """
 
-    def __init__(self, ids: np.ndarray):
-        self.count = len(ids)
-        # The common case, 0 to N - 1 in order, needs no table.
-        self.in_order = bool((ids == np.arange(len(ids), dtype=ids.dtype)).all())
+    def __init__(self, parts: Sequence[Callable]):
+        self.count, self.in_order = 0, True
+        for part in parts:
+            ids = part()
+            # The common case, 0 to N - 1 in order, needs no table.
+            self.in_order &= np.array_equal(ids, np.arange(len(ids)) + self.count)
+            self.count += len(ids)
         if self.in_order:
             return
+        ids = np.concatenate([part() for part in parts])
         self.order = np.argsort(ids, kind="stable")
         self.ids = ids[self.order]
         twice = self.ids[1:][self.ids[1:] == self.ids[:-1]]

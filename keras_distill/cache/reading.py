@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 
 import numpy as np
@@ -32,7 +33,7 @@ class Reader:
         self.row = shards.row
         self.shards = [shards.open(shard) for shard in numbers]
         first = self.shards[: contents.per_view]
-        self.index = Index(np.concatenate([shard.column(rows.ID) for shard in first]))
+        self.index = Index([functools.partial(s.column, rows.ID) for s in first])
 
     def read(self, ids: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
         """Give the rows of samples, `(B,)`.
