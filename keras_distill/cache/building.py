@@ -110,6 +110,7 @@ class Building:
                 seen, kept, distance = self.run(batch)
                 distances.append(distance)
                 ids = batch[self.key]
+                _finite(kept, ids)
                 yield rows.pack(self.shards.row, ids, rows.sketch(seen), kept)
                 claims.touch(shard)
                 if bar is not None:
@@ -132,6 +133,18 @@ class Building:
         start = place * self.shards.counts[0]
         stop = start + self.shards.counts[shard]
         return self.source.read(view, start, stop, self.batch_size)
+
+
+def _finite(kept: dict, ids) -> None:
+    for tap, parts in kept.items():
+        for values in parts.values():
+            good = np.isfinite(values.reshape(len(ids), -1)).all(axis=1)
+            if not good.all():
+                raise ValueError(
+                    f"What '{tap}' gives is not finite in {values.dtype} for samples as "
+                    f"{ids[~good][:5].tolist()}. Keep it in dtype='float32', or find out "
+                    "what the teacher makes of them."
+                )
 
 
 def _full(folder, needed: int, free: int) -> OSError:

@@ -141,12 +141,14 @@ class CachedTeacher(Teacher):
         Raises:
             TypeError: the data are something else.
             ValueError: there is no teacher, it was made of other data, ids are there
-                twice, a tap has no fixed shape.
+                twice, a tap has no fixed shape, what the teacher says is not finite in
+                the type that it is kept in.
             OSError: the disk is full; what is whole stays.
         """
         if self.recipe is None:
             raise ValueError("Only a cache that was given its teacher can be built.")
-        source = sources.source(data, self.recipe.views, self.sample_ids)
+        image = self.inputs if isinstance(self.inputs, str) else "image"
+        source = sources.source(data, self.recipe.views, self.sample_ids, image)
         made_of = {**self.recipe.fingerprints(), "data": source.fingerprint}
         if self.contents is None:
             self.contents = self.recipe.contents(source, made_of, shard_rows)
@@ -230,6 +232,13 @@ class CachedTeacher(Teacher):
         raise ValueError(
             f"The normalisation behind '{tap}' is in no cache. Give the teacher itself to "
             "a distiller whose loss needs it."
+        )
+
+    def head_classes(self, inputs, tap: Tap) -> int:
+        """Refuse: weights are not kept."""
+        raise ValueError(
+            f"The last layer behind '{tap}' is in no cache. Compare logits by "
+            "kd.losses.SoftTarget, or give the teacher itself to the distiller."
         )
 
     def can_teach(self, terms: Sequence) -> None:

@@ -16,13 +16,14 @@ from keras_distill.teachers import Teacher
 def of_teacher(teacher: Teacher) -> str:
     """Give a digest of a teacher's layers and weights, and of how it averages.
 
-    Names, which Keras counts up anew in each process, do not matter.
+    Names, which Keras counts up anew in each process, do not matter, nor the states of
+    random layers.
     """
     digest = hashlib.sha256()
     for model in teacher.models:
         kinds = [type(layer).__name__ for layer in model._flatten_layers()]
         digest.update(json.dumps(kinds).encode())
-        for variable in model.variables:
+        for variable in model.weights:
             digest.update(f"{variable.shape}{variable.dtype}".encode())
             digest.update(np.ascontiguousarray(_array(variable)).data)
     how = [getattr(teacher, "average", None), getattr(teacher, "weights", None)]
@@ -34,7 +35,7 @@ def of_layer(layer: keras.Layer) -> str:
     """Give a digest of a layer's arguments and weights."""
     config = {name: x for name, x in layer.get_config().items() if name != "name"}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=repr).encode())
-    for variable in layer.variables:
+    for variable in layer.weights:
         digest.update(np.ascontiguousarray(_array(variable)).data)
     return f"{type(layer).__name__} {digest.hexdigest()}"
 

@@ -53,9 +53,10 @@ class StreamSource:
             in the same order.
         views: of each sample, or None for the samples themselves.
         sample_ids: key of the ids.
+        image: key of what the views are of.
     """
 
-    def __init__(self, dataset, views: Views | None, sample_ids: str):
+    def __init__(self, dataset, views: Views | None, sample_ids: str, image: str):
         spec = dataset.element_spec
         spec = spec[0] if isinstance(spec, tuple) else spec
         if not isinstance(spec, dict) or sample_ids not in spec:
@@ -65,7 +66,7 @@ class StreamSource:
                 "sample_ids=True) or dataset.enumerate() do, or name it in sample_ids."
             )
         self.singles = dataset.map(_inputs).unbatch()
-        self.views, self.key = views, sample_ids
+        self.views, self.key, self.image = views, sample_ids, image
         self.count, self.most = 0, 0
         ids = dataset.map(lambda *element: _inputs(*element)[sample_ids])
         for batch in ids.as_numpy_iterator():
@@ -91,7 +92,7 @@ class StreamSource:
     def _begin(self, view: int):
         shown = self.singles
         if self.views is not None:
-            shown = self.views.only(shown, view, sample_id=self.key)
+            shown = self.views.only(shown, view, self.image, self.key)
         return shown.as_numpy_iterator()
 
 
@@ -99,7 +100,9 @@ def _inputs(x, *others):
     return x
 
 
-def source(given, views: Views | None, sample_ids: str) -> ArraySource | StreamSource:
+def source(
+    given, views: Views | None, sample_ids: str, image: str
+) -> ArraySource | StreamSource:
     """Take samples or a `tf.data.Dataset`.
 
     Raises:
@@ -108,7 +111,7 @@ def source(given, views: Views | None, sample_ids: str) -> ArraySource | StreamS
     if isinstance(given, Samples):
         return ArraySource(given, views, sample_ids)
     if hasattr(given, "element_spec"):
-        return StreamSource(given, views, sample_ids)
+        return StreamSource(given, views, sample_ids, image)
     raise TypeError(
         "A cache is made of kd.data.Samples, as kd.data.Samples(images, labels), or of a "
         f"tf.data.Dataset of batches; got {type(given).__name__}."

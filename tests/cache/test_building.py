@@ -92,6 +92,18 @@ def test_two_processes_share_the_work(tmp_path, undisturbed):
 
 
 @pytest.mark.long
+def test_what_a_dead_process_had_begun_is_taken_over(tmp_path, undisturbed):
+    first, second = (start(tmp_path, "--pause", "0.3", name=str(n)) for n in range(2))
+    while len(shards(tmp_path)) < 4 and first.poll() is None:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    own = {int(shard) for shard in re.findall(r"made (\d+)", first.communicate()[0])}
+    rest = made(second)
+    assert own.isdisjoint(rest) and len(shards(tmp_path)) == SHARDS
+    assert_same(tmp_path, undisturbed, "1")
+
+
+@pytest.mark.long
 def test_under_a_strategy_each_worker_makes_its_own(tmp_path, undisturbed):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = []

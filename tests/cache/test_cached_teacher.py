@@ -162,6 +162,32 @@ def test_preprocessing_stands_between(tmp_path, teacher, samples):
     next(iter(cached.join(batches(small))))
 
 
+def test_states_and_names_are_no_part_of_the_fingerprint(tmp_path, samples):
+    def dropping(name):
+        inputs = keras.Input((8, 8, 1))
+        outputs = keras.layers.Dropout(0.5, name=name)(net(seed=4)(inputs))
+        return keras.Model(inputs, outputs)
+
+    cache(tmp_path / "c", dropping("one"), samples)
+    other = dropping("two")
+    other.compile("sgd", LABELS, metrics=["accuracy"])
+    other.evaluate(samples.images, samples.labels, verbose=0)
+    other(samples.images, training=True)
+    kd.CachedTeacher(tmp_path / "c", other).build(samples, verbose=0)
+
+
+@pytest.mark.parametrize("value", [1e5, np.nan])
+def test_what_is_not_finite_is_said(value, tmp_path, samples):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Lambda(lambda x: x * value, name="large")(inputs)
+    outputs = keras.layers.Dense(10, kernel_initializer="zeros")(
+        keras.layers.Flatten()(x)
+    )
+    model = keras.Model(inputs, outputs)
+    with pytest.raises(ValueError, match="'large' gives is not finite in float16"):
+        cache(tmp_path / "c", model, samples, taps="large")
+
+
 CHANGES = {
     "teacher": lambda net, images: {"teacher": net(seed=9)},
     "taps": lambda net, images: {"taps": ["logits", "hidden"]},
