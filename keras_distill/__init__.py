@@ -15,6 +15,9 @@ from keras_distill.cache import CachedTeacher
 # Distillers: what `compile` and `fit` are called on.
 from keras_distill.distillers import Distiller, Term
 
+# A teacher at a lower cost.
+from keras_distill.freezing import freeze
+
 # What a term sees of a model.
 from keras_distill.suggestions import TapPair, TapPairs, suggest_taps
 from keras_distill.taps import Tap
@@ -36,6 +39,7 @@ __all__ = [
     "adapters",
     "analysis",
     "data",
+    "freeze",
     "losses",
     "models",
     "strategies",

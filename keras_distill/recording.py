@@ -9,12 +9,32 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import keras
 
 _recording = threading.local()
 _wrapping = threading.Lock()
+
+
+class _Enough(BaseException):
+    """Ends a pass from within; no `Exception`, which Keras and models may catch."""
+
+    def __init__(self, notes):
+        super().__init__()
+        self.notes = notes
+
+
+class _Notes(dict):
+    """What one recording has so far, and what tells that no more is needed."""
+
+    def __init__(self, layers, enough):
+        super().__init__({key: [] for key in layers})
+        self.enough = enough
+
+    def check(self):
+        if self.enough is not None and self.enough(self):
+            raise _Enough(self)
 
 
 class _RecordedCall:
@@ -31,11 +51,19 @@ class _RecordedCall:
         self.users = 0
 
     def __call__(self, *args, **kwargs):
+        key = id(self.layer)
+        listening = [x for x in getattr(_recording, "stack", ()) if key in x]
+        given = args[0] if args else next(iter(kwargs.values()))
+        calls = [[given] for _ in listening]
+        for notes, call in zip(listening, calls, strict=True):
+            notes[key].append(call)
+        for notes in listening:
+            notes.check()
         result = self.call(*args, **kwargs)
-        for notes in getattr(_recording, "stack", ()):
-            if id(self.layer) in notes:
-                given = args[0] if args else next(iter(kwargs.values()))
-                notes[id(self.layer)].append((given, result))
+        for call in calls:
+            call.append(result)
+        for notes in listening:
+            notes.check()
         return result
 
     def install(self):
@@ -49,7 +77,7 @@ class _RecordedCall:
 
 
 @contextlib.contextmanager
-def record(layers: Iterable[keras.Layer]):
+def record(layers: Iterable[keras.Layer], enough: Callable | None = None):
     """Note what layers are given and give, while models run inside the `with`.
 
     A subclassed model that is not built yet is run twice by Keras at its first call,
@@ -57,12 +85,15 @@ def record(layers: Iterable[keras.Layer]):
 
     Args:
         layers: to listen to.
+        enough: from the notes so far to whether they suffice; the `with` is then left
+            at once, from within the model. Default: it runs to its end.
 
     Yields:
-        A dict from the layer's `id` to a list of `(inputs, outputs)`, one a call.
+        A dict from the layer's `id` to a list of `[inputs, outputs]`, one a call; of a
+        call that is not over yet `[inputs]`.
     """
     layers = {id(layer): layer for layer in layers}
-    notes = {key: [] for key in layers}
+    notes = _Notes(layers, enough)
     if not hasattr(_recording, "stack"):
         _recording.stack = []
     with _wrapping:
@@ -73,8 +104,11 @@ def record(layers: Iterable[keras.Layer]):
     _recording.stack.append(notes)
     try:
         yield notes
+    except _Enough as signal:
+        if signal.notes is not notes:
+            raise
     finally:
-        _recording.stack.remove(notes)
+        _recording.stack.pop()
         with _wrapping:
             for layer in layers.values():
                 recorded = layer.__dict__["call"]

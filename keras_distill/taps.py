@@ -13,12 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import keras
 
 from keras_distill import gradients
+from keras_distill.frozen_layers import (
+    FOLDED,
+    FoldedNormalization,
+    InferenceNormalization,
+)
 from keras_distill.recording import record
 from keras_distill.tracing import trace
 
 LOGITS = "logits"
 LABEL_GRADIENT, CLASS_GRADIENT = "label_gradient", "class_gradient"
 MIRRORED_GRADIENT = "mirrored_label_gradient"
+_NORMALIZATIONS = keras.layers.BatchNormalization, InferenceNormalization
 GRADIENTS = LABEL_GRADIENT, CLASS_GRADIENT, MIRRORED_GRADIENT
 
 
@@ -121,16 +127,38 @@ def find_layer(model: keras.Layer, path: str) -> keras.Layer:
     """
     layer = model
     for part in path.split("/"):
-        layer = _child(layer, part)
+        owner, layer = layer, _child(layer, part)
         if layer is None:
-            known = list(layer_paths(model))
-            near = difflib.get_close_matches(path, known, n=5, cutoff=0.4)
-            raise ValueError(
-                f"The model '{model.name}' has no layer '{path}'. Near it: "
-                f"{', '.join(near or known[-5:]) or 'none'}. Give the path of one of "
-                "its layers, from the model down, joined by '/'."
-            )
+            folded = isinstance(owner, keras.Layer) and _child(owner, part + FOLDED)
+            raise ValueError(_folded(path) if folded else _missing(model, path))
     return layer
+
+
+def _missing(model, path: str) -> str:
+    known = list(layer_paths(model))
+    near = difflib.get_close_matches(path, known, n=5, cutoff=0.4)
+    return (
+        f"The model '{model.name}' has no layer '{path}'. Near it: "
+        f"{', '.join(near or known[-5:]) or 'none'}. Give the path of one of its "
+        "layers, from the model down, joined by '/'."
+    )
+
+
+def _folded(path: str) -> str:
+    return (
+        f"The tap of '{path}' is of a value between a layer and the batch normalisation "
+        "behind it, and kd.freeze folded the two into one. Tap what the normalisation "
+        f"gives, or leave both as they are: kd.freeze(..., keep='{path}')."
+    )
+
+
+def _layers_of(model, taps) -> dict[Tap, keras.Layer]:
+    """Find the tapped layers, whose values must be there."""
+    layers = {tap: find_layer(model, tap.path) for tap in taps if not tap.is_logits}
+    for tap, layer in layers.items():
+        if isinstance(layer, FoldedNormalization) and tap.side == "input":
+            raise ValueError(_folded(tap.path))
+    return layers
 
 
 def _child(owner, part: str):
@@ -192,13 +220,48 @@ def forward(
     return outputs, {**tapped, **{tap: found[tap.path] for tap in slopes}}
 
 
+def up_to(
+    model: keras.Layer,
+    inputs,
+    taps: Iterable[Tap],
+    *,
+    scores: Mapping[str, Callable] | None = None,
+) -> dict[Tap, object]:
+    """Run a model in inference form as far as the deepest tap; give what is tapped.
+
+    Where only layers are tapped, nothing behind the last of them runs: no head, on no
+    backend, compiled or not.
+
+    Args:
+        model: a teacher.
+        inputs, taps, scores: as in `forward`.
+
+    Returns:
+        A dict from each tap to its tensor.
+
+    Raises:
+        ValueError: a tapped layer was not called, or not that often.
+    """
+    taps = tuple(taps)
+    if any(tap.is_gradient or tap.is_logits for tap in taps):
+        return forward(model, inputs, taps, training=False, scores=scores)[1]
+    layers = _layers_of(model, taps)
+
+    def enough(calls):
+        return all(_is_noted(calls[id(layer)], tap) for tap, layer in layers.items())
+
+    with record(layers.values(), enough) as calls:
+        model(inputs, training=False)
+    return {tap: _called(model, calls[id(layer)], tap) for tap, layer in layers.items()}
+
+
 def _mirrored(images):
     """Swap left and right of images `(B, H, W, C)`."""
     return keras.ops.flip(images, axis=2)
 
 
 def _run(model, inputs, taps, training) -> tuple[object, dict[Tap, object]]:
-    layers = {tap: find_layer(model, tap.path) for tap in taps if not tap.is_logits}
+    layers = _layers_of(model, taps)
     with record(layers.values()) as calls:
         outputs = model(inputs, training=training)
     tapped = {}
@@ -259,7 +322,7 @@ def norms_of(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
     """
     norms, sums = (
         [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
-        for kind in (keras.layers.BatchNormalization, keras.layers.Add)
+        for kind in (_NORMALIZATIONS, keras.layers.Add)
     )
     found = []
 
@@ -283,6 +346,10 @@ def norms_of(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
     return found[-1]
 
 
+def _is_noted(calls, tap) -> bool:
+    return len(calls) > tap.call and len(calls[tap.call]) > (tap.side == "output")
+
+
 def _called(model, calls, tap):
     if tap.call >= len(calls):
         raise ValueError(
@@ -290,7 +357,7 @@ def _called(model, calls, tap):
             f"a forward pass, but the tap asks for call {tap.call} (counted from 0). "
             "Tap a layer that is used, at a call that happens."
         )
-    tensor = calls[tap.call][0 if tap.side == "input" else 1]
+    tensor = calls[tap.call][tap.side == "output"]
     return keras.tree.flatten(tensor)[0]
 
 

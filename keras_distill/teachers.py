@@ -43,7 +43,7 @@ class Teacher:
         return (self.model,)
 
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
-        """Run once and give the tapped tensors, gradients stopped.
+        """Run once, as far as the deepest tap; give the tensors, gradients stopped.
 
         Args:
             inputs: what the teacher's model takes.
@@ -56,9 +56,7 @@ class Teacher:
         """
         if not taps:
             return {}
-        _, knowledge = tapping.forward(
-            self.model, inputs, taps, training=False, scores=scores
-        )
+        knowledge = tapping.up_to(self.model, inputs, taps, scores=scores)
         return keras.tree.map_structure(ops.stop_gradient, knowledge)
 
     def can_teach(self, terms: Sequence) -> None:
@@ -171,7 +169,7 @@ class EnsembleTeacher(Teacher):
         return self.members
 
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
-        """Run every member once; a logits tap gives a list, one tensor a member."""
+        """Run each member that is asked; a logits tap gives a list, one a member."""
         taps = tuple(taps)
         if not taps:
             return {}
@@ -181,14 +179,16 @@ class EnsembleTeacher(Teacher):
                 f"{[str(tap) for tap in taps]}. Take one of its members as the teacher."
             )
         outputs = [tap for tap in taps if tap.is_logits]
-        owners = {tap: self._owner(tap) for tap in taps if not tap.is_logits}
+        owners = {tap: self.owner(tap) for tap in taps if not tap.is_logits}
         knowledge = {tap: [] for tap in outputs}
         for place, model in enumerate(self.members):
             layers = {
                 tap: own for tap, (owner, own) in owners.items() if owner == place
             }
             wanted = [*outputs, *layers.values()]
-            _, tapped = tapping.forward(model, inputs, wanted, training=False)
+            if not wanted:
+                continue
+            tapped = tapping.up_to(model, inputs, wanted)
             tapped = keras.tree.map_structure(ops.stop_gradient, tapped)
             for tap in outputs:
                 knowledge[tap].append(tapped[tap])
@@ -197,10 +197,15 @@ class EnsembleTeacher(Teacher):
 
     def find_norm(self, inputs, tap: Tap) -> None:
         """Find the batch normalisation behind a tap of a member."""
-        owner, own = self._owner(tap)
+        owner, own = self.owner(tap)
         self._norms[tap] = tapping.norms_of(self.members[owner], inputs, own)
 
-    def _owner(self, tap: Tap) -> tuple[int, Tap]:
+    def owner(self, tap: Tap) -> tuple[int, Tap]:
+        """Give the place of the member that a tap is in, and the member's own tap.
+
+        Raises:
+            ValueError: the tap names no member.
+        """
         place, _, path = tap.path.partition("/")
         if not path or not place.isdecimal() or int(place) >= len(self.members):
             raise ValueError(
@@ -245,7 +250,8 @@ def _check(model) -> None:
 
 
 def _scale_and_offset(norm):
-    size = norm.moving_mean.shape
+    # A frozen one has both, and no mean.
+    size = getattr(norm, "moving_mean", norm.gamma).shape
     scale = ops.ones(size) if norm.gamma is None else ops.abs(norm.gamma)
     offset = ops.zeros(size) if norm.beta is None else norm.beta
     return ops.convert_to_tensor(scale), ops.convert_to_tensor(offset)

@@ -14,7 +14,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LIGHT = {"__future__", "collections", "dataclasses", "keras", "math", "numpy", "re"}
 LIGHT |= {"functools", "itertools", "typing"}
 MAY_IMPORT = {
-    "taps": {"gradients", "recording", "tracing"},
+    "taps": {"frozen_layers", "gradients", "recording", "tracing"},
+    "frozen_layers": set(),
+    "freezing": {"freezing", "frozen_layers", "taps", "teachers"},
     "recording": set(),
     "tracing": set(),
     "gradients": set(),

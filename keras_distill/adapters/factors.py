@@ -164,7 +164,7 @@ class _Paraphrasing(keras.Model):
         super().__init__(name="paraphrasing")
         self.paraphraser = paraphraser
         # In a tuple inside a function, so that Keras does not count the teacher's.
-        self.features = lambda x: tapping.forward(teacher, x, [tap], training=False)[1]
+        self.features = lambda x: tapping.up_to(teacher, x, [tap])
         self.tap = (tap,)
 
     def call(self, inputs, training=None):
