@@ -1,0 +1,89 @@
+"""What a frozen teacher costs beside the teacher it was made of.
+
+    python benchmarks/frozen_teacher.py
+
+Both infer a batch in one process and in turn, compiled by `tf.function`; the table shows
+medians of milliseconds, and of the ratio of the two with the span of the middle half of
+the rounds. `--threads 1` under `taskset -c 0` shows a single core. With
+`TF_ENABLE_ONEDNN_OPTS=1` TensorFlow computes by oneDNN, which it leaves off on CPUs without
+AVX-512.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_distill as kd
+
+ROUNDS = 30
+NETS = {
+    "resnet20": lambda: kd.models.resnet((32, 32, 3), 10, depth=20, width=16),
+    "wide resnet 16-2": lambda: kd.models.wide_resnet((32, 32, 3), 10, depth=16),
+    "MobileNetV2": lambda: keras.applications.MobileNetV2((96, 96, 3), weights=None),
+}
+BATCHES = {"resnet20": 128, "wide resnet 16-2": 128, "MobileNetV2": 32}
+
+
+def compiled(model):
+    return tf.function(lambda images: model(images, training=False))
+
+
+def measure(name, batch, rounds):
+    """Give the seconds of each round, of teacher and frozen teacher."""
+    keras.utils.set_random_seed(0)
+    teacher = NETS[name]()
+    shape = batch, *teacher.input_shape[1:]
+    images = tf.constant(np.random.default_rng(0).normal(size=shape), tf.float32)
+    frozen = kd.freeze(teacher, images[:8])
+    runs = {"plain": compiled(teacher), "frozen": compiled(frozen)}
+    for run in runs.values():
+        run(images)
+        run(images)
+    seconds = {variant: [] for variant in runs}
+    for place in range(rounds):
+        order = list(runs) if place % 2 else list(runs)[::-1]
+        for variant in order:
+            start = time.perf_counter()
+            runs[variant](images).numpy()
+            seconds[variant].append(time.perf_counter() - start)
+    return seconds
+
+
+def row(name, batch, seconds):
+    plain, frozen = np.array(seconds["plain"]), np.array(seconds["frozen"])
+    low, middle, high = np.percentile(frozen / plain, [25, 50, 75])
+    return {
+        "teacher": name,
+        "batch": batch,
+        "ms, plain": round(1e3 * float(np.median(plain)), 1),
+        "ms, frozen": round(1e3 * float(np.median(frozen)), 1),
+        "frozen / plain": f"{middle:.3f}",
+        "middle half": f"{low:.3f} to {high:.3f}",
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--json", type=pathlib.Path)
+    args = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+    names, rounds = (["resnet20"], 1) if args.smoke else (NETS, ROUNDS)
+    rows = []
+    for name in names:
+        batch = 2 if args.smoke else BATCHES[name]
+        rows.append(row(name, batch, measure(name, batch, rounds)))
+    print(kd.analysis.table(rows))
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

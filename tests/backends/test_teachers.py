@@ -1,0 +1,42 @@
+"""Tests of teachers that hold on every backend, run on the others."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def run(backend, *arguments):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        cwd=ROOT,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_as_far_as_the_deepest_tap(backend):
+    run(backend, "tests/test_deepest_tap.py")
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_frozen_normalisations_are_numpys(backend):
+    run(backend, "tests/test_freezing.py", "-k", "numpys")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_frozen_nets(backend):
+    run(backend, "tests/test_freezing.py")
