@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import keras
 from keras import ops
 
+from keras_distill import heads
 from keras_distill import taps as tapping
 from keras_distill.taps import Tap
 
@@ -90,6 +91,28 @@ class Teacher:
         if len(scales) > 1:
             return ops.sqrt(sum(ops.square(scale) for scale in scales)), sum(offsets)
         return scales[0], offsets[0]
+
+    def head_classes(self, inputs, tap: Tap) -> int:
+        """Give V of the last layer, whose input is tapped, for `head`.
+
+        Args:
+            inputs: specs of what the teacher takes.
+            tap: of the input of the layer that makes the logits.
+
+        Raises:
+            ValueError: the tap is of something else.
+        """
+        return heads.classes_of(self.model, inputs, tap)
+
+    def head(self, tap: Tap) -> tuple:
+        """Give kernel, bias and whether the kernel is transposed, of a last layer.
+
+        Args:
+            tap: of its input.
+        """
+        kernel, bias, transposed = heads.head_of(self.model, tap)
+        bias = None if bias is None else ops.stop_gradient(bias)
+        return ops.stop_gradient(kernel), bias, transposed
 
     def logits(self, knowledge, temperature=1.0):
         """Give the logits whose softmax at `temperature` is the teacher's prediction.
@@ -199,6 +222,14 @@ class EnsembleTeacher(Teacher):
         """Find the batch normalisation behind a tap of a member."""
         owner, own = self.owner(tap)
         self._norms[tap] = tapping.norms_of(self.members[owner], inputs, own)
+
+    def head_classes(self, inputs, tap: Tap) -> int:
+        """Refuse: the average of the members' predictions needs their logits."""
+        raise ValueError(
+            f"An ensemble has no one last layer, whose input '{tap}' would be: its "
+            "members' predictions are averaged. Compare logits by kd.losses.SoftTarget, "
+            "or take one of its members as the teacher."
+        )
 
     def owner(self, tap: Tap) -> tuple[int, Tap]:
         """Give the place of the member that a tap is in, and the member's own tap.

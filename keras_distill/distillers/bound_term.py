@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_distill import taps
+from keras_distill import heads, taps
 from keras_distill.distillers import checks
 from keras_distill.distillers.inputs import weight_for
 from keras_distill.distillers.moving import advance, moving_variable
@@ -102,12 +102,22 @@ class BoundTerm(keras.Layer):
         for name in self.term.loss.moving:
             advance(getattr(self, name), getattr(self.term.loss, name), step)
 
-    def compare(self, features: dict, knowledge: dict, teacher, sample_weight, context):
+    def compare(
+        self,
+        features: dict,
+        knowledge: dict,
+        *,
+        student,
+        teacher,
+        sample_weight,
+        context: dict,
+    ):
         """Give the term's loss over the batch, before its weight.
 
         Args:
             features: the student's tensors by tap.
             knowledge: the teacher's, as the teacher gave them.
+            student: has the layers that are tapped.
             teacher: turns knowledge of the output into logits.
             sample_weight: `(B,)`, `(B, L)` or None.
             context: what losses may need beside the tensors.
@@ -129,13 +139,23 @@ class BoundTerm(keras.Layer):
         ]
         checks.mask_fits(self.name, mask, seen[0])
         known, seen = loss.arrange(known, _adapt(self.joint_adapter, seen))
-        needs = {name: context[name] for name in loss.needs if name in context}
-        if "memory" in loss.needs:
-            needs["memory"] = self.memory
-        if "teacher_norm" in loss.needs:
-            needs["teacher_norm"] = teacher.norm(self.term.teacher[0])
+        needs = self._needs(student, teacher, context)
         weight = weight_for(sample_weight, self.term.student[0])
         return loss(known, seen, weight, **{**needs, **moving, "mask": mask})
+
+    def _needs(self, student, teacher, context: dict) -> dict:
+        """Give what the loss asks for beside the tensors."""
+        wanted, own, other = self.term.loss.needs, self.term.student, self.term.teacher
+        found = {name: context[name] for name in wanted if name in context}
+        if "memory" in wanted:
+            found["memory"] = self.memory
+        if "teacher_norm" in wanted:
+            found["teacher_norm"] = teacher.norm(other[0])
+        if "teacher_head" in wanted:
+            found["teacher_head"] = teacher.head(other[0])
+        if "student_head" in wanted:
+            found["student_head"] = heads.head_of(student, own[0])
+        return found
 
     def _known(self, tap, knowledge, teacher, temperature):
         if tap.is_logits:

@@ -149,6 +149,16 @@ def ends_in_probabilities(layer: keras.Layer | None) -> bool:
     return isinstance(layer, keras.layers.Softmax) or activation in PROBABILITIES
 
 
+def same_vocabulary(student: int, teacher: int) -> None:
+    """Check that the last layers of both nets give logits over as many classes."""
+    if student != teacher:
+        raise ValueError(
+            f"The class counts differ: the student's last layer gives {student} logits, "
+            f"the teacher's {teacher}. Both must predict the same classes in the same "
+            "order; no adapter can join them."
+        )
+
+
 def agree(match: str, shapes: Sequence[tuple]) -> None:
     """Check that the adapted shapes agree in what the loss compares."""
     for student, teacher in shapes:
@@ -226,11 +236,28 @@ def labels_fit(labels, classes: int | None, loss) -> None:
             "A loss for labels was compiled, but the data have none. Leave out the loss "
             "in compile(), and set label_weight=0, to learn from the teacher alone."
         )
-    if not isinstance(loss, keras.losses.SparseCategoricalCrossentropy) or not classes:
+    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+        _are_classes(labels, classes, loss.get_config().get("ignore_class"))
+
+
+def labels_fit_terms(labels, classes: int | None, terms: Sequence) -> None:
+    """Refuse no labels, or such outside the classes, where a term takes them as classes."""
+    for term in terms:
+        if not term.loss.labels_are_classes:
+            continue
+        if labels is None:
+            raise ValueError(
+                f"The loss of term '{term.name}' takes labels, but the data have none. "
+                "Give labels, or set the loss's label_weight to 0."
+            )
+        _are_classes(labels, classes)
+
+
+def _are_classes(labels, classes: int | None, ignored=None) -> None:
+    if not classes:
         return
     labels = np.asarray(labels)
     outside = (labels < 0) | (labels >= classes)
-    ignored = loss.get_config().get("ignore_class")
     if ignored is not None:
         outside &= labels != ignored
     if outside.any():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill import taps, tracing
+from keras_distill import heads, taps, tracing
 from keras_distill.distillers import checks, shapes
 from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.callbacks import SameStatistics, StopAtNotFinite, before
@@ -175,6 +175,8 @@ class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
             if not self.built:
                 self._bind_to(first_x)
             checks.labels_fit(first_y, self.classes, getattr(self, "loss", None))
+            terms = [bound.term for bound in self.terms.values()]
+            checks.labels_fit_terms(first_y, self.classes, terms)
         if not self.gives_probabilities:
             checks.takes_logits(getattr(self, "loss", None))
         own = [StopAtNotFinite(["label_loss", *self.terms]), SameStatistics()]
@@ -229,9 +231,14 @@ class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
             for model in self.teacher.models:
                 _, last_layer = taps.outline(model, teacher_x)
                 checks.gives_logits(model, last_layer, "teacher")
-        for bound in self.terms.values():
-            if "teacher_norm" in bound.term.loss.needs:
-                self.teacher.find_norm(teacher_x, bound.term.teacher[0])
+        for term in (bound.term for bound in self.terms.values()):
+            if "teacher_norm" in term.loss.needs:
+                self.teacher.find_norm(teacher_x, term.teacher[0])
+            if "student_head" in term.loss.needs:
+                checks.same_vocabulary(
+                    heads.classes_of(self.student, student_x, term.student[0]),
+                    self.teacher.head_classes(teacher_x, term.teacher[0]),
+                )
         self._bind_shapes(
             {
                 "student": shapes.of_student(

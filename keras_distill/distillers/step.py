@@ -94,7 +94,12 @@ class DistillationStep:
             context["teacher_logits"] = self.teacher.logits(knowledge[LOGITS])
         return {
             name: bound.compare(
-                features, knowledge, self.teacher, sample_weight, context
+                features,
+                knowledge,
+                student=self.student,
+                teacher=self.teacher,
+                sample_weight=sample_weight,
+                context=context,
             )
             for name, bound in self.terms.items()
         }

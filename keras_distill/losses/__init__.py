@@ -34,6 +34,7 @@ from keras_distill.losses.soft_rank import SoftRank
 from keras_distill.losses.soft_target import SoftTarget
 from keras_distill.losses.variational_information import VariationalInformation
 from keras_distill.losses.verification import Verification
+from keras_distill.losses.vocabulary_soft_target import VocabularySoftTarget
 from keras_distill.losses.voted_triplet import VotedTriplet
 
 __all__ = [
@@ -71,5 +72,6 @@ __all__ = [
     "SoftTarget",
     "VariationalInformation",
     "Verification",
+    "VocabularySoftTarget",
     "VotedTriplet",
 ]

@@ -40,7 +40,11 @@ class DistillationLoss(keras.losses.Loss):
     - `needs`: keyword arguments that `call` asks for beside the tensors, out of
       `labels`, `student_logits`, `teacher_logits`, `sample_ids`, `step`, `mask`;
       `teacher_norm`, deviation and mean, `(C,)`, that the batch normalisation at the
-      teacher's tap gives its channels; and `memory`, the layer that `memory()` made.
+      teacher's tap gives its channels; `student_head` and `teacher_head`, kernel, bias
+      and whether the kernel is transposed, of the layer whose input is tapped; and
+      `memory`, the layer that `memory()` made.
+    - `labels_are_classes`: whether it takes labels as classes of the student's logits,
+      so that `fit` checks their range.
     - `moving`: attributes that are a number or a schedule; `call` gets their value at
       this step under the same name.
 
@@ -64,6 +68,7 @@ class DistillationLoss(keras.losses.Loss):
     trains_teacher_adapters: ClassVar[bool] = False
     recommended_weight: ClassVar[float] = 1.0
     needs: ClassVar[tuple[str, ...]] = ()
+    labels_are_classes: ClassVar[bool] = False
     moving: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
