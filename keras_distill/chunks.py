@@ -123,6 +123,11 @@ def buffer(shape: tuple, dtype: str):
     return ops.zeros(shape, dtype)
 
 
+def share_of(rows, share: int, least: int):
+    """Give the size of chunks, a share of the rows but so many at least."""
+    return _larger((rows + share - 1) // share, least)
+
+
 def _runs_kernels() -> bool:
     """Tell whether TensorFlow runs operation by operation, not as XLA compiles it."""
     if keras.backend.backend() != "tensorflow":

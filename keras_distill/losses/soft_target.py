@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_distill.chunks import Chunks, buffer
+from keras_distill.chunks import Chunks, buffer, share_of
 from keras_distill.losses.divergence import Divergence
 
 # From so many classes on, the tokens of a sequence are compared chunk by chunk: a 64th
@@ -89,7 +89,7 @@ def by_token(teacher, student, temperature):
     width = shape[-1]
     teacher = ops.reshape(teacher, (-1, width))
     tokens = ops.shape(teacher)[0]
-    chunks = Chunks(tokens, _chunk_size(tokens, width))
+    chunks = Chunks(tokens, share_of(tokens, SHARE, max(1, LOGITS // width)))
     dtype = temperature.dtype
 
     def softened(chunk, logits):
@@ -130,8 +130,3 @@ def divergence(teacher, student):
 def excess(teacher, student):
     """Give `q - p`, the divergence's gradient by the student's logits, `(N, V)`."""
     return ops.softmax(student, axis=-1) - ops.softmax(teacher, axis=-1)
-
-
-def _chunk_size(tokens, width: int):
-    share, least = (tokens + SHARE - 1) // SHARE, max(1, LOGITS // width)
-    return max(share, least) if isinstance(share, int) else ops.maximum(share, least)

@@ -6,13 +6,14 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill.chunks import Chunks, buffer
+from keras_distill.chunks import Chunks, buffer, share_of
 from keras_distill.heads import Head
 from keras_distill.losses.base import DistillationLoss, positive
 from keras_distill.losses.soft_target import divergence, excess
 
-# The kernel's gradient is added up in so many parts.
-PARTS = 8
+# A chunk's share of the tokens and its least size; the kernel's gradient is added up in
+# so many parts.
+SHARE, LEAST, PARTS = 32, 32, 8
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -38,7 +39,7 @@ class VocabularySoftTarget(DistillationLoss):
     Args:
         temperature: T > 0, a number or a schedule of steps. Default 4.
         label_weight: of the labels' cross-entropy, 0 or more. Default 0: no labels.
-        chunk: how many tokens at a time. Default 64; more is faster on an accelerator.
+        chunk: how many tokens at a time. Default: a 32nd of them, 32 or more.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
@@ -64,14 +65,14 @@ class VocabularySoftTarget(DistillationLoss):
         temperature: float | LearningRateSchedule = 4.0,
         *,
         label_weight: float = 0.0,
-        chunk: int = 64,
+        chunk: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.temperature = positive(temperature, "temperature")
         if label_weight < 0:
             raise ValueError(f"label_weight must be 0 or more; got {label_weight}.")
-        if chunk < 1:
+        if chunk is not None and chunk < 1:
             raise ValueError(f"chunk is a number of tokens, 1 or more; got {chunk}.")
         self.label_weight = label_weight
         self.chunk = chunk
@@ -107,7 +108,8 @@ class VocabularySoftTarget(DistillationLoss):
         part = _Part(
             _rows(teacher), teacher_head, labels, temperature, self.label_weight
         )
-        chunks = Chunks(ops.shape(part.teacher)[0], self.chunk)
+        tokens = ops.shape(part.teacher)[0]
+        chunks = Chunks(tokens, self.chunk or share_of(tokens, SHARE, LEAST))
         values = _values(part, chunks, _rows(student), student_head)
         return ops.reshape(values, ops.shape(student)[:-1])
 

@@ -188,6 +188,22 @@ ROWS = [
         closer=0.7,
         arguments={"temperature": 1.0, "target": targets.Permuted()},
     ),
+    *(
+        Row(
+            f"vocabulary_soft_target{name}",
+            losses.VocabularySoftTarget,
+            distance,
+            (),
+            ((4,),),
+            tokens=(3, 4),
+            zero=zero,
+            arguments=arguments,
+        )
+        for name, zero, arguments in (
+            ("", True, {"chunk": 2}),
+            ("_labels", False, {"label_weight": 0.5}),
+        )
+    ),
     Row(
         "prediction_correlation",
         losses.PredictionCorrelation,
@@ -409,6 +425,8 @@ def compare(loss, teacher, student, sample_weight=None):
     labels = ops.argmin(first, -1) if loss.compares_teacher else ids % 2
     context = {"labels": labels, "step": 3, "sample_ids": ids}
     context["teacher_norm"] = ops.linspace(0.5, 1.5, channels), ops.zeros(channels)
+    kernel = tensor(np.random.default_rng(0).normal(size=(channels, 7)))
+    context["teacher_head"] = context["student_head"] = kernel, ops.arange(7.0)
     return loss(teacher, student, sample_weight, **context)
 
 
