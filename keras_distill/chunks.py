@@ -41,6 +41,9 @@ class Chunks:
         def body(i, state):
             return step(Chunk(self, i), state)
 
+        if isinstance(self.count, int) and self.count == 0:
+            return state
+
         if keras.backend.backend() == "jax":
             return ops.fori_loop(0, self.count, body, state)
         if keras.backend.backend() == "torch":
