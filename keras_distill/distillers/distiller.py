@@ -16,7 +16,7 @@ from keras_distill.distillers.moving import moving_variable
 from keras_distill.distillers.resuming import Resuming
 from keras_distill.distillers.step import DistillationStep
 from keras_distill.distillers.term import Term
-from keras_distill.distillers.workers import AcrossWorkers
+from keras_distill.distillers.workers import AcrossWorkers, no_samples_refused
 from keras_distill.losses import SoftTarget
 from keras_distill.teachers import Teacher, as_teacher
 
@@ -165,8 +165,9 @@ class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
         Raises:
             ValueError: there is no teacher, the data are empty, labels lie outside the
                 classes, the compiled loss takes probabilities, a backup is of another
-                model or of data in no known order, or, while training, a part of the
-                loss is not finite.
+                model or of data in no known order, workers would shuffle data each for
+                itself, or, while training, a part of the loss is not finite or a
+                replica gets no samples.
         """
         checks.can_train(self.teacher)
         x, batch = checks.first_batch(x, y)
@@ -179,11 +180,15 @@ class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
             checks.labels_fit_terms(first_y, self.classes, terms)
         if not self.gives_probabilities:
             checks.takes_logits(getattr(self, "loss", None))
+        self.order_is_shared(x, kwargs)
         own = [StopAtNotFinite(["label_loss", *self.terms]), SameStatistics()]
         callbacks = before(own, callbacks)
         x, callbacks = self.resume(x, batch, callbacks, kwargs)
         try:
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+            with no_samples_refused():
+                return super().fit(
+                    x, y, batch_size, epochs, verbose, callbacks, **kwargs
+                )
         finally:
             self.resumed()
 

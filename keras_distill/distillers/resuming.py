@@ -75,13 +75,24 @@ class Resuming:
         return step
 
 
+def shuffled_by_fit(x, arguments: dict) -> bool:
+    """Tell whether `fit` shuffles the data, in an order that it draws anew.
+
+    Args:
+        x: the data: arrays, a `PyDataset`, or what brings its own order.
+        arguments: of `fit`, the others.
+    """
+    if hasattr(x, "element_spec") or hasattr(x, "__next__"):
+        return False
+    endless = isinstance(x, keras.utils.PyDataset) and x.num_batches is None
+    return bool(arguments.get("shuffle", True)) and not endless
+
+
 def _order_is_known(x, arguments: dict) -> None:
-    arrays = not hasattr(x, "element_spec") and not hasattr(x, "__next__")
-    arrays = arrays and not isinstance(x, keras.utils.PyDataset)
-    if arrays and arguments.get("shuffle", True):
+    if shuffled_by_fit(x, arguments):
         raise ValueError(
             "BackupAndRestore with save_freq in batches goes on in the middle of an "
-            "epoch, but the order of arrays that `fit` shuffles can't be found again. "
+            "epoch, but the order of data that `fit` shuffles can't be found again. "
             "Give shuffle=False, or kd.data.batches(samples, shuffle=True), or "
             "save_freq='epoch'."
         )

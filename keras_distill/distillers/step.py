@@ -11,6 +11,7 @@ from keras_distill import strategies, taps
 from keras_distill.distillers.inputs import select
 from keras_distill.distillers.moving import advance
 from keras_distill.distillers.scores import scores
+from keras_distill.distillers.shares import shared
 
 LOGITS = taps.Tap(taps.LOGITS)
 
@@ -36,6 +37,11 @@ class DistillationStep:
         logs = strategies.reducible(logs)
         return (logs, *state) if state else logs
 
+    def _get_metrics_result_or_logs(self, logs):
+        """Give the means over all replicas, also where some metrics are not shown."""
+        found = self.get_metrics_result()
+        return {name: found[name] for name in logs} if set(logs) <= set(found) else logs
+
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
@@ -57,7 +63,8 @@ class DistillationStep:
         """Run the student once, once more for mirrored taps.
 
         Returns:
-            The total, the parts by name, before their weights, and the prediction.
+            The total, the parts by name, before their weights, the prediction, and the
+            mean number of samples of a replica.
         """
         y_pred, features = taps.forward(
             self.student,
@@ -67,18 +74,25 @@ class DistillationStep:
             scores=scores(y, knowledge.get(LOGITS)),
         )
         parts = self._term_losses(x, y, sample_weight, features, knowledge)
-        total = self._total(x, y, y_pred, sample_weight, parts)
-        return total, parts, y_pred
+        losses = {name: bound.term.loss for name, bound in self.terms.items()}
+        if getattr(self, "loss", None) is not None:
+            parts["label_loss"] = self._label_loss(x, y, y_pred, sample_weight)
+            losses["label_loss"] = self.loss
+        count = ops.shape(keras.tree.flatten(x)[0])[0]
+        mean_count = strategies.mean_count(count)
+        parts = shared(parts, losses, count, mean_count)
+        return self._total(parts), parts, y_pred, mean_count
 
-    def _note(self, x, y, sample_weight, total, parts: dict, y_pred) -> dict:
+    def _note(
+        self, x, y, sample_weight, total, parts: dict, y_pred, mean_count
+    ) -> dict:
         """Add the step's values to the running means and metrics; give the logs."""
-        batch_size = ops.shape(keras.tree.flatten(x)[0])[0]
         means = {name: bound.mean for name, bound in self.terms.items()}
         means["label_loss"] = self.label_mean
         means["loss"] = next(m for m in self.metrics if m.name == "loss")
         replicas = strategies.replica_count()
         for name, value in {"loss": total, **parts}.items():
-            means[name].update_state(value * replicas, sample_weight=batch_size)
+            means[name].update_state(value * replicas, sample_weight=mean_count)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def _term_losses(self, x, y, sample_weight, features, knowledge) -> dict:
@@ -104,17 +118,17 @@ class DistillationStep:
             for name, bound in self.terms.items()
         }
 
-    def _total(self, x, y, y_pred, sample_weight, parts: dict):
-        """Weigh labels and terms, add regularisation as it is; note the label loss."""
+    def _label_loss(self, x, y, y_pred, sample_weight):
+        """Give the compiled loss alone: Keras adds the penalties to it."""
+        loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+        return ops.cast(loss, "float32") - _sum(self.student.losses)
+
+    def _total(self, parts: dict):
+        """Weigh labels and terms, add regularisation as it is."""
         total = _sum(self.losses)
         for name, bound in self.terms.items():
             total += bound.weight * ops.cast(parts[name], "float32")
-        if getattr(self, "loss", None) is not None:
-            # Keras adds the penalties to the compiled loss; here they stay outside of
-            # label_weight.
-            labels = self.compute_loss(x, y, y_pred, sample_weight, training=True)
-            labels = ops.cast(labels, "float32")
-            parts["label_loss"] = labels - _sum(self.student.losses)
+        if "label_loss" in parts:
             total += self.label_weight * parts["label_loss"]
         return total
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import keras
+
+from keras_distill.distillers.resuming import shuffled_by_fit
+from keras_distill.strategies.replicas import NO_SAMPLES, across_workers
 
 
 class AcrossWorkers:
@@ -29,6 +34,27 @@ class AcrossWorkers:
             )
         super()._maybe_symbolic_build(iterator, data_batch)
 
+    def order_is_shared(self, x, arguments: dict) -> None:
+        """Refuse data that each worker would shuffle for itself and take its part of.
+
+        Args:
+            x: the data.
+            arguments: of `fit`, the others.
+
+        Raises:
+            ValueError: some samples would be taken twice and others left out.
+        """
+        strategy = getattr(self, "distribute_strategy", None)
+        if strategy is None or not shuffled_by_fit(x, arguments):
+            return
+        with strategy.scope():
+            if across_workers():
+                raise ValueError(
+                    "Each worker takes its part of the data, so all must draw the same "
+                    "order, which `fit` does not see to where it shuffles. Give "
+                    "shuffle=False, or kd.data.batches(samples, shuffle=True)."
+                )
+
     def share_statistics(self) -> None:
         """Give each replica the mean of what all hold in variables that are not trained."""
         strategy = getattr(self, "distribute_strategy", None)
@@ -46,6 +72,17 @@ class AcrossWorkers:
             found = [v for v in found if tf.as_dtype(v.dtype).is_floating]
             self._sharing = tf.function(lambda: strategy.run(_share, args=(found,)))
         self._sharing()
+
+
+@contextlib.contextmanager
+def no_samples_refused():
+    """Raise what a step says of a replica without samples as a ValueError."""
+    try:
+        yield
+    except Exception as error:
+        if NO_SAMPLES in str(error):
+            raise ValueError(NO_SAMPLES) from error
+        raise
 
 
 def _share(variables) -> None:

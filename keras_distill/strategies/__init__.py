@@ -2,6 +2,7 @@
 
 from keras_distill.strategies.replicas import (
     gather,
+    mean_count,
     own_rows,
     reducible,
     replica_count,
@@ -9,4 +10,12 @@ from keras_distill.strategies.replicas import (
 )
 from keras_distill.strategies.scopes import scope
 
-__all__ = ["gather", "own_rows", "reducible", "replica_count", "scope", "worker"]
+__all__ = [
+    "gather",
+    "mean_count",
+    "own_rows",
+    "reducible",
+    "replica_count",
+    "scope",
+    "worker",
+]

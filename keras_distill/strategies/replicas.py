@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import keras
 
+NO_SAMPLES = (
+    "A replica got no samples of a batch: each needs one or more at every step. Let the "
+    "last batch hold as many samples as there are replicas, or leave it out with "
+    "drop_remainder=True; data shared out by file need as many samples for each worker, "
+    "else tf.data.experimental.AutoShardPolicy.DATA."
+)
+
 
 def replica_count() -> int:
     """Give the number of replicas that train in step under the current strategy.
@@ -28,7 +35,7 @@ def gather(tensor):
     flow back to the replica that a row came from. With one replica it is the tensor.
 
     Args:
-        tensor: `(B, ...)`, of the same size on each replica.
+        tensor: `(B, ...)`; B may differ between replicas if it is not static.
 
     Example:
         >>> everyone = kd.strategies.gather(features)
@@ -54,7 +61,37 @@ def own_rows(count):
     """
     rows = keras.ops.arange(count)
     context = _replica()
-    return rows if context is None else rows + context.replica_id_in_sync_group * count
+    if context is None:
+        return rows
+    place = context.replica_id_in_sync_group
+    if isinstance(count, int):
+        return rows + place * count
+    counts = context.all_gather(keras.ops.cast(count, "float32")[None], axis=0)
+    return rows + keras.ops.cast(keras.ops.sum(counts[:place]), rows.dtype)
+
+
+def mean_count(count):
+    """Give the mean over replicas of how many samples each has in this step.
+
+    A replica's mean of its own samples times `count / mean_count(count)` is its part of
+    the mean over the global batch, of which the last one is seldom shared out evenly.
+    With one replica, or a static count, it is the count.
+
+    Args:
+        count: B, the samples of this replica; above 0 on each.
+
+    Example:
+        >>> share = ops.divide(B, kd.strategies.mean_count(B))
+    """
+    context = _replica()
+    if context is None or isinstance(count, int):
+        return count
+    import tensorflow as tf
+
+    both = tf.cast(tf.stack([count, tf.cast(count == 0, count.dtype)]), "float32")
+    samples, without = tf.unstack(context.all_reduce("sum", both))
+    with tf.control_dependencies([tf.debugging.Assert(without == 0, [NO_SAMPLES])]):
+        return samples / replica_count()
 
 
 def _replica():

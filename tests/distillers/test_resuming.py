@@ -122,9 +122,33 @@ def test_data_that_go_on_without_end(images, tmp_path):
 
 def test_arrays_that_fit_shuffles_are_refused(images, tmp_path):
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", 2)
-    with pytest.raises(ValueError, match="order of arrays that `fit` shuffles"):
+    with pytest.raises(ValueError, match="order of data that `fit` shuffles"):
         make().fit(*images, callbacks=[backup], verbose=0)
     make().fit(*images, callbacks=[backup], shuffle=False, verbose=0)
+
+
+def test_parts_that_fit_shuffles_are_refused(images, tmp_path):
+    class Parts(keras.utils.PyDataset):
+        def __len__(self):
+            return STEPS
+
+        def __getitem__(self, i):
+            return tuple(x[8 * i : 8 * i + 8] for x in images)
+
+    def fit(callbacks, **arguments):
+        distiller = make()
+        distiller.fit(Parts(), epochs=2, verbose=0, callbacks=callbacks, **arguments)
+        return distiller
+
+    def backup(name="backup"):
+        return keras.callbacks.BackupAndRestore(tmp_path / name, 3)
+
+    with pytest.raises(ValueError, match="order of data that `fit` shuffles"):
+        fit([backup()])
+    with pytest.raises(KeyboardInterrupt):
+        fit([backup(), Stop(6)], shuffle=False)
+    whole = fit([backup("whole")], shuffle=False)
+    assert_same(whole, fit([backup()], shuffle=False))
 
 
 def test_a_backup_of_another_model_is_refused(images, tmp_path):

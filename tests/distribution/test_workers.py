@@ -1,64 +1,13 @@
 """Processes that train in step over loopback, and what is left when one dies."""
 
-import importlib.util
-import json
-import os
-import pathlib
 import signal
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-SCRIPT = pathlib.Path(__file__).with_name("worker.py")
-ROOT = SCRIPT.parents[2]
+from tests.processes import results, start
 
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def start(folder, count, arguments=(), last=(), backend="tensorflow"):
-    """Start workers; `last` are arguments of the last one alone."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
-    workers = []
-    for place in range(count):
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "KERAS_BACKEND": backend,
-        }
-        environment.pop("TF_CONFIG", None)
-        if count > 1:
-            task = {"type": "worker", "index": place}
-            config = {"cluster": {"worker": addresses}, "task": task}
-            environment["TF_CONFIG"] = json.dumps(config)
-        own = [str(folder / f"{place}.npz"), *arguments]
-        own += last if place == count - 1 else ()
-        workers.append(
-            subprocess.Popen(
-                [sys.executable, str(SCRIPT), *own],
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=(folder / f"{place}.log").open("w"),
-            )
-        )
-    return workers
-
-
-def results(folder, workers):
-    for place, worker in enumerate(workers):
-        log = folder / f"{place}.log"
-        assert worker.wait(timeout=240) == 0, log.read_text()[-3000:]
-    return [dict(np.load(folder / f"{place}.npz")) for place in range(len(workers))]
+SCRIPT = "tests.distribution.worker"
 
 
 def assert_close(found, expected, rtol, atol):
@@ -73,8 +22,8 @@ def test_three_workers_train_as_one(tmp_path):
     """Fit, evaluate and predict: weights, logs and predictions, of every worker."""
     for count in (1, 3):
         (tmp_path / str(count)).mkdir()
-    (alone,) = results(tmp_path / "1", start(tmp_path / "1", 1))
-    workers = results(tmp_path / "3", start(tmp_path / "3", 3))
+    (alone,) = results(tmp_path / "1", start(SCRIPT, tmp_path / "1", 1))
+    workers = results(tmp_path / "3", start(SCRIPT, tmp_path / "3", 3))
     for worker in workers:
         predicted = worker.pop("predicted")
         assert_close(worker, {n: alone[n] for n in worker}, rtol=1e-4, atol=1e-5)
@@ -95,7 +44,7 @@ def killed_and_whole(tmp_path, count, backend="tensorflow"):
 
     def run(name, last=()):
         arguments = ("--backup", str(tmp_path / f"backup_{name}"))
-        return start(folders[name], count, arguments, last, backend)
+        return start(SCRIPT, folders[name], count, arguments, last, backend)
 
     whole = results(folders["whole"], run("whole"))
     *others, dying = run("killed", last=("--die-at", "7"))
@@ -124,22 +73,18 @@ def test_a_killed_worker_ends_the_job_which_goes_on_to_the_bit(tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_a_killed_process_goes_on_to_the_bit(tmp_path, backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
     (again,), (whole,) = killed_and_whole(tmp_path, 1, backend)
     assert_same_weights(again, whole)
 
 
 @pytest.mark.long
 def test_two_devices_of_jax_train_as_one(tmp_path, monkeypatch):
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed")
     found = []
     for count in (1, 2):
         flag = f"--xla_force_host_platform_device_count={count}"
         monkeypatch.setenv("XLA_FLAGS", flag)
         (tmp_path / str(count)).mkdir()
-        workers = start(tmp_path / str(count), 1, backend="jax")
+        workers = start(SCRIPT, tmp_path / str(count), 1, backend="jax")
         found += results(tmp_path / str(count), workers)
         assert found[-1].pop("devices") == count
     assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)

@@ -1,6 +1,6 @@
 """Train as one of several workers, or alone, and keep what came out.
 
-    python tests/distribution/worker.py RESULT [--backup FOLDER] [--die-at STEP]
+    python -m tests.distribution.worker RESULT [--backup FOLDER] [--die-at STEP]
 
 The environment variable TF_CONFIG says who the others are. With a backup it goes on
 where it was stopped; `--die-at` kills this process at once after a step of this run.

@@ -419,9 +419,10 @@ def compare(loss, teacher, student, sample_weight=None):
     """
     first = ops.convert_to_tensor(tree.flatten(teacher)[0])
     channels = first.shape[-1]
+    count = ops.shape(first)[0]
     if len(first.shape) > 3:
-        first = ops.reshape(first, (first.shape[0], -1))
-    ids = ops.arange(first.shape[0])
+        first = ops.reshape(first, (count, -1))
+    ids = kd.strategies.own_rows(count)
     labels = ops.argmin(first, -1) if loss.compares_teacher else ids % 2
     context = {"labels": labels, "step": 3, "sample_ids": ids}
     context["teacher_norm"] = ops.linspace(0.5, 1.5, channels), ops.zeros(channels)

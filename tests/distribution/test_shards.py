@@ -1,0 +1,83 @@
+"""Data shared out among workers: each sample once an epoch, and the update of one."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from tests.distribution import shards
+from tests.processes import results, start
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+)
+SCRIPT = "tests.distribution.shards"
+
+
+def train(tmp_path, count, counts, by):
+    files = tmp_path / "files"
+    files.mkdir()
+    shards.write(files, counts)
+    return start(SCRIPT, tmp_path, count, [files, by])
+
+
+def steps(kept):
+    """Give the ids of each step of a worker."""
+    numbered = (kept.get(f"step {i}") for i in itertools.count())
+    return list(itertools.takewhile(lambda ids: ids is not None, numbered))
+
+
+# By file, 2 workers have 24 and 23 samples, 3 have 16, 16 and 15.
+@pytest.mark.parametrize("by", ["file", "element"])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.long)])
+def test_each_sample_once_an_epoch_and_the_update_of_one(tmp_path, count, by):
+    counts = 9, 8, 7, 7, 8, 8
+    kept = results(tmp_path, train(tmp_path, count, counts, by))
+    parts = list(zip(*map(steps, kept), strict=True))
+    assert len(parts) % shards.EPOCHS == 0
+    for epoch in range(shards.EPOCHS):
+        length = len(parts) // shards.EPOCHS
+        own = parts[epoch * length : (epoch + 1) * length]
+        taken = np.concatenate([ids for step in own for ids in step])
+        assert sorted(taken) == list(range(sum(counts)))
+        if by == "file":
+            files = np.repeat(np.arange(len(counts)), counts)
+            for worker, ids in enumerate(zip(*own, strict=True)):
+                assert set(files[np.concatenate(ids)] % count) == {worker}
+    alone, logs = alone_on(parts, samples=shards.samples(sum(counts)))
+    for worker in kept:
+        for i, value in enumerate(alone):
+            np.testing.assert_allclose(worker[f"weight {i}"], value, atol=1e-5)
+        for name, mean in logs.items():
+            np.testing.assert_allclose(worker[name].mean(), mean, rtol=1e-4)
+
+
+def alone_on(parts, samples):
+    """Train one process on the batches of which workers took parts."""
+    distiller, sums = shards.make(), {}
+    for step in parts:
+        batch = samples[np.concatenate(step)]
+        inputs = {"image": batch.images, "sample_id": batch.ids}
+        distiller.reset_metrics()
+        logs = distiller.train_on_batch(inputs, batch.labels, return_dict=True)
+        for name, mean in logs.items():
+            sums[name] = sums.get(name, 0.0) + mean * len(batch)
+    count = len(samples) * shards.EPOCHS
+    return shards.weights(distiller), {name: x / count for name, x in sums.items()}
+
+
+@pytest.mark.parametrize(
+    ("by", "counts", "said"),
+    [
+        ("file", (24, 6), "ValueError: A replica got no samples"),
+        ("file", (24,), "Could not apply FILE based sharding"),
+        ("array", (24,), "ValueError: Each worker takes its part of the data"),
+    ],
+    ids=["a short file", "too few files", "shuffled by fit"],
+)
+def test_what_can_not_be_shared_out_ends_all_workers(tmp_path, by, counts, said):
+    workers = train(tmp_path, 2, counts, by)
+    assert all(worker.wait(timeout=120) == 1 for worker in workers)
+    logs = [(tmp_path / f"{place}.log").read_text() for place in range(2)]
+    assert any(said in log for log in logs)
