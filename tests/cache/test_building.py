@@ -16,7 +16,7 @@ import pytest
 
 import keras_distill as kd
 from keras_distill.cache.claims import Claims
-from tests.distribution.test_workers import free_ports
+from tests.processes import free_ports
 
 SCRIPT = pathlib.Path(__file__).with_name("maker.py")
 ROOT = SCRIPT.parents[2]
