@@ -38,7 +38,7 @@ def start(module, folder, count, arguments=(), last=(), backend="tensorflow"):
         last: arguments of the last one alone.
         backend: of Keras.
     """
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     workers = []
     for place in range(count):
         task = {"type": "worker", "index": place}
@@ -77,7 +77,7 @@ def _environment(backend, **more):
     return {**os.environ, "PYTHONPATH": str(ROOT), **own, **more}
 
 
-def _free_ports(count):
+def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
