@@ -1,23 +1,22 @@
 """What a frozen teacher costs beside the teacher it was made of.
 
     python benchmarks/frozen_teacher.py
+    KERAS_BACKEND=jax python benchmarks/frozen_teacher.py
 
-Both infer a batch in one process and in turn, compiled by `tf.function`; the table shows
-medians of milliseconds, and of the ratio of the two with the span of the middle half of
-the rounds. `--threads 1` under `taskset -c 0` shows a single core. With
+Both infer a batch in one process and in turn, compiled where the backend compiles; the
+table shows medians of milliseconds, and of the ratio of the two with the span of the
+middle half of the rounds. `taskset -c 0` shows a single core. With
 `TF_ENABLE_ONEDNN_OPTS=1` TensorFlow computes by oneDNN, which it leaves off on CPUs without
 AVX-512.
 """
 
 import argparse
 import json
-import os
 import pathlib
 import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import keras_distill as kd
 
@@ -30,8 +29,26 @@ NETS = {
 BATCHES = {"resnet20": 128, "wide resnet 16-2": 128, "MobileNetV2": 32}
 
 
-def compiled(model):
-    return tf.function(lambda images: model(images, training=False))
+def inference(model, images):
+    """Give the function that infers the batch, and ends when that is done."""
+
+    def infer(images):
+        return model(images, training=False)
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        infer = tf.function(infer)
+    elif backend == "jax":
+        import jax
+
+        infer = jax.jit(infer)
+    else:
+        import torch
+
+        infer = torch.no_grad()(infer)
+    return lambda: keras.ops.convert_to_numpy(infer(images))
 
 
 def measure(name, batch, rounds):
@@ -39,18 +56,19 @@ def measure(name, batch, rounds):
     keras.utils.set_random_seed(0)
     teacher = NETS[name]()
     shape = batch, *teacher.input_shape[1:]
-    images = tf.constant(np.random.default_rng(0).normal(size=shape), tf.float32)
-    frozen = kd.freeze(teacher, images[:8])
-    runs = {"plain": compiled(teacher), "frozen": compiled(frozen)}
+    images = np.random.default_rng(0).normal(size=shape).astype("float32")
+    images = keras.ops.convert_to_tensor(images)
+    nets = {"plain": teacher, "frozen": kd.freeze(teacher, images[:8])}
+    runs = {variant: inference(net, images) for variant, net in nets.items()}
     for run in runs.values():
-        run(images)
-        run(images)
+        run()
+        run()
     seconds = {variant: [] for variant in runs}
     for place in range(rounds):
         order = list(runs) if place % 2 else list(runs)[::-1]
         for variant in order:
             start = time.perf_counter()
-            runs[variant](images).numpy()
+            runs[variant]()
             seconds[variant].append(time.perf_counter() - start)
     return seconds
 
@@ -70,11 +88,9 @@ def row(name, batch, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     names, rounds = (["resnet20"], 1) if args.smoke else (NETS, ROUNDS)
     rows = []
     for name in names:

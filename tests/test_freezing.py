@@ -253,13 +253,22 @@ def not_folded(case):
     norm = layers.BatchNormalization(axis=1 if case == "axis" else -1, name="norm")
     if case == "norm of another precision":
         norm = layers.BatchNormalization(dtype="float64", name="norm")
+    if case == "crossed":
+        conv = layers.Conv2D(3, 3, name="conv")
     if case == "penalty":
         conv.activity_regularizer = keras.regularizers.L2(0.1)
     if case == "other code":
         norm = type("OtherNorm", (layers.BatchNormalization,), {})(name="norm")
     x = conv(inputs)
     y = norm(x)
+
+    def crossed():
+        """Two calls of each of the two, of which one is common."""
+        other = layers.ReLU(name="relu")(conv(layers.ReLU(name="before")(inputs)))
+        return [other, y, norm(layers.MaxPooling2D(3, 1, name="pool")(inputs))]
+
     outputs = {
+        "crossed": crossed,
         "second use": lambda: layers.Add(name="add")([x, y]),
         "output": lambda: [x, y],
         "two into one": lambda: [
@@ -274,7 +283,7 @@ def not_folded(case):
     "case",
     [
         *("activation", "axis", "penalty", "second use", "output", "two into one"),
-        *("norm of another precision", "other code"),
+        *("crossed", "norm of another precision", "other code"),
     ],
 )
 def test_what_is_not_folded(case):
@@ -424,6 +433,22 @@ def in_training_form():
 def test_what_cannot_be_frozen(make, kind, words):
     with pytest.raises(kind, match=words):
         kd.freeze(make(), np.ones((2, 4), "float32"))
+
+
+def test_an_empty_batch_would_show_nothing():
+    with pytest.raises(ValueError, match="one or more samples"):
+        kd.freeze(mlp(), IMAGES[:0])
+
+
+@pytest.mark.filterwarnings("ignore:Layer BatchNormalization does not have")
+def test_what_is_quantised_stays_so():
+    model = moved(small(layers.Dense(5), layers.BatchNormalization(), layers.Dense(3)))
+    model.quantize("int8")
+    x = RNG.normal(size=(3, 4)).astype("float32")
+    for dtype, bound in ((None, 2e-5), ("bfloat16", 0.05)):
+        frozen = kd.freeze(model, x, dtype=dtype)
+        same(frozen(x), model(x), bound)
+        assert [x.quantization_mode for x in frozen.layers[1::2]] == ["int8", "int8"]
 
 
 def test_an_ensemble_keeps_its_average_and_weights():

@@ -63,7 +63,9 @@ class Copier:
     def _model(self, model):
         graph = self.graphs[id(model)]
         inputs = keras.tree.map_structure(_input_like, graph.input)
-        return keras.models.clone_model(graph, inputs, self._operation)
+        return keras.models.clone_model(
+            graph, input_tensors=inputs, clone_function=self._operation
+        )
 
     def _operation(self, operation):
         if id(operation) in self.copies:
@@ -123,8 +125,11 @@ def _with_bias(layer):
 
 
 def _set_dtype(layer, policy) -> None:
+    if policy is None:
+        return
     for part in layer._flatten_layers():
-        if policy is not None and keras.backend.is_float_dtype(part.compute_dtype):
+        quantized = getattr(part, "quantization_mode", None)
+        if not quantized and keras.backend.is_float_dtype(part.compute_dtype):
             part.dtype_policy = policy
 
 
@@ -185,4 +190,5 @@ def _scale_and_offset(norm) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _array(weights) -> np.ndarray:
+    weights = keras.ops.convert_to_tensor(weights)
     return np.asarray(keras.ops.convert_to_numpy(weights), "float64")

@@ -48,8 +48,8 @@ def freeze(
         inputs: one batch of what it takes, on which copy and model are compared.
         keep: taps or paths of layers that are copied as they are, with all below them.
             Default: none.
-        dtype: of weights and computation, as `"bfloat16"` or `"float16"`; it pays on
-            accelerators, not on a CPU. Default: that of each layer.
+        dtype: of weights and computation, as `"bfloat16"` or `"float16"`, but for what
+            is quantised; meant for accelerators. Default: that of each layer.
         tolerance: how far outputs and kept taps may be from the model's, as a part of
             the largest absolute value. Default: 1e-4; where the copy computes in
             float16 0.01, in bfloat16 0.05. A GPU that rounds float32 products to
@@ -62,8 +62,8 @@ def freeze(
     Raises:
         TypeError: `model` is no model or ensemble.
         ValueError: it is not built or has code of its own in place of a graph, a layer
-            can't be copied or is called in training form, a kept layer is not there, or
-            the copy differs by more than the tolerance.
+            can't be copied or is called in training form, a kept layer is not there, the
+            batch is empty, or the copy differs by more than the tolerance.
 
     Example:
         >>> distiller = kd.Distiller(student, kd.freeze(teacher, images[:64]))
@@ -132,8 +132,13 @@ def _agree(frozen, model, inputs, taps, tolerance: float) -> None:
             found[f"output {place}"] = x
         values.append({name: _array(x) for name, x in found.items()})
     for name, expected in values[0].items():
-        largest = np.abs(expected).max(initial=0.0)
-        gap = np.abs(values[1][name] - expected).max(initial=0.0)
+        if not expected.size:
+            raise ValueError(
+                f"'{model.name}' and its frozen form are compared on a batch of one or "
+                f"more samples; {name} has the shape {expected.shape}."
+            )
+        largest = np.abs(expected).max()
+        gap = np.abs(values[1][name] - expected).max()
         if not gap <= tolerance * largest:
             raise ValueError(
                 f"The frozen form of '{model.name}' differs from it in {name} by "
