@@ -84,7 +84,7 @@ class Chunk:
         behind = self.begin - self.start
         if isinstance(behind, int) and behind == 0:
             return values
-        new = ops.arange(self.chunks.size) >= behind
+        new = ops.arange(self.chunks.size, dtype="int32") >= behind
         return values * ops.cast(new, values.dtype)[:, None]
 
     def put(self, buffer, values):

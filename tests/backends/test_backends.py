@@ -44,6 +44,9 @@ def test_two_steps_equal_those_on_tensorflow(backend, on_tensorflow):
     # Of other random numbers on each backend.
     whole, start = found.pop("masked")
     assert whole == pytest.approx(start, rel=1e-6) and start > 0.01
+    chunked, on_logits = found["vocabulary"]
+    assert chunked == pytest.approx(on_logits, rel=1e-6)
+    assert chunked[1] < chunked[0] - 0.01
     apart = {"imported_tensorflow", "masked"}
     expected = {name: x for name, x in expected.items() if name not in apart}
     assert set(found) == set(expected) and {"train_hint", "test_loss"} <= set(found)

@@ -73,6 +73,30 @@ def masked_loss():
     return found
 
 
+def vocabulary():
+    """Give two epochs' losses of a pair in chunks, then on its logits and labels."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 300, (2, 8, 5))
+    chunked = losses.VocabularySoftTarget(2.0, label_weight=0.5, chunk=7)
+    states = kd.Tap("head", side="input")
+    of_labels = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for term, compiled in (
+        (kd.Term(chunked, states, states), None),
+        (kd.Term(losses.SoftTarget(2.0)), of_labels),
+    ):
+        nets = []
+        for seed, width in enumerate((3, 4)):
+            inputs = keras.Input((5,), dtype="int32")
+            hidden = keras.layers.Embedding(300, width)(inputs)
+            logits = keras.layers.Dense(300, name="head")(hidden)
+            nets.append(keras.Model(inputs, logits))
+            drawn = np.random.default_rng(seed)
+            nets[-1].set_weights([drawn.normal(size=w.shape) for w in nets[-1].weights])
+        distiller = kd.Distiller(*nets, terms=[term], label_weight=0.5)
+        distiller.compile(keras.optimizers.SGD(1.0), compiled)
+        yield distiller.fit(x, y, epochs=2, shuffle=False, verbose=0).history["loss"]
+
+
 def main(start, result):
     # What is left between backends is then not the rounding of convolutions.
     keras.config.set_floatx("float64")
@@ -95,6 +119,7 @@ def main(start, result):
         **{f"train_{name}": value for name, value in logs.items()},
         **{f"test_{name}": value for name, value in found.items()},
         masked=masked_loss(),
+        vocabulary=list(vocabulary()),
         imported_tensorflow=IMPORTED_TENSORFLOW,
         teacher_moved=any(
             np.any(old != np.array(new))

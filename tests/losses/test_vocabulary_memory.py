@@ -18,14 +18,18 @@ PASSES_ON = {"Placeholder", "Identity", "IdentityN", "StopGradient", "Reshape"}
 PASSES_ON |= {"While", "StatelessWhile", "InplaceUpdate"}
 
 
-def makers_of_whole_tensors(function, *specs):
-    """List the operations that make tensors of the size of all logits, and are used."""
+def operations(function, *specs):
+    """List the operations of a function's graph, those inside of loops included."""
     graph = tf.function(function).get_concrete_function(*specs).graph
     inner = [graph._get_function(name).graph for name in graph._functions]
+    return [op for part in (graph, *inner) for op in part.get_operations()]
+
+
+def makers_of_whole_tensors(function, *specs):
+    """List the operations that make tensors of the size of all logits, and are used."""
     return sorted(
         op.type
-        for part in (graph, *inner)
-        for op in part.get_operations()
+        for op in operations(function, *specs)
         if op.type not in PASSES_ON
         and any((x.shape.num_elements() or 0) >= WHOLE for x in op.outputs)
         and any(x.consumers() for x in op.outputs)
@@ -55,25 +59,21 @@ def test_the_formula_by_hand_makes_many():
     assert len(made) >= 5
 
 
+def soft_target_slope(student, teacher):
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        value = kd.losses.SoftTarget(2.0)(teacher, student)
+    return tape.gradient(value, student)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_soft_targets_make_but_the_gradient(dtype):
-    def loss(student, teacher):
-        return kd.losses.SoftTarget(2.0)(tf.stop_gradient(teacher), student)
-
-    def slope(student, teacher):
-        with tf.GradientTape() as tape:
-            tape.watch(student)
-            value = loss(student, teacher)
-        return tape.gradient(value, student)
-
-    spec = tf.TensorSpec(LOGITS.shape, dtype)
-    assert makers_of_whole_tensors(slope, spec, spec) == ["Empty"]
+    specs = [tf.TensorSpec(LOGITS.shape, dtype)] * 2
+    assert makers_of_whole_tensors(soft_target_slope, *specs) == ["Empty"]
 
 
-@pytest.mark.parametrize("transposed", [False, True], ids=["dense", "embedding"])
-def test_the_last_product_in_chunks_makes_none(transposed):
+def value_in_chunks(transposed=False):
     loss = kd.losses.VocabularySoftTarget(label_weight=0.5)
-    shape = (CLASSES, WIDTH) if transposed else (WIDTH, CLASSES)
 
     def value(states, kernel, bias):
         return loss(
@@ -84,5 +84,22 @@ def test_the_last_product_in_chunks_makes_none(transposed):
             labels=ops.zeros(TOKENS, "int32"),
         )
 
-    specs = (tf.TensorSpec(x) for x in ((*TOKENS, WIDTH), shape, (CLASSES,)))
+    shape = (CLASSES, WIDTH) if transposed else (WIDTH, CLASSES)
+    return value, [tf.TensorSpec(x) for x in ((*TOKENS, WIDTH), shape, (CLASSES,))]
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["dense", "embedding"])
+def test_the_last_product_in_chunks_makes_none(transposed):
+    value, specs = value_in_chunks(transposed)
     assert makers_of_whole_tensors(slope_of(value), *specs) == []
+
+
+def test_one_chunk_is_taken_at_a_time():
+    """TensorFlow would take ten, and hold what each needs."""
+    value, specs = value_in_chunks()
+    found = operations(slope_of(value), *specs)
+    found += operations(soft_target_slope, LOGITS, LOGITS)
+    loops = [op for op in found if "While" in op.type]
+    # Values and gradients of both, and the parts of the kernel's gradient.
+    assert len(loops) >= 5
+    assert {op.get_attr("parallel_iterations") for op in loops} == {1}
