@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_distill.distillers import state_file
 
 
 class ExactBackup(keras.callbacks.BackupAndRestore):
@@ -31,16 +34,37 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
         self._previous = os.path.join(self.backup_dir, "previous.npz")
         self._found = self._random = None
         self._done = 0
+        self._newest_is_damaged = False
 
     def find(self) -> tuple[int, int]:
-        """Read what was saved, if anything was; give the epoch and its batches done."""
-        for path in (self._path, self._previous):
-            if os.path.exists(path):
-                with np.load(path, allow_pickle=False) as file:
-                    self._found = dict(file)
-                self._current_epoch, self._done = map(int, self._found.pop("position"))
-                self._last_batch_seen = max(self._done - 1, 0)
-                return self._current_epoch, self._done
+        """Read what was saved, if anything was; give the epoch and its batches done.
+
+        A newest file that is damaged gives way to the one before, which
+        `double_checkpoint` keeps.
+
+        Raises:
+            ValueError: what is there is damaged.
+        """
+        damages = []
+        for path in filter(os.path.exists, (self._path, self._previous)):
+            try:
+                self._found = state_file.read(path)
+            except state_file.Damaged as error:
+                damages.append(f"'{path}' is damaged ({error})")
+                continue
+            if damages:
+                warnings.warn(f"{damages[0]}; going on with '{path}'.", stacklevel=4)
+            self._newest_is_damaged = bool(damages)
+            self._current_epoch, self._done = map(int, self._found.pop("position"))
+            self._last_batch_seen = max(self._done - 1, 0)
+            return self._current_epoch, self._done
+        if damages:
+            raise ValueError(
+                f"The run can't go on: {' and '.join(damages)}, and no other backup is "
+                "there. Put a copy of the file in its place, or remove the folder to "
+                "start anew. BackupAndRestore(..., double_checkpoint=True) keeps the "
+                "backup before the newest too."
+            )
         return 0, 0
 
     def on_train_begin(self, logs=None):
@@ -121,13 +145,13 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
         if not _is_first_worker(self.model):
             return
         os.makedirs(self.backup_dir, exist_ok=True)
-        with open(self._path + ".part", "wb") as file:
-            np.savez(file, position=[self._current_epoch, self._done], **values)
-            file.flush()
-            os.fsync(file.fileno())
-        if self.double_checkpoint and os.path.exists(self._path):
+        values["position"] = np.array([self._current_epoch, self._done])
+        written = state_file.write(self._path, values)
+        keeps = self.double_checkpoint and not self._newest_is_damaged
+        if keeps and os.path.exists(self._path):
             os.replace(self._path, self._previous)
-        os.replace(self._path + ".part", self._path)
+        self._newest_is_damaged = False
+        os.replace(written, self._path)
 
 
 def exact(callbacks) -> tuple:

@@ -164,10 +164,10 @@ class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
 
         Raises:
             ValueError: there is no teacher, the data are empty, labels lie outside the
-                classes, the compiled loss takes probabilities, a backup is of another
-                model or of data in no known order, workers would shuffle data each for
-                itself, or, while training, a part of the loss is not finite or a
-                replica gets no samples.
+                classes, the compiled loss takes probabilities, a backup is damaged, of
+                another model or of data in no known order, workers would shuffle data
+                each for itself, or, while training, a part of the loss is not finite
+                or a replica gets no samples.
         """
         checks.can_train(self.teacher)
         x, batch = checks.first_batch(x, y)

@@ -37,7 +37,9 @@ class Resuming:
         if self.left_out and batch is not None and self._builds_while_it_trains():
             # Metrics that are built have means that can be put back.
             self._symbolic_build(data_batch=batch)
-        return _after(x, epoch, arguments), callbacks
+        # The data began with the first epoch of this command.
+        begun = max(epoch - arguments.get("initial_epoch", 0), 0)
+        return _after(x, begun, arguments), callbacks
 
     def _builds_while_it_trains(self) -> bool:
         """Tell whether Keras leaves building to the first step, which is left out."""

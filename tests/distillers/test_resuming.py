@@ -1,5 +1,8 @@
 """A run that was stopped ends as one that was not, to the bit."""
 
+import os
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -118,6 +121,83 @@ def test_data_that_go_on_without_end(images, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit([keras.callbacks.BackupAndRestore(folder, 1), Stop(5)])
     assert_same(whole, fit([keras.callbacks.BackupAndRestore(folder, 1)]))
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path):
+    """Flip a bit in the middle, which lies in some weight."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+def double(tmp_path, name="backup"):
+    folder = tmp_path / name
+    return keras.callbacks.BackupAndRestore(folder, 2, double_checkpoint=True)
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_a_damaged_backup_gives_way_to_the_one_before(images, tmp_path, damage):
+    whole, _ = run(images, [double(tmp_path, "whole")])
+    with pytest.raises(KeyboardInterrupt):
+        run(images, [double(tmp_path), Stop(9)])
+    damage(tmp_path / "backup" / "state.npz")
+    with pytest.warns(UserWarning, match="state.npz' is damaged"):
+        again, rest = run(images, [double(tmp_path)])
+    assert_same(whole, again)
+    # The newest was made after two epochs, the one before it in the second.
+    assert len(rest["loss"]) == 3
+
+
+def test_damaged_backups_without_another_are_refused(images, tmp_path):
+    newest, previous = (tmp_path / "backup" / x for x in ("state.npz", "previous.npz"))
+    with pytest.raises(KeyboardInterrupt):
+        run(images, [double(tmp_path), Stop(5)])
+    flip(newest)
+    kept = previous.read_bytes()
+    with pytest.warns(UserWarning), pytest.raises(KeyboardInterrupt):
+        run(images, [double(tmp_path), Stop(4)])
+    # The good one was not given up for the damaged one.
+    assert previous.read_bytes() == kept
+    cut(newest)
+    cut(previous)
+    said = r"damaged \(.*\) and .*previous.npz' is damaged"
+    with pytest.raises(ValueError, match=said):
+        run(images, [double(tmp_path)])
+    previous.unlink()
+    said = "no other backup is there. Put a copy of the file in its place, or remove"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        run(images, [double(tmp_path)])
+
+
+def test_initial_epoch_with_a_backup(images, tmp_path):
+    """As one goes on training a loaded distiller: `initial_epoch` is in the command."""
+
+    def fit(folder, stop=()):
+        distiller = make()
+        history = distiller.fit(
+            shuffled(images),
+            initial_epoch=3,
+            epochs=5,
+            verbose=0,
+            callbacks=[keras.callbacks.BackupAndRestore(tmp_path / folder, 3), *stop],
+        ).history
+        return distiller, history
+
+    whole, history = fit("whole")
+    assert int(whole.optimizer.iterations) == 2 * STEPS
+    # After the third of four steps of the first epoch, and after the sixth.
+    for stop in (4, 4):
+        with pytest.raises(KeyboardInterrupt):
+            fit("backup", [Stop(stop)])
+    again, rest = fit("backup")
+    assert_same(whole, again)
+    for name, values in rest.items():
+        np.testing.assert_allclose(values, history[name][-len(values) :], rtol=1e-6)
+    assert not (tmp_path / "backup").exists()
 
 
 def test_arrays_that_fit_shuffles_are_refused(images, tmp_path):
