@@ -189,10 +189,12 @@ def test_initial_epoch_with_a_backup(images, tmp_path):
 
     whole, history = fit("whole")
     assert int(whole.optimizer.iterations) == 2 * STEPS
-    # After the third of four steps of the first epoch, and after the sixth.
-    for stop in (4, 4):
+    # Saved after the third of four steps of epoch 3, then after the second of epoch 4.
+    for stop, position in ((4, [3, 3]), (7, [4, 2])):
         with pytest.raises(KeyboardInterrupt):
             fit("backup", [Stop(stop)])
+        saved = np.load(tmp_path / "backup" / "state.npz")["position"]
+        assert list(saved) == position
     again, rest = fit("backup")
     assert_same(whole, again)
     for name, values in rest.items():
