@@ -26,8 +26,11 @@ class Chunks:
 
     def __init__(self, rows, size):
         self.rows = rows
-        self.size = _larger(_smaller(size, rows), 1)
-        self.count = (rows + self.size - 1) // self.size
+        if _is_symbol(rows):
+            self.size, self.count = rows, 1
+        else:
+            self.size = _larger(_smaller(size, rows), 1)
+            self.count = (rows + self.size - 1) // self.size
 
     def walk(self, step: Callable, state):
         """Take all chunks in turn.
@@ -41,8 +44,8 @@ class Chunks:
         def body(i, state):
             return step(Chunk(self, i), state)
 
-        if isinstance(self.count, int) and self.count == 0:
-            return state
+        if isinstance(self.count, int) and self.count < 2:
+            return body(0, state) if self.count else state
 
         if keras.backend.backend() == "jax":
             return ops.fori_loop(0, self.count, body, state)
@@ -128,7 +131,12 @@ def buffer(shape: tuple, dtype: str):
 
 def share_of(rows, share: int, least: int):
     """Give the size of chunks, a share of the rows but so many at least."""
-    return _larger((rows + share - 1) // share, least)
+    return rows if _is_symbol(rows) else _larger((rows + share - 1) // share, least)
+
+
+def _is_symbol(rows) -> bool:
+    """Tell whether JAX runs on shapes alone, one of which it does not know."""
+    return keras.backend.backend() == "jax" and not isinstance(rows, int)
 
 
 def _runs_kernels() -> bool:

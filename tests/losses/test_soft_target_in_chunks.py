@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_distill.losses import SoftTarget
 from keras_distill.losses.soft_target import VOCABULARY
+from keras_distill.tracing import trace
 from tests.differentiation import compilers, differentiate
 from tests.losses.test_soft_target import soft_target, softmax
 
@@ -111,6 +112,13 @@ def test_an_empty_batch_has_no_values():
     )
     assert value.shape == (0, 4)
     assert slope.shape == (0, 4, 300)
+
+
+def test_shapes_alone_can_be_traced():
+    """As a distiller does with a batch of unknown size."""
+    logits = keras.KerasTensor((None, 4, 300))
+    traced = trace(lambda z: SoftTarget(2.0, reduction=None)(z, z), logits)
+    assert traced.shape == (None, 4)
 
 
 def test_images_keep_their_second_derivative():
