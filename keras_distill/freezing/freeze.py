@@ -52,8 +52,8 @@ def freeze(
             is quantised; meant for accelerators. Default: that of each layer.
         tolerance: how far outputs and kept taps may be from the model's, as a part of
             the largest absolute value. Default: 1e-4; where the copy computes in
-            float16 0.01, in bfloat16 0.05. A GPU that rounds float32 products to
-            TensorFloat-32 needs 0.01.
+            float16 0.01, in bfloat16 0.05. A GPU that multiplies float32
+            in TensorFloat-32 may need a wider one.
 
     Returns:
         The frozen model; of an ensemble one of frozen members, with average and
