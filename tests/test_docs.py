@@ -29,7 +29,13 @@ def test_every_exported_object_has_an_example_or_is_a_module_of_it():
             assert "Example:" in member.__doc__, f"{name} has no example"
 
 
-@pytest.mark.parametrize("page", ["guide/index.md", "adding_a_method.md"])
+PAGES = [
+    pytest.param("guide/index.md", marks=pytest.mark.long),
+    "adding_a_method.md",
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)

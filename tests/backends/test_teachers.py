@@ -26,11 +26,13 @@ def run(backend, *arguments):
     assert " passed" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_as_far_as_the_deepest_tap(backend):
     run(backend, "tests/test_deepest_tap.py")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_frozen_normalisations_are_numpys(backend):
     run(backend, "tests/test_freezing.py", "-k", "numpys")

@@ -1,13 +1,17 @@
 """Make a cache as one of several processes, train from it, keep the student.
 
     python tests/cache/maker.py FOLDER RESULT [--pause SECONDS] [--full-after SHARDS]
+                                 [--company PROCESSES]
 
 TF_CONFIG says which other workers train in step, if any. Prints the shards that this
 process made. `--pause` slows the data down; `--full-after` lets every write fail from
-some number of shards on, as on a full disk.
+some number of shards on, as on a full disk; `--company` begins when so many processes
+are there.
 """
 
 import argparse
+import os
+import pathlib
 import resource
 import time
 
@@ -47,18 +51,26 @@ def slow(samples, pause):
     return kd.data.batches(samples, 10, sample_ids=True).map(late)
 
 
+def meet(folder, processes):
+    (folder / f"here-{os.getpid()}").touch()
+    while len(list(folder.glob("here-*"))) < processes:
+        time.sleep(0.02)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("result")
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--full-after", type=int)
+    parser.add_argument("--company", type=int, default=1)
     args = parser.parse_args()
     watch(args.full_after)
     samples = kd.data.load("digits").train[:300]
     data = slow(samples, args.pause) if args.pause else samples
     with kd.strategies.scope("auto"):
         cached = kd.CachedTeacher(args.folder, net(), top_k=3, temperature=4.0)
+        meet(pathlib.Path(args.result).parent, args.company)
         cached.build(data, 10, shard_rows=30, patience=3.0, verbose=0)
         distiller = kd.Distiller(net("student", 6, 2), cached, student_inputs="image")
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

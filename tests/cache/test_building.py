@@ -21,6 +21,8 @@ from tests.processes import free_ports
 SCRIPT = pathlib.Path(__file__).with_name("maker.py")
 ROOT = SCRIPT.parents[2]
 SHARDS = 10
+# Two that begin at once and take a second a shard, so that both have a share.
+TOGETHER = "--company", "2", "--pause", "0.3"
 
 
 def start(folder, *arguments, name="0", **environment):
@@ -83,7 +85,7 @@ def test_killed_it_goes_on_where_it_was(tmp_path, undisturbed):
 
 @pytest.mark.long
 def test_two_processes_share_the_work(tmp_path, undisturbed):
-    processes = [start(tmp_path, "--pause", "0.1", name=str(n)) for n in range(2)]
+    processes = [start(tmp_path, *TOGETHER, name=str(n)) for n in range(2)]
     first, second = (made(process) for process in processes)
     assert first and second
     assert sorted(first + second) == list(range(SHARDS))
@@ -93,7 +95,7 @@ def test_two_processes_share_the_work(tmp_path, undisturbed):
 
 @pytest.mark.long
 def test_what_a_dead_process_had_begun_is_taken_over(tmp_path, undisturbed):
-    first, second = (start(tmp_path, "--pause", "0.3", name=str(n)) for n in range(2))
+    first, second = (start(tmp_path, *TOGETHER, name=str(n)) for n in range(2))
     while len(shards(tmp_path)) < 4 and first.poll() is None:
         time.sleep(0.02)
     first.send_signal(signal.SIGKILL)
@@ -110,7 +112,7 @@ def test_under_a_strategy_each_worker_makes_its_own(tmp_path, undisturbed):
     for place in range(2):
         task = {"type": "worker", "index": place}
         config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        processes.append(start(tmp_path, name=str(place), TF_CONFIG=config))
+        processes.append(start(tmp_path, *TOGETHER, name=str(place), TF_CONFIG=config))
     parts = [made(process) for process in processes]
     assert sorted(parts[0] + parts[1]) == list(range(SHARDS))
     for place, part in enumerate(parts):
@@ -148,6 +150,7 @@ def test_a_damaged_shard_alone_is_made_anew(tmp_path, teacher, samples):
     np.testing.assert_array_equal(cached.read(samples.ids)["logits"]["all"], expected)
 
 
+@pytest.mark.long
 def test_a_full_disk_is_said_and_what_is_whole_stays(tmp_path, undisturbed):
     process = start(tmp_path, "--full-after", "4")
     _, errors = process.communicate(timeout=240)

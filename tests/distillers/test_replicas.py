@@ -35,7 +35,12 @@ def run(three_taps, images, batch_size=16, reduction="mean", **schedules):
 # Of 32 samples, batches of 11 leave 10; replicas get 6 and 5, then 5 and 5. The
 # validation data end in parts of 3 and 2.
 @pytest.mark.parametrize(
-    ("batch_size", "reduction"), [(16, "mean"), (11, "mean"), (11, "sum")]
+    ("batch_size", "reduction"),
+    [
+        (11, "mean"),
+        pytest.param(16, "mean", marks=pytest.mark.long),
+        pytest.param(11, "sum", marks=pytest.mark.long),
+    ],
 )
 def test_three_taps_and_adapters(
     three_taps, images, two_replicas, batch_size, reduction

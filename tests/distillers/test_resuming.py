@@ -67,7 +67,14 @@ def assert_same(one, other):
         np.testing.assert_array_equal(np.array(a), np.array(b), err_msg=a.path)
 
 
-@pytest.mark.parametrize(("save_freq", "stop"), [("epoch", 11), (3, 11), (1, 8)])
+@pytest.mark.parametrize(
+    ("save_freq", "stop"),
+    [
+        pytest.param("epoch", 11, marks=pytest.mark.long),
+        (3, 11),
+        pytest.param(1, 8, marks=pytest.mark.long),
+    ],
+)
 def test_a_stopped_run_ends_as_an_undisturbed_one(images, tmp_path, save_freq, stop):
     def backup(name="backup"):
         return keras.callbacks.BackupAndRestore(tmp_path / name, save_freq)
@@ -107,6 +114,7 @@ def test_fit_goes_on_as_usual_afterwards(images, tmp_path):
     assert int(again.optimizer.iterations) == 5 * STEPS
 
 
+@pytest.mark.long
 def test_data_that_go_on_without_end(images, tmp_path):
     def fit(callbacks):
         distiller = make()
@@ -139,7 +147,7 @@ def double(tmp_path, name="backup"):
     return keras.callbacks.BackupAndRestore(folder, 2, double_checkpoint=True)
 
 
-@pytest.mark.parametrize("damage", [cut, flip])
+@pytest.mark.parametrize("damage", [cut, pytest.param(flip, marks=pytest.mark.long)])
 def test_a_damaged_backup_gives_way_to_the_one_before(images, tmp_path, damage):
     whole, _ = run(images, [double(tmp_path, "whole")])
     with pytest.raises(KeyboardInterrupt):

@@ -29,8 +29,15 @@ def steps(kept):
 
 
 # By file, 2 workers have 24 and 23 samples, 3 have 16, 16 and 15.
-@pytest.mark.parametrize("by", ["file", "element"])
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("count", "by"),
+    [
+        (2, "element"),
+        pytest.param(2, "file", marks=pytest.mark.long),
+        pytest.param(3, "element", marks=pytest.mark.long),
+        pytest.param(3, "file", marks=pytest.mark.long),
+    ],
+)
 def test_each_sample_once_an_epoch_and_the_update_of_one(tmp_path, count, by):
     counts = 9, 8, 7, 7, 8, 8
     kept = results(tmp_path, train(tmp_path, count, counts, by))
@@ -67,6 +74,7 @@ def alone_on(parts, samples):
     return shards.weights(distiller), {name: x / count for name, x in sums.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("by", "counts", "said"),
     [

@@ -18,6 +18,7 @@ def assert_close(found, expected, rtol, atol):
         )
 
 
+@pytest.mark.long
 def test_three_workers_train_as_one(tmp_path):
     """Fit, evaluate and predict: weights, logs and predictions, of every worker."""
     for count in (1, 3):
