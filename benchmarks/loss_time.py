@@ -19,6 +19,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 import tensorflow as tf
+from step_time import untuned
 
 import keras_distill as kd
 
@@ -39,7 +40,7 @@ def images(steps):
 def ready(model, data):
     """Give a function that takes all steps once; it has been called."""
     ids = getattr(model, "sample_ids", None) is not None
-    train = kd.data.batches(data.train, compare.BATCH, sample_ids=ids)
+    train = untuned(kd.data.batches(data.train, compare.BATCH, sample_ids=ids))
     labels = getattr(model, "label_source", 1.0) > 0
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss if labels else None)
@@ -71,7 +72,7 @@ def rows(data, names, rounds):
     teacher = compare.net(data, 0, compare.NETS["teacher"])
     alone = ready(compare.net(data, 1, compare.NETS["student"]), data)
     forward = tf.function(lambda x: teacher(x, training=False))
-    batches = kd.data.batches(data.train, compare.BATCH)
+    batches = untuned(kd.data.batches(data.train, compare.BATCH))
 
     def taught():
         for x, _ in batches:
