@@ -32,15 +32,18 @@ PAPER = [
     ("FitNet 3 (paper)", 91.10, "1.6M", "392M", 1.37),
     ("FitNet 4 (paper)", 91.61, "2.5M", "382M", 1.52),
 ]
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 TRAIN_SIZE, BATCH = {"digits": 200}, 32
 EPOCHS = {"teacher": 20, "hint": 100, "student": 150}
 
 
-def fit(model, samples, epochs, seed, labels=True):
+def adam(steps):
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps))
+
+
+def fit(model, samples, epochs, seed):
     train = kd.data.batches(samples, BATCH, shuffle=True, seed=seed)
-    schedule = keras.optimizers.schedules.CosineDecay(3e-3, epochs * len(train))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(schedule), loss if labels else None)
+    model.compile(adam(epochs * len(train)), LOSS)
     model.fit(train, epochs=epochs, verbose=0)
 
 
@@ -58,35 +61,37 @@ def trained_teacher(data, file, epochs, seed):
     return teacher
 
 
-def hint_stage(student, teacher, few, epochs, seed):
-    """Stage 1: the guided layer through a regressor, no labels."""
+def stages(steps_an_epoch, epochs, method):
+    """Algorithm 1: hints through a regressor, then the whole net with soft targets."""
     hint = kd.Term(
         kd.losses.Hint(),
         student="stack2",
         teacher="stack2",
         adapter=kd.adapters.ValidConvolution(),
     )
-    first = kd.Distiller(student, teacher, terms=[hint], label_weight=0.0)
-    fit(first, few, epochs, seed, labels=False)
-
-
-def soft_stage(student, teacher, few, epochs, seed):
-    """Stage 2: soft targets on the whole net, their weight falling from 4 to 1."""
-    steps = epochs * -(-len(few) // BATCH)
+    steps = epochs["student"] * steps_an_epoch
     falling = keras.optimizers.schedules.PolynomialDecay(4.0, steps, 1.0)
     soft = kd.Term(kd.losses.SoftTarget(temperature=3.0), weight=falling)
-    second = kd.Distiller(student, teacher, terms=[soft], label_weight=1.0)
-    fit(second, few, epochs, seed)
+    first = kd.Stage(
+        [hint],
+        trains="stack2",
+        label_weight=0.0,
+        optimizer=adam(epochs["hint"] * steps_an_epoch),
+        epochs=epochs["hint"],
+    )
+    second = kd.Stage([soft], optimizer=adam(steps), epochs=epochs["student"])
+    return [first, second] if method == "FitNet" else [second]
 
 
 def trained_student(data, few, name, teacher, method, epochs, seed):
     student = net(data, name, 1000 + seed)
-    if method == "FitNet":
-        hint_stage(student, teacher, few, epochs["hint"], seed)
     if method == "alone":
         fit(student, few, epochs["student"], seed)
-    else:
-        soft_stage(student, teacher, few, epochs["student"], seed)
+        return student
+    train = kd.data.batches(few, BATCH, shuffle=True, seed=seed)
+    distiller = kd.Distiller(student, teacher)
+    distiller.compile("adam", LOSS)
+    kd.fit_stages(distiller, stages(len(train), epochs, method), train, verbose=0)
     return student
 
 

@@ -21,15 +21,18 @@ DEPTHS, WIDTH = {"teacher": 20, "student": 8}, 8
 STAGES = (("stem_relu", "stack1"), ("stack1", "stack2"), ("stack2", "stack3"))
 METHODS = ("student", "FitNet", "FSP")
 PAPER = {"teacher": 91.91, "student": 87.91, "FitNet": 88.57, "FSP": 88.70}
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 TRAIN_SIZE, BATCH = {"digits": 200}, 32
 EPOCHS = {"teacher": 20, "first": 100, "labels": 150}
 
 
-def fit(model, samples, epochs, seed, labels=True):
+def adam(steps):
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps))
+
+
+def fit(model, samples, epochs, seed):
     train = kd.data.batches(samples, BATCH, shuffle=True, seed=seed)
-    schedule = keras.optimizers.schedules.CosineDecay(3e-3, epochs * len(train))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(schedule), loss if labels else None)
+    model.compile(adam(epochs * len(train)), LOSS)
     model.fit(train, epochs=epochs, verbose=0)
 
 
@@ -61,12 +64,24 @@ def first_stage(method):
 
 def trained_student(data, few, teacher, method, epochs, seed):
     student = net(data, "student", 1000 + seed)
-    if method != "student":
-        first = kd.Distiller(
-            student, teacher, terms=first_stage(method), label_weight=0.0
+    train = kd.data.batches(few, BATCH, shuffle=True, seed=seed)
+    stages = [
+        kd.Stage(
+            [], optimizer=adam(epochs["labels"] * len(train)), epochs=epochs["labels"]
         )
-        fit(first, few, epochs["first"], seed, labels=False)
-    fit(student, few, epochs["labels"], seed)
+    ]
+    if method != "student":
+        first = kd.Stage(
+            first_stage(method),
+            trains="stack2" if method == "FitNet" else "stack3",
+            label_weight=0.0,
+            optimizer=adam(epochs["first"] * len(train)),
+            epochs=epochs["first"],
+        )
+        stages.insert(0, first)
+    distiller = kd.Distiller(student, teacher)
+    distiller.compile("adam", LOSS)
+    kd.fit_stages(distiller, stages, train, verbose=0)
     return student
 
 

@@ -13,24 +13,54 @@ from keras_distill import (
 from keras_distill.cache import CachedTeacher
 
 # Distillers: what `compile` and `fit` are called on.
-from keras_distill.distillers import Distiller, Term
+from keras_distill.distillers import Distiller, MutualDistiller, SelfDistiller, Term
+
+# Teachers.
+from keras_distill.ensembles import Ensemble, EnsembleTeacher
+from keras_distill.following import MeanTeacher
 
 # A teacher at a lower cost.
 from keras_distill.freezing import freeze
 
+# Schemes: several trainings, one after another.
+from keras_distill.schemes import (
+    Generation,
+    Metadata,
+    ParaphraserStage,
+    SpecialistEnsemble,
+    Stage,
+    choose_assistants,
+    cluster_classes,
+    copy_weights,
+    fit_generations,
+    fit_specialists,
+    fit_stages,
+    mixed_network,
+    recasting_stages,
+    reconstruct,
+    record_metadata,
+)
+
 # What a term sees of a model.
 from keras_distill.suggestions import TapPair, TapPairs, suggest_taps
 from keras_distill.taps import Tap
-
-# Teachers.
-from keras_distill.teachers import EnsembleTeacher, Teacher
+from keras_distill.teachers import Teacher
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CachedTeacher",
     "Distiller",
+    "Ensemble",
     "EnsembleTeacher",
+    "Generation",
+    "MeanTeacher",
+    "Metadata",
+    "MutualDistiller",
+    "ParaphraserStage",
+    "SelfDistiller",
+    "SpecialistEnsemble",
+    "Stage",
     "Tap",
     "TapPair",
     "TapPairs",
@@ -38,10 +68,20 @@ __all__ = [
     "Term",
     "adapters",
     "analysis",
+    "choose_assistants",
+    "cluster_classes",
+    "copy_weights",
     "data",
+    "fit_generations",
+    "fit_specialists",
+    "fit_stages",
     "freeze",
     "losses",
+    "mixed_network",
     "models",
+    "recasting_stages",
+    "reconstruct",
+    "record_metadata",
     "strategies",
     "suggest_taps",
     "taps",

@@ -77,8 +77,9 @@ class Tap:
 
     @property
     def is_logits(self) -> bool:
-        """Tell whether the tap is the model's output."""
-        return self.path.split("/")[0] == LOGITS
+        """Tell whether the tap is the model's output, or that of an ensemble's member."""
+        first, *rest = self.path.split("/")
+        return first == LOGITS or (first.isdecimal() and rest[:1] == [LOGITS])
 
     @property
     def is_gradient(self) -> bool:
@@ -225,16 +226,18 @@ def up_to(
     inputs,
     taps: Iterable[Tap],
     *,
+    training: bool = False,
     scores: Mapping[str, Callable] | None = None,
 ) -> dict[Tap, object]:
-    """Run a model in inference form as far as the deepest tap; give what is tapped.
+    """Run a model as far as the deepest tap; give what is tapped.
 
     Where only layers are tapped, nothing behind the last of them runs: no head, on no
     backend, compiled or not.
 
     Args:
-        model: a teacher.
+        model: a teacher, or a student of which no more is needed.
         inputs, taps, scores: as in `forward`.
+        training: training or, by default, inference form.
 
     Returns:
         A dict from each tap to its tensor.
@@ -244,15 +247,41 @@ def up_to(
     """
     taps = tuple(taps)
     if any(tap.is_gradient or tap.is_logits for tap in taps):
-        return forward(model, inputs, taps, training=False, scores=scores)[1]
+        return forward(model, inputs, taps, training=training, scores=scores)[1]
     layers = _layers_of(model, taps)
-
-    def enough(calls):
-        return all(_is_noted(calls[id(layer)], tap) for tap, layer in layers.items())
-
-    with record(layers.values(), enough) as calls:
-        model(inputs, training=False)
+    with record(layers.values(), functools.partial(_has_all, layers)) as calls:
+        model(inputs, training=training)
     return {tap: _called(model, calls[id(layer)], tap) for tap, layer in layers.items()}
+
+
+def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
+    """List the layers without sublayers that run until a tap has its value.
+
+    Args:
+        model: any model.
+        inputs: specs of what it takes.
+        tap: of a layer.
+
+    Raises:
+        ValueError: there is no such layer, or it is not called.
+    """
+    layers, found = _layers_of(model, [tap]), []
+    leaves = [x for x in model._flatten_layers(include_self=False) if not sublayers(x)]
+
+    def run(inputs):
+        listened = [*leaves, *layers.values()]
+        with record(listened, functools.partial(_has_all, layers)) as calls:
+            model(inputs, training=False)
+        # A call that was not over is that of the layer whose input is tapped.
+        found.extend(x for x in leaves if any(len(call) > 1 for call in calls[id(x)]))
+        return _called(model, calls[id(layers[tap])], tap)
+
+    trace(run, inputs)
+    return found
+
+
+def _has_all(layers: dict, calls) -> bool:
+    return all(_is_noted(calls[id(layer)], tap) for tap, layer in layers.items())
 
 
 def _mirrored(images):

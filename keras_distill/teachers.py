@@ -34,7 +34,7 @@ class Teacher:
     """
 
     def __init__(self, model: keras.Model):
-        _check(model)
+        check(model)
         self.model = model
         self._norms = {}
 
@@ -59,6 +59,14 @@ class Teacher:
             return {}
         knowledge = tapping.up_to(self.model, inputs, taps, scores=scores)
         return keras.tree.map_structure(ops.stop_gradient, knowledge)
+
+    @property
+    def followers(self) -> keras.Layer | None:
+        """Give the layer that holds what moves with the student, if anything does."""
+        return None
+
+    def follow(self, step) -> None:
+        """Move on with the student, at each step and before the call."""
 
     def can_teach(self, terms: Sequence) -> None:
         """Check, before anything runs, that the teacher has what terms ask for.
@@ -128,146 +136,8 @@ class Teacher:
         return knowledge
 
 
-class EnsembleTeacher(Teacher):
-    """Several teachers whose predictions are averaged.
-
-    The target at temperature T is, with weights `w_m` that sum to one,
-
-        arithmetic:  p = sum_m w_m softmax(z_m / T)
-        geometric:   p = softmax(sum_m w_m z_m / T)
-
-    both in log space. A layer of one member is tapped by its place in front of the
-    path: `"0/stack2"`.
-
-    Args:
-        models: two or more built models over the same inputs and classes.
-        average: `"arithmetic"` (default) or `"geometric"`.
-        weights: one positive number a model. Default: equal.
-
-    Raises:
-        TypeError: a member is not a `keras.Model`.
-        ValueError: fewer than two models, one of them twice or not built, an unknown
-            average, or weights that do not fit.
-
-    Example:
-        >>> teacher = kd.EnsembleTeacher([a, b], average="geometric")
-
-    Source:
-        Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network.
-    """
-
-    def __init__(
-        self,
-        models: Sequence[keras.Model],
-        average: str = "arithmetic",
-        *,
-        weights: Sequence[float] | None = None,
-    ):
-        if len(models) < 2 or len({id(model) for model in models}) < len(models):
-            raise ValueError(
-                "An ensemble needs two or more different models; got "
-                f"{[getattr(model, 'name', model) for model in models]}. "
-                "Give a single teacher to the Distiller itself."
-            )
-        if average not in ("arithmetic", "geometric"):
-            raise ValueError(
-                f"average is 'arithmetic' or 'geometric'; got {average!r}."
-            )
-        weights = [1.0] * len(models) if weights is None else list(weights)
-        if len(weights) != len(models) or min(weights) <= 0:
-            raise ValueError(
-                f"An ensemble of {len(models)} models needs as many positive weights; "
-                f"got {weights}."
-            )
-        for model in models:
-            _check(model)
-        self.members = tuple(models)
-        self._norms = {}
-        self.average = average
-        self.weights = [weight / sum(weights) for weight in weights]
-
-    @property
-    def models(self) -> tuple[keras.Model, ...]:
-        """Give the members."""
-        return self.members
-
-    def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
-        """Run each member that is asked; a logits tap gives a list, one a member."""
-        taps = tuple(taps)
-        if not taps:
-            return {}
-        if any(tap.is_gradient for tap in taps):
-            raise ValueError(
-                "An ensemble has no gradient by the input; got the taps "
-                f"{[str(tap) for tap in taps]}. Take one of its members as the teacher."
-            )
-        outputs = [tap for tap in taps if tap.is_logits]
-        owners = {tap: self.owner(tap) for tap in taps if not tap.is_logits}
-        knowledge = {tap: [] for tap in outputs}
-        for place, model in enumerate(self.members):
-            layers = {
-                tap: own for tap, (owner, own) in owners.items() if owner == place
-            }
-            wanted = [*outputs, *layers.values()]
-            if not wanted:
-                continue
-            tapped = tapping.up_to(model, inputs, wanted)
-            tapped = keras.tree.map_structure(ops.stop_gradient, tapped)
-            for tap in outputs:
-                knowledge[tap].append(tapped[tap])
-            knowledge.update({tap: tapped[own] for tap, own in layers.items()})
-        return knowledge
-
-    def find_norm(self, inputs, tap: Tap) -> None:
-        """Find the batch normalisation behind a tap of a member."""
-        owner, own = self.owner(tap)
-        self._norms[tap] = tapping.norms_of(self.members[owner], inputs, own)
-
-    def head_classes(self, inputs, tap: Tap) -> int:
-        """Refuse: the average of the members' predictions needs their logits."""
-        raise ValueError(
-            f"An ensemble has no one last layer, whose input '{tap}' would be: its "
-            "members' predictions are averaged. Compare logits by kd.losses.SoftTarget, "
-            "or take one of its members as the teacher."
-        )
-
-    def owner(self, tap: Tap) -> tuple[int, Tap]:
-        """Give the place of the member that a tap is in, and the member's own tap.
-
-        Raises:
-            ValueError: the tap names no member.
-        """
-        place, _, path = tap.path.partition("/")
-        if not path or not place.isdecimal() or int(place) >= len(self.members):
-            raise ValueError(
-                f"An ensemble's layer is tapped as '<member>/<path>', member 0 to "
-                f"{len(self.members) - 1}, as in '0/{tap.path}'; got '{tap.path}'."
-            )
-        return int(place), Tap(path, tap.call, tap.side)
-
-    def logits(self, knowledge, temperature=1.0):
-        """Give the logits whose softmax at `temperature` is the averaged prediction."""
-        members = [ops.cast(logits, "float32") for logits in knowledge]
-        if len({logits.shape[-1] for logits in members}) > 1:
-            raise ValueError(
-                "The members of an ensemble must have the same classes; their logits "
-                f"have {[logits.shape[-1] for logits in members]}."
-            )
-        if self.average == "geometric":
-            return sum(w * z for w, z in zip(self.weights, members, strict=True))
-        log_probabilities = [
-            ops.log(w) + ops.log_softmax(z / temperature, axis=-1)
-            for w, z in zip(self.weights, members, strict=True)
-        ]
-        return temperature * ops.logsumexp(ops.stack(log_probabilities), axis=0)
-
-
-def as_teacher(teacher: keras.Model | Teacher) -> Teacher:
-    """Wrap a model; leave a teacher as it is."""
-    return teacher if isinstance(teacher, Teacher) else Teacher(teacher)
-
-
-def _check(model) -> None:
+def check(model) -> None:
+    """Refuse what is no model, or one without weights yet."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             "A teacher is a keras.Model or a kd.EnsembleTeacher; got "

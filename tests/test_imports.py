@@ -16,13 +16,14 @@ LIGHT |= {"functools", "itertools", "typing"}
 MAY_IMPORT = {
     "taps": {"frozen_layers", "gradients", "recording", "tracing"},
     "frozen_layers": set(),
-    "freezing": {"freezing", "frozen_layers", "taps", "teachers"},
+    "freezing": {"ensembles", "freezing", "frozen_layers", "taps", "teachers"},
     "recording": set(),
     "tracing": set(),
     "gradients": set(),
     "heads": {"taps", "tracing"},
     "chunks": set(),
     "teachers": {"heads", "taps"},
+    "ensembles": {"taps", "teachers"},
     "adapters": {"adapters", "taps"},
     "losses": {
         "adapters",
@@ -40,12 +41,35 @@ MAY_IMPORT = {
     "suggestions": {"recording", "taps", "tracing"},
     "views": set(),
     "data": {"views"},
-    "cache": {"cache", "data", "distillers", "losses", "strategies", "taps", "teachers"}
-    | {"views"},
-    "analysis": {"analysis", "distillers", "recording", "tracing"},
+    "cache": {
+        "cache",
+        "data",
+        "distillers",
+        "ensembles",
+        "losses",
+        "strategies",
+        "taps",
+    }
+    | {"teachers", "views"},
+    "analysis": {"analysis", "data", "distillers", "recording", "tracing"},
+    "following": {"teachers"},
+    "schemes": {
+        "adapters",
+        "cache",
+        "data",
+        "distillers",
+        "losses",
+        "models",
+        "schemes",
+        "taps",
+        "teachers",
+        "tracing",
+    },
     "distillers": {
         "distillers",
         "adapters",
+        "ensembles",
+        "following",
         "heads",
         "losses",
         "strategies",
@@ -86,7 +110,15 @@ def test_a_room_imports_what_it_may(file):
     tops = {name.split(".")[0] for name in imports(tree, False)} - {"keras_distill"}
     assert not tops & {"tensorflow", "tensorflow_datasets", "sklearn", "matplotlib"}
     assert not tops & {"google_crc32c"}
-    if room in ("losses", "targets", "models", "adapters", "taps", "teachers"):
+    if room in (
+        "losses",
+        "targets",
+        "models",
+        "adapters",
+        "taps",
+        "teachers",
+        "ensembles",
+    ):
         assert tops <= LIGHT | {"contextlib", "difflib", "threading"}
         assert "tensorflow" not in set(imports(tree, True))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 from keras import layers, ops
 
@@ -141,12 +143,21 @@ class Paraphraser(layers.Layer):
         Returns:
             The history of the mean squared error.
         """
-        trainer = _Paraphrasing(self, teacher, tapping.as_taps(tap)[0])
-        self.trainable = True
+        tap = tapping.as_taps(tap)[0]
+        trainer = self.trainer(lambda x: tapping.up_to(teacher, x, [tap])[tap])
         trainer.compile(optimizer)
         history = trainer.fit(x, epochs=epochs, **kwargs)
         self.trainable = False
         return history
+
+    def trainer(self, features: Callable) -> keras.Model:
+        """Give a model whose `fit` trains the paraphraser.
+
+        Args:
+            features: from a batch's inputs to the teacher's layer.
+        """
+        self.trainable = True
+        return _Paraphrasing(self, features)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Give the channels of the code."""
@@ -158,17 +169,17 @@ class Paraphraser(layers.Layer):
 
 
 class _Paraphrasing(keras.Model):
-    """Trains a paraphraser on what a tap of a teacher gives."""
+    """Trains a paraphraser on what a function makes of the inputs."""
 
-    def __init__(self, paraphraser, teacher, tap):
+    def __init__(self, paraphraser, features):
         super().__init__(name="paraphrasing")
         self.paraphraser = paraphraser
-        # In a tuple inside a function, so that Keras does not count the teacher's.
-        self.features = lambda x: tapping.up_to(teacher, x, [tap])
-        self.tap = (tap,)
+        # A function, so that Keras does not find the teacher's variables.
+        self.features = features
+        self.built = paraphraser.built
 
     def call(self, inputs, training=None):
-        known = ops.stop_gradient(self.features(inputs)[self.tap[0]])
+        known = ops.stop_gradient(self.features(inputs))
         again = self.paraphraser.reconstruct(known, training=training)
         self.add_loss(ops.mean(ops.square(known - again)))
         return again

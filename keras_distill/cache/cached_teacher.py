@@ -17,8 +17,9 @@ from keras_distill.cache.joining import KNOWLEDGE, Joining
 from keras_distill.cache.reading import Reader
 from keras_distill.cache.recipe import Recipe
 from keras_distill.distillers.inputs import Selection
+from keras_distill.ensembles import as_teacher
 from keras_distill.taps import Tap
-from keras_distill.teachers import Teacher, as_teacher
+from keras_distill.teachers import Teacher
 from keras_distill.views import Views
 
 

@@ -13,8 +13,9 @@ from keras_distill.cache.building import compiled
 from keras_distill.cache.contents import Contents
 from keras_distill.distillers import shapes
 from keras_distill.distillers.inputs import Selection, select
+from keras_distill.ensembles import EnsembleTeacher
 from keras_distill.taps import Tap
-from keras_distill.teachers import EnsembleTeacher, Teacher
+from keras_distill.teachers import Teacher
 from keras_distill.views import Views
 
 

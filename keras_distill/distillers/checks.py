@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -120,6 +120,23 @@ def can_train(teacher) -> None:
             "The distiller has no teacher: files of a distiller leave it out. Give it "
             "with distiller.set_teacher(teacher) before fit."
         )
+
+
+def are_prepared(terms: Iterable, prepared: Sequence = ()) -> None:
+    """Check that what is trained before a term's loss can be used was trained.
+
+    Args:
+        terms: of a distiller.
+        prepared: layers that will have been trained by then.
+    """
+    for term in terms:
+        for layer in term.loss.prerequisites():
+            if layer.trainable and not any(layer is x for x in prepared):
+                raise ValueError(
+                    f"The {type(layer).__name__} of term '{term.name}' was not trained: "
+                    "what it gives would say nothing. Call its train_on(teacher, tap, "
+                    "images) first, or begin with a kd.ParaphraserStage."
+                )
 
 
 def same_shapes(built: dict, found: dict) -> None:
@@ -265,6 +282,15 @@ def _are_classes(labels, classes: int | None, ignored=None) -> None:
             f"Labels must lie in 0..{classes - 1}, as the student gives {classes} "
             f"logits; got {np.unique(labels[outside])[:5].tolist()}. Relabel the data, or "
             "give student and teacher more classes."
+        )
+
+
+def can_be_read_again(x) -> None:
+    """Refuse a generator where several trainings read the data."""
+    if hasattr(x, "__next__"):
+        raise ValueError(
+            "Several trainings read the data one after another, and a generator ends "
+            "with the first. Give arrays, a tf.data.Dataset or a keras.utils.PyDataset."
         )
 
 

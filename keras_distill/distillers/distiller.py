@@ -10,19 +10,18 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill import heads, taps, tracing
 from keras_distill.distillers import checks, shapes
 from keras_distill.distillers.bound_term import BoundTerm
-from keras_distill.distillers.callbacks import SameStatistics, StopAtNotFinite, before
+from keras_distill.distillers.fitting import Fitting
 from keras_distill.distillers.inputs import Selection, select
 from keras_distill.distillers.moving import moving_variable
-from keras_distill.distillers.resuming import Resuming
 from keras_distill.distillers.step import DistillationStep
 from keras_distill.distillers.term import Term
-from keras_distill.distillers.workers import AcrossWorkers, no_samples_refused
+from keras_distill.ensembles import as_teacher
 from keras_distill.losses import SoftTarget
-from keras_distill.teachers import Teacher, as_teacher
+from keras_distill.teachers import Teacher
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
+class Distiller(DistillationStep, Fitting, keras.Model):
     """Train a student on labels and on what a teacher knows.
 
     One step runs the teacher once, in inference form and outside the gradient, and the
@@ -121,6 +120,7 @@ class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
         checks.different_models(self.student, teacher)
         teacher.can_teach([bound.term for bound in self.terms.values()])
         self.teacher = teacher
+        self.followers = teacher.followers
         # A step that is compiled already holds the old one.
         self.train_function = None
         student_spec = tracing.input_of(self.student)
@@ -142,55 +142,39 @@ class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
     def call(self, inputs, training=None):
         """Predict as the student does."""
         if not self.built and self.teacher is not None:
-            self._bind_to(inputs)
+            self.bind_to(inputs)
         return self.student(select(inputs, self.student_inputs), training=training)
 
-    def fit(
-        self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        **kwargs,
-    ):
-        """Train as `keras.Model.fit` does, on data that were looked at first.
+    def can_fit(self, batch) -> None:
+        """Check what is there before training.
 
-        Arrays are looked at whole, of other data the first batch. Stopped and called
-        again with `keras.callbacks.BackupAndRestore`, it goes on after the last batch
-        that was saved, with all that it knew then: a run that was killed ends as one
-        that was not, if its data come in an order that a seed decides.
-
-        Raises:
-            ValueError: there is no teacher, the data are empty, labels lie outside the
-                classes, the compiled loss takes probabilities, a backup is damaged, of
-                another model or of data in no known order, workers would shuffle data
-                each for itself, or, while training, a part of the loss is not finite
-                or a replica gets no samples.
+        Args:
+            batch: `(x, y, ...)`, all of it if the data are arrays; or None.
         """
         checks.can_train(self.teacher)
-        x, batch = checks.first_batch(x, y)
+        terms = [bound.term for bound in self.terms.values()]
+        loss = getattr(self, "loss", None)
         if batch is not None:
             first_x, first_y, _ = keras.utils.unpack_x_y_sample_weight(batch)
             if not self.built:
-                self._bind_to(first_x)
-            checks.labels_fit(first_y, self.classes, getattr(self, "loss", None))
-            terms = [bound.term for bound in self.terms.values()]
+                self.bind_to(first_x)
+            checks.labels_fit(first_y, self.classes, loss)
             checks.labels_fit_terms(first_y, self.classes, terms)
+        checks.are_prepared(terms)
         if not self.gives_probabilities:
-            checks.takes_logits(getattr(self, "loss", None))
-        self.order_is_shared(x, kwargs)
-        own = [StopAtNotFinite(["label_loss", *self.terms]), SameStatistics()]
-        callbacks = before(own, callbacks)
-        x, callbacks = self.resume(x, batch, callbacks, kwargs)
-        try:
-            with no_samples_refused():
-                return super().fit(
-                    x, y, batch_size, epochs, verbose, callbacks, **kwargs
-                )
-        finally:
-            self.resumed()
+            checks.takes_logits(loss)
+
+    def part_names(self) -> list[str]:
+        """Give the names of the parts of the loss in the logs."""
+        return ["label_loss", *self.terms]
+
+    def replicated_layers(self) -> list[keras.Layer]:
+        """Give the layers whose moving means are to be alike on all replicas."""
+        adapters = [
+            (bound.student_adapters, bound.teacher_adapters)
+            for bound in self.terms.values()
+        ]
+        return [self.student, *filter(None, keras.tree.flatten(adapters))]
 
     def get_config(self) -> dict:
         """Give the arguments, without the teacher."""
@@ -219,8 +203,37 @@ class Distiller(DistillationStep, AcrossWorkers, Resuming, keras.Model):
         """Build the adapters as they were."""
         self._bind_shapes(config["shapes"])
 
-    def _bind_to(self, x) -> None:
-        """Bind to the inputs of a batch."""
+    def with_terms(
+        self, terms: Sequence[Term], label_weight: float | LearningRateSchedule = 1.0
+    ) -> Distiller:
+        """Make another distiller of the same student, teacher and inputs.
+
+        Args:
+            terms: what it learns from the teacher.
+            label_weight: of the loss that it is compiled with.
+
+        Example:
+            >>> first = distiller.with_terms([hint], label_weight=0.0)
+        """
+        return Distiller(
+            self.student,
+            self.teacher,
+            terms=terms,
+            label_weight=label_weight,
+            student_inputs=self.student_inputs,
+            teacher_inputs=self.teacher_inputs,
+            sample_ids=self.sample_ids,
+        )
+
+    def bind_to(self, x) -> None:
+        """Make the adapters, which a student of no known inputs has from a batch.
+
+        Args:
+            x: the inputs of a batch.
+
+        Raises:
+            ValueError: as in the constructor.
+        """
         self._bind(
             tracing.trace(lambda x: select(x, self.student_inputs), x),
             tracing.trace(lambda x: select(x, self.teacher_inputs), x),

@@ -16,17 +16,30 @@ from keras_distill.distillers.shares import shared
 LOGITS = taps.Tap(taps.LOGITS)
 
 
-class DistillationStep:
-    """What a distiller does with a batch.
+class TrainStep:
+    """A step of training: thin ones a backend around what is the same on all.
 
-    Everything but the gradient itself is the same on every backend. `train_step` takes
-    what the backend's trainer gives: the batch, on JAX the state before it.
+    A distiller has `_know`, what teachers know of the batch; `_learn`, from that to the
+    total and whatever else; and `_note`, from all of it to the logs.
     """
 
     def train_step(self, *arguments):
         """Take one step; give the logs, on JAX beside the state."""
         steps = {"tensorflow": _tensorflow, "torch": _torch, "jax": _jax}
         return steps[keras.backend.backend()](self, *arguments)
+
+    def _get_metrics_result_or_logs(self, logs):
+        """Give the means over all replicas, also where some metrics are not shown."""
+        found = self.get_metrics_result()
+        return {name: found[name] for name in logs} if set(logs) <= set(found) else logs
+
+
+class DistillationStep(TrainStep):
+    """What a distiller does with a batch.
+
+    Everything but the gradient itself is the same on every backend. `train_step` takes
+    what the backend's trainer gives: the batch, on JAX the state before it.
+    """
 
     def test_step(self, *arguments):
         """Evaluate the student alone."""
@@ -37,11 +50,6 @@ class DistillationStep:
         logs = strategies.reducible(logs)
         return (logs, *state) if state else logs
 
-    def _get_metrics_result_or_logs(self, logs):
-        """Give the means over all replicas, also where some metrics are not shown."""
-        found = self.get_metrics_result()
-        return {name: found[name] for name in logs} if set(logs) <= set(found) else logs
-
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
@@ -51,13 +59,18 @@ class DistillationStep:
         return loss - _sum(adapters)
 
     def _know(self, x, y) -> dict:
-        """Move what schedules move, run the teacher once, give what it knows."""
+        """Move what moves, run the teacher once, give what it knows."""
+        self.move()
+        self.teacher.follow(self.optimizer.iterations)
+        inputs = select(x, self.teacher_inputs)
+        return self.teacher(inputs, self.teacher_taps, scores(y))
+
+    def move(self) -> None:
+        """Set weights and temperatures to what their schedules say of this step."""
         step = self.optimizer.iterations
         advance(self.label_weight, self.label_source, step)
         for bound in self.terms.values():
             bound.advance(step)
-        inputs = select(x, self.teacher_inputs)
-        return self.teacher(inputs, self.teacher_taps, scores(y))
 
     def _learn(self, x, y, sample_weight, knowledge: dict) -> tuple:
         """Run the student once, once more for mirrored taps.
@@ -66,13 +79,13 @@ class DistillationStep:
             The total, the parts by name, before their weights, the prediction, and the
             mean number of samples of a replica.
         """
-        y_pred, features = taps.forward(
-            self.student,
-            select(x, self.student_inputs),
-            self.student_taps,
-            training=True,
-            scores=scores(y, knowledge.get(LOGITS)),
+        y_pred, features = self._look(
+            select(x, self.student_inputs), scores(y, knowledge.get(LOGITS))
         )
+        return self._judge(x, y, sample_weight, y_pred, features, knowledge)
+
+    def _judge(self, x, y, sample_weight, y_pred, features, knowledge: dict) -> tuple:
+        """Compare what the student's run gave with what the teacher knows."""
         parts = self._term_losses(x, y, sample_weight, features, knowledge)
         losses = {name: bound.term.loss for name, bound in self.terms.items()}
         if getattr(self, "loss", None) is not None:
@@ -82,6 +95,18 @@ class DistillationStep:
         mean_count = strategies.mean_count(count)
         parts = shared(parts, losses, count, mean_count)
         return self._total(parts), parts, y_pred, mean_count
+
+    def _look(self, inputs, scores) -> tuple:
+        """Run the student; where nothing asks for its output, up to the deepest tap."""
+        judged = getattr(self, "loss", None) or self._compile_metrics
+        if judged or not self.student_taps:
+            return taps.forward(
+                self.student, inputs, self.student_taps, training=True, scores=scores
+            )
+        features = taps.up_to(
+            self.student, inputs, self.student_taps, training=True, scores=scores
+        )
+        return features.get(LOGITS), features
 
     def _note(
         self, x, y, sample_weight, total, parts: dict, y_pred, mean_count
@@ -153,10 +178,12 @@ def _torch(distiller, data) -> dict:
     batch = keras.utils.unpack_x_y_sample_weight(data)
     with torch.no_grad():
         knowledge = distiller._know(*batch[:2])
-    distiller.zero_grad()
+    variables = distiller.trainable_variables
+    for variable in variables:
+        # The module's own `zero_grad` does not reach models inside of models.
+        variable.value.grad = None
     found = distiller._learn(*batch, knowledge)
     distiller.optimizer.scale_loss(found[0]).backward()
-    variables = distiller.trainable_variables
     with torch.no_grad():
         gradients = [variable.value.grad for variable in variables]
         distiller.optimizer.apply(gradients, variables)

@@ -62,6 +62,22 @@ class Term:
         self.adapters = tuple(adapter) if several else (adapter,) * loss.taps
         checks.are_adapters(self.name, self.adapters, loss.taps, several)
 
+    def copy(self, teacher: Sequence[Tap] | None = None, name: str | None = None):
+        """Make a term of the same loss whose adapters are layers of their own.
+
+        Args:
+            teacher: other taps of the teacher. Default: the same.
+            name: another name. Default: the same.
+        """
+        return Term(
+            self.loss,
+            self.student,
+            self.teacher if teacher is None else teacher,
+            self.weight,
+            keras.tree.map_structure(_copy, self.adapter),
+            name or self.name,
+        )
+
     def get_config(self) -> dict:
         """Give the arguments."""
         serialize = keras.saving.serialize_keras_object
@@ -86,3 +102,9 @@ class Term:
             adapter=deserialize(config["adapter"]),
             name=config["name"],
         )
+
+
+def _copy(adapter):
+    if not isinstance(adapter, keras.Layer):
+        return adapter
+    return type(adapter).from_config(adapter.get_config())

@@ -63,11 +63,7 @@ class AcrossWorkers:
         if self._sharing is None:
             import tensorflow as tf
 
-            adapters = [
-                (bound.student_adapters, bound.teacher_adapters)
-                for bound in self.terms.values()
-            ]
-            layers = [self.student, *filter(None, keras.tree.flatten(adapters))]
+            layers = self.replicated_layers()
             found = [v for layer in layers for v in layer.non_trainable_variables]
             found = [v for v in found if tf.as_dtype(v.dtype).is_floating]
             self._sharing = tf.function(lambda: strategy.run(_share, args=(found,)))

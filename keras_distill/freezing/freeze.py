@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from keras_distill import taps as tapping
+from keras_distill.ensembles import EnsembleTeacher
 from keras_distill.freezing.copying import Copier
 from keras_distill.freezing.graphs import foldable, graphs_of
 from keras_distill.taps import Tap
-from keras_distill.teachers import EnsembleTeacher
 
 # Of the largest value; 1e-4 for what is not here.
 _TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2}

@@ -135,6 +135,10 @@ class DistillationLoss(keras.losses.Loss):
         It is saved with the distiller; its weights are not trained.
         """
 
+    def prerequisites(self) -> tuple:
+        """Give the layers that are trained, and then frozen, before a student is."""
+        return ()
+
     def arrange(self, teacher, student) -> tuple:
         """Give the lists of both sides' tensors in the form that `call` takes."""
         if self.several_teachers or self.taps > 1 or not self.compares_teacher:

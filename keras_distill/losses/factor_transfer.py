@@ -25,12 +25,13 @@ class FactorTransfer(DistillationLoss):
     Recommended weight: 500 (the authors').
 
     Args:
-        paraphraser: a trained `kd.adapters.Paraphraser`.
+        paraphraser: a `kd.adapters.Paraphraser`, trained by its `train_on` or by a
+            `kd.ParaphraserStage` before.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
         TypeError: it is none.
-        ValueError: it was not trained.
+        ValueError: it was not trained; raised by `fit`.
 
     Example:
         >>> paraphraser = kd.adapters.Paraphraser()
@@ -52,12 +53,11 @@ class FactorTransfer(DistillationLoss):
                 "FactorTransfer takes a kd.adapters.Paraphraser that was trained on the "
                 f"teacher; got {type(paraphraser).__name__}."
             )
-        if paraphraser.trainable:
-            raise ValueError(
-                "The paraphraser was not trained: its factors would say nothing. Call "
-                "paraphraser.train_on(teacher, tap, images) first."
-            )
         self.paraphraser = paraphraser
+
+    def prerequisites(self):
+        """Give the paraphraser."""
+        return (self.paraphraser,)
 
     def adapters(self, student, teacher):
         """Give pooling and a translator, and pooling and the paraphraser."""

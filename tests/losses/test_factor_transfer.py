@@ -78,8 +78,13 @@ def test_the_student_learns_the_factors_of_a_frozen_paraphraser(trained, tmp_pat
 
 
 def test_bad_paraphrasers():
+    untrained = kd.losses.FactorTransfer(kd.adapters.Paraphraser())
+    student, teacher = conv_pair()
+    term = kd.Term(untrained, "stack2", "stack2")
+    distiller = kd.Distiller(student, teacher, terms=[term])
+    distiller.compile("sgd")
     with pytest.raises(ValueError, match="was not trained"):
-        kd.losses.FactorTransfer(kd.adapters.Paraphraser())
+        distiller.fit(np.ones((4, 8, 8, 1), "float32"), verbose=0)
     with pytest.raises(TypeError, match="got Dense"):
         kd.losses.FactorTransfer(keras.layers.Dense(3))
     with pytest.raises(ValueError, match="got 0"):

@@ -1,0 +1,36 @@
+"""What each exit of a net costs, and how often it is right."""
+
+from __future__ import annotations
+
+from keras_distill.analysis.cost import cost
+from keras_distill.analysis.wrong import wrong
+from keras_distill.data import Samples
+from keras_distill.distillers.self_distiller import SelfDistiller
+
+
+def exits(distiller: SelfDistiller, samples: Samples) -> list[dict]:
+    """Give accuracy and cost of each exit, from the first to the deepest.
+
+    Args:
+        distiller: trained.
+        samples: to judge on.
+
+    Returns:
+        A row for each exit, for `kd.analysis.table`.
+
+    Example:
+        >>> print(kd.analysis.table(kd.analysis.exits(distiller, digits.test)))
+    """
+    rows = []
+    for name in distiller.student.output:
+        model = distiller.exit(name)
+        found = cost(model)
+        rows.append(
+            {
+                "exit": name,
+                "accuracy %": f"{100 - 100 * wrong(model, samples).mean():.2f}",
+                "parameters": found.parameters,
+                "multiplications": found.multiplications,
+            }
+        )
+    return rows

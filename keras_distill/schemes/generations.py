@@ -1,0 +1,144 @@
+"""Generations: each student is the next one's teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import keras
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_distill.distillers import checks
+from keras_distill.distillers.distiller import Distiller
+from keras_distill.distillers.term import Term
+from keras_distill.losses import SoftTarget
+from keras_distill.schemes.progress import Ledger, Progress
+from keras_distill.schemes.stages import at_least_one, fresh
+from keras_distill.teachers import Teacher
+
+
+class Generation(NamedTuple):
+    """One model of a chain.
+
+    Args:
+        model: trained, a plain Keras model.
+        history: of its training, lists by name.
+
+    Example:
+        >>> chain[-1].model.save("last.keras")
+    """
+
+    model: keras.Model
+    history: dict
+
+
+def fit_generations(
+    make: Callable[[int], keras.Model],
+    generations: int,
+    x,
+    y=None,
+    *,
+    compiled: Mapping[str, object],
+    terms: Sequence[Term] | None = None,
+    label_weight: float | LearningRateSchedule = 1.0,
+    teacher: keras.Model | Teacher | None = None,
+    epochs: int = 1,
+    seed: int = 0,
+    backup: str | None = None,
+    verbose: int | str = "auto",
+    **arguments,
+) -> list[Generation]:
+    """Train a chain of models, each of which learns from the one before.
+
+    With nets of one size these are born-again networks; with smaller and smaller ones
+    the models between are teacher assistants. Generation g is made and trained after
+    `keras.utils.set_random_seed(seed + g)`, and so has fresh weights. All nets are made
+    and checked before the first is trained. Interrupted and called again with the same
+    `backup`, it goes on where it was.
+
+    - BAN: `terms=[kd.Term(kd.losses.SoftTarget(1.0))]`, `label_weight=0`; BAN+L with
+      labels.
+    - CWTM: `kd.losses.ConfidenceWeightedLabel()`, `label_weight=0`.
+    - DKPP: `kd.losses.SoftTarget(1.0, target=kd.targets.Permuted())`, `label_weight=0`.
+
+    Args:
+        make: from a generation's number to a new, built model.
+        generations: how many models are made, 1 or more.
+        x, y: as in `fit`; no generator.
+        compiled: arguments of `compile`: `optimizer`, `loss`, `metrics`; each
+            generation takes a fresh copy of the optimiser.
+        terms: what each learns from the one before. Default: soft targets at
+            temperature 1.
+        label_weight: of the loss, from the second model on. Default 1; with 0 their
+            loss and metrics are left out.
+        teacher: of the first model. Default: none, the first learns from labels alone.
+        epochs: of each. Default 1.
+        seed: of the first. Default 0.
+        backup: a folder that keeps what is done. Default: none.
+        verbose: 0 for nothing, 1 or `"auto"` for one bar over all epochs, 2 for a line
+            an epoch.
+        **arguments: of `fit`.
+
+    Returns:
+        A list of `(model, history)`, oldest first; `kd.Ensemble([g.model for g in ...])`
+        predicts by all of them.
+
+    Raises:
+        ValueError: no generations or epochs, a generator, models that are not built, or
+            what `Distiller` raises; all before the first step.
+
+    Example:
+        >>> chain = kd.fit_generations(make, 3, train, epochs=20, compiled={
+        ...     "optimizer": "adam",
+        ...     "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)})
+        >>> ensemble = kd.Ensemble([generation.model for generation in chain])
+
+    Source:
+        Furlanello et al. 2018, Born-again neural networks; Mirzadeh et al. 2020,
+        Improved knowledge distillation via teacher assistant.
+    """
+    at_least_one(epochs)
+    if generations < 1:
+        raise ValueError(f"generations is 1 or more; got {generations}.")
+    checks.can_be_read_again(x)
+    terms = [Term(SoftTarget(1.0))] if terms is None else terms
+    models = [_made(make, place, seed) for place in range(generations)]
+    trainers, before = [], teacher
+    for model in models:
+        trainers.append(_trainer(model, before, terms, label_weight, compiled))
+        before = model
+    ledger = Ledger(backup, {"generations": generations, "epochs": epochs})
+    progress = Progress(generations * epochs, verbose)
+    histories = []
+    for place, trainer in enumerate(trainers):
+        progress.begin(f"Generation {place + 1} of {generations}", epochs)
+        keras.utils.set_random_seed(seed + place)
+
+        def train(own, trainer=trainer):
+            callbacks = [progress, *arguments.get("callbacks", []), *own]
+            given = {**arguments, "callbacks": callbacks, "verbose": 0}
+            return trainer.fit(x, y, epochs=epochs, **given)
+
+        histories.append(ledger.once(place, trainer, train))
+        progress.finish()
+    return [Generation(*pair) for pair in zip(models, histories, strict=True)]
+
+
+def _made(make, place: int, seed: int) -> keras.Model:
+    keras.utils.set_random_seed(seed + place)
+    model = make(place)
+    checks.is_student(model)
+    return model
+
+
+def _trainer(model, teacher, terms, label_weight, compiled) -> keras.Model:
+    """Give what is fitted: the model alone, or with a teacher."""
+    settings = {**compiled, "optimizer": fresh(compiled.get("optimizer", "adam"))}
+    trainer = model
+    if teacher is not None:
+        own = [term.copy() for term in terms]
+        trainer = Distiller(model, teacher, terms=own, label_weight=label_weight)
+        if isinstance(label_weight, (int, float)) and not label_weight:
+            settings |= {"loss": None, "metrics": None}
+    trainer.compile(**settings)
+    return trainer

@@ -1,0 +1,46 @@
+"""Fixed dropout masks on a net's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class _Mask(keras.Layer):
+    """Multiplies each unit by a fixed number."""
+
+    def __init__(self, values, **kwargs):
+        super().__init__(**kwargs)
+        self.values = values
+
+    def call(self, inputs):
+        return inputs * ops.cast(self.values, inputs.dtype)
+
+
+def masked(
+    model: keras.Model, layers: Sequence[str], keep: float, seed: int
+) -> keras.Model:
+    """Copy a functional model, with a fixed dropout mask behind some layers.
+
+    Args:
+        model: functional.
+        layers: names.
+        keep: chance of each unit to stay; those that do are divided by it.
+        seed: of the mask.
+    """
+    rng = np.random.default_rng(seed)
+
+    def call(layer, *args, **kwargs):
+        outputs = layer(*args, **kwargs)
+        if layer.name not in layers:
+            return outputs
+        kept = rng.random(outputs.shape[1:]) < keep
+        mask = _Mask((kept / keep).astype("float32"), name=f"{layer.name}_mask")
+        return mask(outputs)
+
+    copy = keras.models.clone_model(model, call_function=call)
+    copy.set_weights(model.get_weights())
+    return copy

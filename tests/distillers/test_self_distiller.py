@@ -1,0 +1,188 @@
+"""Self-distillation against its closed form, its exits, and bad input."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_distill as kd
+from tests.distillers.conftest import conv_pair
+from tests.linear import points, softmax
+
+CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+RATE, SHARE, TEMPERATURE = 0.2, 0.3, 3.0
+
+
+def net():
+    x = keras.Input((4,))
+    hidden = layers.Dense(5, use_bias=False, name="hidden")(x)
+    return keras.Model(x, layers.Dense(3, use_bias=False, name="logits")(hidden))
+
+
+def compiled(distiller, **arguments):
+    distiller.compile(keras.optimizers.SGD(RATE), CROSS_ENTROPY, **arguments)
+    return distiller
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_a_step_is_that_of_the_formula(eagerly):
+    x, y = points()
+    distiller = kd.SelfDistiller(net(), ["hidden"], soft_weight=SHARE)
+    head = distiller.student.get_layer("hidden_exit")
+    a, b = (
+        np.array(distiller.net().get_layer(n).kernel, "float64")
+        for n in ("hidden", "logits")
+    )
+    e = np.array(head.kernel, "float64")
+    h = x @ a
+    deep, early, labels = h @ b, h @ e, np.eye(3)[y]
+    by_deep = (softmax(deep) - labels) / len(x)
+    gap = softmax(early, TEMPERATURE) - softmax(deep, TEMPERATURE)
+    by_early = (1 - SHARE) * (softmax(early) - labels) + SHARE * TEMPERATURE * gap
+    by_early /= len(x)
+    by_h = by_deep @ b.T + by_early @ e.T
+    logs = compiled(distiller, run_eagerly=eagerly).fit(
+        x, y, batch_size=12, verbose=0, shuffle=False
+    )
+    for layer, value, slope in (
+        (distiller.net().get_layer("hidden"), a, x.T @ by_h),
+        (distiller.net().get_layer("logits"), b, h.T @ by_deep),
+        (head, e, h.T @ by_early),
+    ):
+        np.testing.assert_allclose(layer.kernel, value - RATE * slope, atol=1e-6)
+    surprise = [-np.log(softmax(z)[np.arange(12), y]).mean() for z in (early, deep)]
+    expected = (1 - SHARE) * surprise[0] + surprise[1]
+    assert logs.history["label_loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def exits(**arguments):
+    student = conv_pair(norm=False)[0]
+    return kd.SelfDistiller(student, ["stack1"], features="stack2", **arguments)
+
+
+def test_hints_bring_the_exits_features_to_the_deepest(images):
+    distiller = compiled(exits(hint_weight=1.0))
+    history = distiller.fit(*images, epochs=15, verbose=0).history
+    assert history["hint_stack1"][-1] < 0.6 * history["hint_stack1"][0]
+    assert history["soft_stack1"][-1] < history["soft_stack1"][0]
+
+
+def test_the_deepest_side_has_no_gradient(images):
+    """With weight on the terms alone, what is behind the exits' layer does not move."""
+    distiller = exits(soft_weight=1.0, hint_weight=1.0)
+    distiller.compile(keras.optimizers.SGD(0.1))
+    behind = distiller.net().get_layer("logits")
+    before = [np.array(w) for w in behind.weights]
+    head = np.array(distiller.student.get_layer("stack1_exit").kernel)
+    distiller.fit(images[0], epochs=2, verbose=0)
+    for a, b in zip(before, behind.weights, strict=True):
+        np.testing.assert_array_equal(a, np.array(b))
+    assert np.abs(head - distiller.student.get_layer("stack1_exit").kernel).max() > 0
+
+
+def test_any_exit_predicts_and_is_judged(images):
+    x, y = images
+    distiller = compiled(exits(), metrics=["accuracy"])
+    distiller.fit(x, y, verbose=0)
+    found = distiller.evaluate(x, y, return_dict=True, verbose=0)
+    together = distiller.predict(x, verbose=0)
+    for name in ("stack1", "deepest"):
+        alone = distiller.exit(name).predict(x, verbose=0)
+        np.testing.assert_allclose(alone, together[name], atol=1e-6)
+        right = (alone.argmax(-1) == y).mean()
+        assert found[f"{name}_accuracy"] == pytest.approx(right, abs=1e-6)
+    np.testing.assert_allclose(
+        together["deepest"], distiller.net().predict(x, verbose=0), atol=1e-6
+    )
+    rows = kd.analysis.exits(distiller, kd.data.Samples(x, y))
+    assert [row["exit"] for row in rows] == ["stack1", "deepest"]
+    assert rows[0]["multiplications"] < rows[1]["multiplications"] + 10**4
+    assert rows[1]["accuracy %"] == f"{100 * found['deepest_accuracy']:.2f}"
+
+
+def test_saved_and_loaded_it_goes_on(images, tmp_path):
+    distiller = compiled(exits(), metrics=["accuracy"])
+    distiller.fit(*images, shuffle=False, verbose=0)
+    distiller.save(tmp_path / "self.keras")
+    loaded = keras.saving.load_model(tmp_path / "self.keras")
+    for model in (distiller, loaded):
+        model.fit(*images, shuffle=False, verbose=0)
+    for a, b in zip(distiller.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(np.array(a), np.array(b))
+
+
+def test_two_replicas_are_one_on_the_global_batch(images, two_replicas):
+    def run():
+        keras.utils.set_random_seed(7)
+        student = conv_pair(norm=False)[0]
+        # Without features, exits have no normalisation.
+        distiller = compiled(kd.SelfDistiller(student, ["stack1", "stack2"]))
+        distiller.fit(*images, batch_size=16, shuffle=False, verbose=0)
+        return [np.array(w) for w in distiller.weights]
+
+    one = run()
+    with two_replicas.scope():
+        two = run()
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def make(*exits, net=None, **arguments):
+    return kd.SelfDistiller(net or conv_pair()[0], exits, **arguments)
+
+
+def beside():
+    """A net with a layer that leads nowhere."""
+    model = conv_pair()[0]
+    layers.Dense(3, name="aside")(model.get_layer("stack1").output)
+    return model
+
+
+def of_words():
+    x = keras.Input((4,), dtype="int32", name="words")
+    y = layers.Embedding(9, 3, name="table")(x)
+    y = layers.GlobalAveragePooling1D(name="pool")(y)
+    return keras.Model(x, layers.Dense(3, name="logits")(y))
+
+
+BAD = {
+    "no exits": (lambda: make(), ["one or more"]),
+    "one twice": (lambda: make("stack1", "stack1"), ["different layers"]),
+    "no such layer": (lambda: make("stack9"), ["no layer 'stack9'", "stack2"]),
+    "a layer beside": (
+        lambda: make("aside", net=beside()),
+        ["no layer 'aside' on the way to its output"],
+    ),
+    "the output": (lambda: make("logits"), ["before the output"]),
+    "words": (lambda: make("words", net=of_words()), ["real numbers"]),
+    "a shape that can't be reached": (
+        lambda: make("stack2", features="stack1"),
+        ["can't bring", "stack2"],
+    ),
+    "a share": (lambda: make("stack1", soft_weight=1.5), ["0..1", "1.5"]),
+    "a negative weight": (
+        lambda: make("stack1", features="stack2", hint_weight=-1.0),
+        ["0 or more"],
+    ),
+    "no such exit": (lambda: make("stack1").exit("stack2"), ["no exit 'stack2'"]),
+    "labels outside": (
+        lambda: compiled(make("stack1")).fit(np.ones((4, 8, 8, 1)), np.full(4, 3)),
+        ["0..2"],
+    ),
+}
+
+
+@pytest.mark.parametrize("make, words", BAD.values(), ids=BAD)
+def test_is_refused_before_the_first_step(make, words):
+    with pytest.raises(ValueError) as error:
+        make()
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_only_functional_nets_have_exits():
+    class Own(keras.Model):
+        pass
+
+    with pytest.raises(TypeError, match="functional"):
+        make("a", net=Own())

@@ -1,0 +1,137 @@
+"""Metadata without data, and inputs reconstructed from them."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from keras_distill.schemes import spectra
+from tests.linear import softmax
+
+KINDS = {
+    "top": {"kind": "top"},
+    "all": {"kind": "all"},
+    "masked": {"kind": "all", "masks": 2},
+    "spectral": {"kind": "spectral", "keep": 0.5},
+    "pairs": {"kind": "pairs", "keep": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return kd.data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def teacher(digits):
+    keras.utils.set_random_seed(0)
+    model = kd.models.mlp((8, 8, 1), 10, units=(64, 48))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(3e-3), loss)
+    model.fit(digits.train.images, digits.train.labels, epochs=15, verbose=0)
+    return model
+
+
+def activations(model, path, x):
+    layer = model.get_layer(path) if path != "logits" else None
+    output = layer.output if layer is not None else model.output
+    return keras.Model(model.inputs, output).predict(x, verbose=0)
+
+
+def test_statistics_are_those_of_each_predicted_class(teacher, digits):
+    x = digits.train.images
+    found = kd.record_metadata(teacher, x, kind="all", rank=200).arrays
+    predicted = activations(teacher, "logits", x).argmax(-1)
+    np.testing.assert_array_equal(found["0/shares"], np.bincount(predicted))
+    for path in ("hidden1", "hidden2", "logits"):
+        values = activations(teacher, path, x)[predicted == 3].astype("float64")
+        np.testing.assert_allclose(
+            found[f"0/{path}/mean"][3], values.mean(0), atol=1e-4
+        )
+        factor = found[f"0/{path}/factor"][3]
+        expected = np.cov(values, rowvar=False, bias=True)
+        np.testing.assert_allclose(factor @ factor.T, expected, atol=1e-3)
+
+
+def test_draws_have_the_recorded_moments(teacher, digits):
+    found = kd.record_metadata(teacher, digits.train.images, kind="top")
+    drawn = found.targets(20000, 0, np.random.default_rng(0))["logits"]
+    logits = activations(teacher, "logits", digits.train.images)
+    np.testing.assert_allclose(drawn.mean(0), logits.mean(0), atol=0.3)
+    np.testing.assert_allclose(drawn.std(0), logits.std(0), rtol=0.1)
+
+
+def test_the_basis_is_that_of_the_graph():
+    """Of a path of equal weights the eigenvalues are known; here from the definition."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6))
+    basis = spectra.fourier_basis(np.c_[values, np.zeros(500)]).astype("float64")
+    np.testing.assert_allclose(basis.T @ basis, np.eye(7), atol=1e-5)
+    weights = np.abs(np.corrcoef(values, rowvar=False)) - np.eye(6)
+    scale = np.diag(1 / np.sqrt(weights.sum(0)))
+    laplacian = np.eye(6) - scale @ weights @ scale
+    own = np.linalg.eigvalsh(laplacian)
+    whole = np.eye(7)
+    whole[:6, :6] = laplacian
+    found = np.diag(basis.T @ whole @ basis)
+    np.testing.assert_allclose(np.sort(found), np.sort([*own, 1.0]), atol=1e-5)
+    off = basis.T @ whole @ basis - np.diag(found)
+    assert np.abs(off).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["spectral", "pairs"])
+def test_all_coefficients_give_the_activations_back(kind, teacher, digits):
+    x = digits.train.images[:300]
+    found = kd.record_metadata(teacher, x, kind=kind, keep=0.999)
+    targets = found.targets(300, 0, np.random.default_rng(3))
+    order = np.random.default_rng(3).permutation(300)
+    for path, values in targets.items():
+        expected = activations(teacher, path, x)[order]
+        assert np.abs(values - expected).max() < 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("arguments", KINDS.values(), ids=KINDS)
+def test_inputs_give_what_was_recorded(arguments, teacher, digits, tmp_path):
+    x = digits.train.images
+    kd.record_metadata(teacher, x, **arguments).save(tmp_path / "m.npz")
+    found = kd.Metadata.load(tmp_path / "m.npz")
+    made = kd.reconstruct(teacher, found, 60, steps=150, batch_size=30, verbose=0)
+    assert made.shape == (60, 8, 8, 1) and made.dtype == "float32"
+    assert made.min() >= 0.0 and made.max() <= 1.0
+    noise = np.clip(np.random.default_rng(1).normal(0.15, 0.1, made.shape), 0, 1)
+    sure = [
+        softmax(teacher.predict(batch, verbose=0)).max(-1).mean()
+        for batch in (made, noise, x)
+    ]
+    assert sure[0] > 0.5 * (sure[1] + sure[2])
+    classes = teacher.predict(made, verbose=0).argmax(-1)
+    assert len(set(classes.tolist())) >= 8
+
+
+def test_the_file_holds_no_sample_and_no_pickle(teacher, digits, tmp_path):
+    x = digits.train.images
+    kd.record_metadata(teacher, x, kind="all").save(tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz", allow_pickle=False) as arrays:
+        assert all(arrays[name].dtype != object for name in arrays)
+        assert all(len(x) not in arrays[name].shape for name in arrays)
+
+
+def test_bad_input_is_refused(teacher, digits, tmp_path):
+    x = digits.train.images[:50]
+    found = kd.record_metadata(teacher, x, kind="top")
+    other = kd.models.mlp((8, 8, 1), 10, units=(64, 48))
+    with pytest.raises(ValueError, match="another teacher"):
+        kd.reconstruct(other, found, 10)
+    with pytest.raises(ValueError, match="count is 1 or more"):
+        kd.reconstruct(teacher, found, 0)
+    for arguments, words in (
+        ({"kind": "some"}, "kind is one of"),
+        ({"kind": "top", "masks": 2}, "go with kind='all'"),
+        ({"keep": 0.0}, "between 0 and 1"),
+        ({"layers": ["hidden9"]}, "no layer 'hidden9'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            kd.record_metadata(teacher, x, **arguments)
+    np.savez(tmp_path / "n.npz", a=x)
+    with pytest.raises(ValueError, match="no metadata"):
+        kd.Metadata.load(tmp_path / "n.npz")

@@ -1,0 +1,166 @@
+"""Specialists: groups, their training, and the prediction of all."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from tests.linear import softmax
+
+CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+COMPILED = {"optimizer": keras.optimizers.Adam(0.01), "loss": CROSS_ENTROPY}
+GROUPS = [[0, 1], [3, 4, 2]]
+
+
+def net(classes=6, name="generalist"):
+    keras.utils.set_random_seed(4)
+    x = keras.Input((5,))
+    y = keras.layers.Dense(8, "relu", name="hidden")(x)
+    return keras.Model(x, keras.layers.Dense(classes, name="logits")(y), name=name)
+
+
+def samples(count=240):
+    """Draw points around six centres, of which pairs are near each other."""
+    rng = np.random.default_rng(1)
+    centres = np.repeat(rng.normal(size=(3, 5)) * 3.0, 2, axis=0)
+    centres[1::2] += 0.8
+    labels = rng.integers(0, 6, count).astype("int32")
+    x = centres[labels] + rng.normal(size=(count, 5)) * 0.7
+    return kd.data.Samples(x.astype("float32"), labels)
+
+
+def generalist():
+    model, data = net(), samples()
+    model.compile(keras.optimizers.Adam(0.02), CROSS_ENTROPY)
+    model.fit(data.images, data.labels, epochs=15, verbose=0)
+    return model
+
+
+def specialists(model, **arguments):
+    given = {"compiled": COMPILED, "epochs": 8, "batch_size": 32, "verbose": 0}
+    return kd.fit_specialists(model, GROUPS, samples(), **given | arguments)
+
+
+def test_classes_that_are_confused_come_together():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 6, 3000)
+    logits = 2.0 * np.eye(6)[labels] + 4.0 * np.eye(6)[labels // 2 * 2]
+    logits += 4.0 * np.eye(6)[labels // 2 * 2 + 1] + rng.normal(size=(3000, 6))
+    found = kd.cluster_classes(softmax(logits), 3)
+    assert sorted(map(tuple, found)) == [(0, 1), (2, 3), (4, 5)]
+    with pytest.raises(ValueError, match=r"1 to 5 for 6 classes; got 6"):
+        kd.cluster_classes(softmax(logits), 6)
+
+
+def test_a_specialist_begins_as_the_generalist():
+    """Before training, its prediction is the generalist's with the rest as one."""
+    model, data = net(), samples()
+    still = {**COMPILED, "optimizer": keras.optimizers.SGD(0.0)}
+    found = kd.fit_specialists(
+        model, [[2, 0]], data, compiled=still, epochs=1, verbose=0
+    )[0]
+    z = model.predict(data.images, verbose=0)
+    logits = found.predict(data.images, verbose=0)
+    np.testing.assert_allclose(logits[:, :2], z[:, [2, 0]], atol=1e-5)
+    rest = z[:, [1, 3, 4, 5]].mean(1) + np.log(4)
+    own = np.isin(data.labels, [0, 2]).sum()
+    # As many others as own were seen: the odds of the dustbin were 1.
+    np.testing.assert_allclose(
+        logits[:, 2], rest + np.log((len(data) - own) / own), atol=1e-4
+    )
+
+
+def test_it_learns_its_classes_and_the_rest():
+    model, data = generalist(), samples()
+    before = [np.array(w) for w in model.get_weights()]
+    for found, group in zip(specialists(model), GROUPS, strict=True):
+        logits = found.predict(data.images, verbose=0)
+        places = np.full(6, len(group))
+        places[group] = range(len(group))
+        expected = places[data.labels]
+        assert (logits.argmax(-1) == expected).mean() > 0.8
+        # After the correction, the rest is as likely as it is frequent.
+        share = softmax(logits)[:, -1].mean()
+        assert share == pytest.approx((expected == len(group)).mean(), abs=0.08)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def together(p, parts):
+    """Minimise the sum of divergences by steps on q itself, in float64."""
+    z = np.log(p)
+    for _ in range(20000):
+        q = softmax(z)
+        slope = q - p
+        for group, target in parts:
+            rest = np.setdiff1d(np.arange(len(p)), group)
+            for place, k in enumerate(group):
+                slope[k] += q[k] - target[place]
+            slope[rest] += q[rest] - target[-1] * q[rest] / q[rest].sum()
+        z -= 0.05 * slope
+    return softmax(z)
+
+
+def test_the_prediction_minimises_the_divergences(tmp_path):
+    model = net()
+    found = [net(3, "a"), net(4, "b")]
+    ensemble = kd.SpecialistEnsemble(model, found, GROUPS, steps=2000, nearest=2)
+    x = samples(6).images
+    logits = ensemble.predict(x, verbose=0)
+    p, parts = softmax(model.predict(x, verbose=0)), []
+    for part, group in zip(found, GROUPS, strict=True):
+        parts.append((group, softmax(part.predict(x, verbose=0))))
+    for i in range(len(x)):
+        first = np.argsort(-p[i])[:2]
+        called = [(g, t[i]) for g, t in parts if set(g) & set(first)]
+        expected = together(p[i], called)
+        np.testing.assert_allclose(softmax(logits[i]), expected, atol=2e-4)
+    ensemble.save(tmp_path / "e.keras")
+    loaded = keras.saving.load_model(tmp_path / "e.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), logits)
+
+
+def test_a_class_of_no_group_is_left_to_the_generalist():
+    model = net()
+    ensemble = kd.SpecialistEnsemble(model, [net(3, "a")], [[0, 1]], steps=50)
+    x = samples(40).images
+    z = model.predict(x, verbose=0)
+    alone = ~np.isin(z.argmax(-1), [0, 1])
+    found = softmax(ensemble.predict(x, verbose=0))
+    assert 0 < alone.sum() < 40
+    np.testing.assert_allclose(found[alone], softmax(z)[alone], atol=1e-5)
+    assert np.abs(found[~alone] - softmax(z)[~alone]).max() > 1e-3
+
+
+BAD = {
+    "no groups": ([], ["no groups"]),
+    "all classes": ([[0, 1, 2, 3, 4, 5]], ["not all"]),
+    "one twice": ([[0, 0]], ["each once"]),
+    "unknown": ([[0, 9]], ["0..5", "[0, 9]"]),
+    "empty": ([[]], ["got []"]),
+}
+
+
+@pytest.mark.parametrize("groups, words", BAD.values(), ids=BAD)
+def test_bad_groups_are_refused(groups, words):
+    for make in (
+        lambda: kd.fit_specialists(net(), groups, samples(), compiled=COMPILED),
+        lambda: kd.SpecialistEnsemble(net(), [], groups),
+    ):
+        with pytest.raises(ValueError) as error:
+            make()
+        for word in words:
+            assert word in str(error.value)
+
+
+def test_other_bad_input_is_refused():
+    with pytest.raises(ValueError, match=r"classes without any: \[5\]"):
+        kd.fit_specialists(
+            net(), [[4, 5]], samples().without([5]), compiled=COMPILED, verbose=0
+        )
+    with pytest.raises(ValueError, match=r"outputs of \[4\]"):
+        kd.SpecialistEnsemble(net(), [net(4, "a")], [[0, 1]])
+    x = keras.Input((5,))
+    soft = keras.Model(x, keras.layers.Dense(6, "softmax")(x))
+    with pytest.raises(TypeError, match="Dense without activation"):
+        kd.fit_specialists(soft, GROUPS, samples(), compiled=COMPILED)

@@ -1,0 +1,280 @@
+"""Stages: what each trains and leaves, what it runs, and where it goes on."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from tests.distillers.conftest import conv_pair
+
+CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def images(count=32):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(count, 8, 8, 1)).astype("float32")
+    return x, rng.integers(0, 3, count).astype("int32")
+
+
+def distiller(student=None, loss=CROSS_ENTROPY):
+    keras.utils.set_random_seed(1)
+    small, teacher = conv_pair()
+    made = kd.Distiller(student or small, teacher)
+    made.compile("adam", loss, metrics=["accuracy"])
+    return made
+
+
+def hint(tap="stack1"):
+    return kd.Term(kd.losses.Hint(), tap, tap, weight=1.0)
+
+
+def soft():
+    return kd.Term(kd.losses.SoftTarget(3.0), weight=1.0)
+
+
+def fitnets(**first):
+    given = {"trains": "stack1", "label_weight": 0.0, "epochs": 3, **first}
+    return [kd.Stage([hint()], **given), kd.Stage([soft()], epochs=2)]
+
+
+def run(made, stages, **arguments):
+    given = {"batch_size": 8, "shuffle": False, "verbose": 0, **arguments}
+    return kd.fit_stages(made, stages, *images(), **given)
+
+
+def values(model):
+    return {v.path: np.array(v) for v in model.variables}
+
+
+def test_a_stage_trains_its_part_alone():
+    made = distiller()
+    before = values(made.student)
+    (history,) = run(made, fitnets()[:1])
+    moved = {
+        name
+        for name, value in values(made.student).items()
+        if np.abs(value - before[name]).max() > 0
+    }
+    layers = {name.split("/")[-2] for name in moved}
+    assert layers == {"conv1", "norm1"}
+    assert history["hint"][-1] < history["hint"][0]
+    assert set(history) == {"loss", "hint"}
+    assert all(layer.trainable for layer in made.student._flatten_layers())
+
+
+def test_a_pair_bounds_the_part_on_both_sides():
+    made = distiller()
+    before = values(made.student)
+    stage = kd.Stage([hint("stack2")], trains=("stack1", "stack2"), label_weight=0.0)
+    run(made, [stage])
+    moved = {
+        name.split("/")[-2]
+        for name, value in values(made.student).items()
+        if np.abs(value - before[name]).max() > 0
+    }
+    # With its normalisation in inference form, the first block stays.
+    assert moved == {"conv2", "norm2"}
+
+
+class NotToBeRun(keras.layers.Layer):
+    """Fails where it runs."""
+
+    def call(self, x):
+        if hasattr(x, "numpy"):
+            raise RuntimeError("The rest of the student ran.")
+        return x
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="only TensorFlow's tensors tell a run from a trace",
+)
+def test_what_is_behind_the_tap_does_not_run():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="stack1")(inputs)
+    x = NotToBeRun()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    student = keras.Model(inputs, keras.layers.Dense(3)(x))
+    made = distiller(student)
+    made.compile("adam", CROSS_ENTROPY, run_eagerly=True)
+    run(made, fitnets()[:1])
+    with pytest.raises(RuntimeError, match="rest of the student ran"):
+        run(made, fitnets()[1:])
+
+
+def test_the_second_stage_begins_with_the_firsts_weights():
+    """Two stages are the two distillers that one would write out."""
+    staged = distiller()
+    run(staged, fitnets(trains="all"))
+    by_hand = distiller()
+    for terms, weight, epochs in (([hint()], 0.0, 3), ([soft()], 1.0, 2)):
+        own = kd.Distiller(
+            by_hand.student, by_hand.teacher, terms=terms, label_weight=weight
+        )
+        own.compile("adam", CROSS_ENTROPY if weight else None)
+        own.fit(*images(), batch_size=8, shuffle=False, epochs=epochs, verbose=0)
+    # Adapters are drawn at other times.
+    for a, b in zip(staged.student.weights, by_hand.student.weights, strict=True):
+        assert a.shape == b.shape
+    x = images()[0]
+    found = [m.student.predict(x, verbose=0) for m in (staged, by_hand)]
+    assert np.abs(found[0] - found[1]).max() < 0.5
+
+
+def test_labels_alone_are_a_plain_fit():
+    staged, plain = distiller(), distiller()
+    run(staged, [kd.Stage([], epochs=2)])
+    plain.student.compile("adam", CROSS_ENTROPY)
+    plain.student.fit(*images(), batch_size=8, shuffle=False, epochs=2, verbose=0)
+    for a, b in zip(staged.student.weights, plain.student.weights, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-6)
+
+
+def test_a_stage_without_terms_is_the_distiller_itself():
+    made, plain = distiller(), distiller()
+    (history,) = run(made, [kd.Stage(epochs=2)])
+    plain.fit(*images(), batch_size=8, shuffle=False, epochs=2, verbose=0)
+    for a, b in zip(made.student.weights, plain.student.weights, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-6)
+    assert {"soft_target", "accuracy"} <= set(history)
+
+
+def test_a_stopping_rule_ends_its_stage_alone():
+    stop = keras.callbacks.EarlyStopping("hint", min_delta=1e9, mode="min")
+    first, second = run(distiller(), fitnets(callbacks=[stop], epochs=9))
+    assert len(first["loss"]) == 2 and len(second["loss"]) == 2
+
+
+def test_factor_transfer_trains_the_paraphraser_first():
+    made = distiller()
+    paraphraser = kd.adapters.Paraphraser(0.5)
+    factors = kd.Term(kd.losses.FactorTransfer(paraphraser), "stack2", "stack2", 50.0)
+    stages = [
+        kd.ParaphraserStage(paraphraser, "stack2", epochs=4),
+        kd.Stage([factors], epochs=4),
+    ]
+    first, second = run(made, stages)
+    assert first["loss"][-1] < first["loss"][0]
+    assert second["factor_transfer"][-1] < second["factor_transfer"][0]
+    assert not paraphraser.trainable
+    with pytest.raises(ValueError, match=r"begin with a kd\.ParaphraserStage"):
+        fresh = kd.losses.FactorTransfer(kd.adapters.Paraphraser(0.5))
+        run(distiller(), [kd.Stage([kd.Term(fresh, "stack2", "stack2")])])
+
+
+class Stop(keras.callbacks.Callback):
+    """Stops in the second stage."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if "soft_target" in logs:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_interrupted_it_goes_on_in_the_right_stage(tmp_path, stopped):
+    """Stopped in the second of two, the first is not trained again."""
+    expected = distiller()
+    histories = run(expected, fitnets())
+    if stopped:
+        with pytest.raises(KeyboardInterrupt):
+            run(distiller(), fitnets(), backup=tmp_path, callbacks=[Stop()])
+        assert (tmp_path / "0.json").exists() and not (tmp_path / "1.json").exists()
+    made = distiller()
+    found = run(made, fitnets(), backup=tmp_path)
+    assert found[0]["hint"] == pytest.approx(histories[0]["hint"], rel=1e-5)
+    again = distiller()
+    assert run(again, fitnets(), backup=tmp_path) == found
+    for a, b, c in zip(
+        made.student.weights,
+        again.student.weights,
+        expected.student.weights,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(np.array(a), np.array(b))
+        np.testing.assert_allclose(np.array(a), np.array(c), atol=1e-5)
+    with pytest.raises(ValueError, match="other parts"):
+        run(distiller(), fitnets(epochs=5), backup=tmp_path)
+
+
+def test_one_bar_shows_all_stages(capsys):
+    run(distiller(), fitnets(), verbose=1)
+    shown = capsys.readouterr().out
+    assert (
+        "Stage 1 of 2: hint" in shown and "Stage 2 of 2: labels, soft_target" in shown
+    )
+    assert "5/5" in shown and "accuracy" in shown
+
+
+def test_two_replicas_are_one_on_the_global_batch(two_replicas):
+    def train():
+        keras.utils.set_random_seed(1)
+        student, teacher = conv_pair(norm=False)
+        made = kd.Distiller(student, teacher)
+        made.compile("sgd", CROSS_ENTROPY)
+        run(made, [kd.Stage([soft()], optimizer="sgd", trains="stack1", epochs=2)])
+        return student.get_weights()
+
+    one = train()
+    with two_replicas.scope():
+        two = train()
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def frozen_student():
+    student = conv_pair()[0]
+    student.trainable = False
+    return student
+
+
+BAD = {
+    "no stages": (lambda: run(distiller(), []), ["no stages"]),
+    "nothing to learn": (
+        lambda: kd.Stage([], label_weight=0.0),
+        ["nothing to learn", "label_weight"],
+    ),
+    "weights of zero": (
+        lambda: kd.Stage(
+            [kd.Term(kd.losses.SoftTarget(), weight=0.0)], label_weight=0.0
+        ),
+        ["nothing to learn"],
+    ),
+    "nothing to train": (
+        lambda: run(distiller(frozen_student()), fitnets()),
+        ["trains nothing", "no trainable weights in stack1"],
+    ),
+    "a pair the wrong way round": (
+        lambda: run(distiller(), fitnets(trains=("stack2", "stack1"))),
+        ["trains nothing"],
+    ),
+    "no such layer": (
+        lambda: run(distiller(), fitnets(trains="stack7")),
+        ["no layer 'stack7'"],
+    ),
+    "three layers": (
+        lambda: kd.Stage([soft()], trains=("a", "b", "c")),
+        ["trains is 'all'"],
+    ),
+    "no epochs": (lambda: kd.Stage([soft()], epochs=0), ["1 or more; got 0"]),
+    "no loss": (
+        lambda: run(distiller(loss=None), fitnets()),
+        ["compiled without a loss", "label_weight=0"],
+    ),
+    "not compiled": (
+        lambda: run(kd.Distiller(*conv_pair()), fitnets()),
+        ["not compiled"],
+    ),
+    "a generator": (
+        lambda: kd.fit_stages(distiller(), fitnets(), iter([images()])),
+        ["generator ends"],
+    ),
+    "a negative weight": (lambda: kd.Stage([], label_weight=-1.0), ["0 or more"]),
+}
+
+
+@pytest.mark.parametrize("make, words", BAD.values(), ids=BAD)
+def test_is_refused_before_the_first_step(make, words):
+    with pytest.raises(ValueError) as error:
+        make()
+    for word in words:
+        assert word in str(error.value)

@@ -1,0 +1,89 @@
+"""A mean teacher against its recurrence."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from tests.linear import linear, points, weights
+
+CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+class Weights(keras.callbacks.Callback):
+    """Keeps the student's weights before each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append(weights(self.model.student))
+
+
+def make(decay, seed=2):
+    keras.utils.set_random_seed(seed)
+    student = linear("student")
+    teacher = kd.MeanTeacher(student, decay)
+    distiller = kd.Distiller(student, teacher)
+    distiller.compile(keras.optimizers.Adam(0.05), CROSS_ENTROPY)
+    return distiller, teacher
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.4, 0.999])
+def test_its_weights_follow_the_recurrence(decay):
+    distiller, teacher = make(decay)
+    mean, kept = weights(distiller.student), Weights()
+    distiller.fit(*points(), batch_size=4, epochs=3, verbose=0, callbacks=[kept])
+    assert len(kept.seen) == 9
+    for step, seen in enumerate(kept.seen):
+        d = min(decay, (1 + step) / (10 + step))
+        mean = [d * a + (1 - d) * b for a, b in zip(mean, seen, strict=True)]
+    for found, expected in zip(weights(teacher.model), mean, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_it_is_not_trained_and_moves_on_replicas_alike(two_replicas):
+    distiller, teacher = make(0.9)
+    assert len(distiller.trainable_variables) == 2
+    distiller.fit(*points(), batch_size=4, shuffle=False, epochs=2, verbose=0)
+    with two_replicas.scope():
+        other, on_two = make(0.9)
+        other.fit(*points(), batch_size=4, shuffle=False, epochs=2, verbose=0)
+    for a, b in zip(weights(teacher.model), weights(on_two.model), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_stopped_it_goes_on_where_it_was(tmp_path):
+    def run(*callbacks):
+        distiller, teacher = make(0.9)
+        distiller.fit(
+            *points(),
+            batch_size=4,
+            epochs=4,
+            shuffle=False,
+            verbose=0,
+            callbacks=list(callbacks),
+        )
+        return weights(distiller.student) + weights(teacher.model)
+
+    expected = run()
+    backup = lambda: keras.callbacks.BackupAndRestore(tmp_path / "b")  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        run(backup(), Stop())
+    for a, b in zip(run(backup()), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="below 1"):
+        kd.MeanTeacher(linear("a"), 1.0)
+    model = keras.Sequential([keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="not built"):
+        kd.MeanTeacher(model)
