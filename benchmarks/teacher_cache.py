@@ -24,7 +24,7 @@ import step_time
 import keras_distill as kd
 
 SAMPLES, CLASSES, TOP, READ_BATCH = 200_000, 1000, 32, 256
-ROUNDS, STEPS = 15, 40
+ROUNDS, STEPS = 11, {"conv": 5, "mlp": 60}
 # Images, and a teacher's images a second, which is assumed.
 SETS = {"ImageNet-1k": 1_281_167, "ImageNet-22k": 14_197_122, "a billion": 10**9}
 TEACHER_RATE = 1000
@@ -130,7 +130,9 @@ def main():
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
-    samples, count, rounds = (2000, 2, 1) if args.smoke else (SAMPLES, STEPS, ROUNDS)
+    samples, counts, rounds = SAMPLES, STEPS, ROUNDS
+    if args.smoke:
+        samples, counts, rounds = 2000, dict.fromkeys(STEPS, 2), 1
     folder = pathlib.Path(tempfile.mkdtemp())
     try:
         top = {"top_k": TOP, "temperature": 4.0}
@@ -138,16 +140,17 @@ def main():
             storage(f"top {TOP}", folder / "top", samples, **top),
             storage("float16", folder / "all", samples // 10),
         ]
+        print(
+            kd.analysis.table(kept), kd.analysis.table(list(scale(kept[0]))), sep="\n\n"
+        )
         taken = [
             row
-            for kind in ("conv", "mlp")
+            for kind, count in counts.items()
             for row in rows(kind, steps(kind, folder / kind, count, rounds))
         ]
     finally:
         shutil.rmtree(folder)
-    print(kd.analysis.table(kept), kd.analysis.table(list(scale(kept[0]))), sep="\n\n")
-    print()
-    print(kd.analysis.table(taken))
+    print(f"\n{kd.analysis.table(taken)}")
     if args.json:
         args.json.write_text(json.dumps({"kept": kept, "steps": taken}, indent=1))
 
