@@ -5,7 +5,7 @@
 For 8 texts of 128 tokens: from the logits of both nets, and from the states of width
 256 that go into both last layers. Each way runs in a process of its own, first on 8
 tokens, which loads all that it needs, then on all; the table shows by how much the peak
-grew, in copies of one net's logits `(8, 128, 32000)`, what of that is the gradient that
+(Linux's `VmHWM`) grew, in copies of one net's logits `(8, 128, 32000)`, what of that is the gradient that
 comes out, the rest, and the time beside that of the same by hand. glibc is told to
 give freed blocks back.
 """
@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,8 +29,11 @@ ROUNDS = 5
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
-def peak_bytes():
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def memory(field):
+    """Give what the system says of this process in bytes: `VmRSS`, or the peak `VmHWM`."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith(field))
+    return 1024 * int(line.split()[1])
 
 
 def written_out(teacher, student):
@@ -102,10 +104,12 @@ def measure(way, tokens):
     keras.utils.set_random_seed(0)
     slopes(*make((1, 8)))
     batch = make(tokens)
-    before = peak_bytes()
+    # From here on the peak counts anew.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
     found = slopes(*batch)
     size = sum(4 * tf.size(x).numpy() for x in found)
-    grown = peak_bytes() - before
+    grown = memory("VmHWM") - before
     del found
     return grown, size, timed(lambda: slopes(*batch)[0][0, 0, 0].numpy())
 
