@@ -5,9 +5,9 @@
 For 8 texts of 128 tokens: from the logits of both nets, and from the states of width
 256 that go into both last layers. Each way runs in a process of its own, first on 8
 tokens, which loads all that it needs, then on all; the table shows by how much the peak
-(Linux's `VmHWM`) grew, in copies of one net's logits `(8, 128, 32000)`, what of that is the gradient that
-comes out, the rest, and the time beside that of the same by hand. glibc is told to
-give freed blocks back.
+(Linux's `VmHWM`) grew, in copies of one net's logits `(8, 128, 32000)`, what of that is
+the gradient that comes out, the rest, and the time beside that of the same by hand.
+glibc is told to give freed blocks back.
 """
 
 import argparse
