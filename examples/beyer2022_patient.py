@@ -61,7 +61,7 @@ def trained_teacher(runs, data, seed, epochs):
 
 def consistent(runs, few, teacher, seed):
     """Give the cache of all views, and batches that carry what it holds."""
-    views = kd.data.Views(augment, VIEWS, seed=seed)
+    views = kd.data.Views(augment, runs.settings["views"], seed=seed)
     folder = runs.file.parent / f"cache_{seed}"
     cached = kd.CachedTeacher(folder, teacher, views=views)
     cached.build(few, verbose=0)
@@ -91,7 +91,8 @@ def apart(few, student_views, teacher_views):
 
 def schemes(runs, few, teacher, seed):
     """Give for each scheme the teacher, the batches and the teacher's part of them."""
-    own, other = (kd.data.Views(augment, VIEWS, seed=seed + n) for n in (0, 1000))
+    count = runs.settings["views"]
+    own, other = (kd.data.Views(augment, count, seed=seed + n) for n in (0, 1000))
     return {
         "no augmentation": lambda: (teacher, apart(few, None, None), "for_teacher"),
         "fixed predictions": lambda: (teacher, apart(few, own, None), "for_teacher"),
@@ -124,7 +125,7 @@ def run(runs, data, seed):
         seed,
         lambda: 100 - 100 * kd.analysis.wrong(teacher, data.test).mean(),
     )
-    few = data.train.few(SAMPLES, seed)
+    few = data.train.few(runs.settings["samples"], seed)
     for name, scheme in schemes(runs, few, teacher, seed).items():
         for count in epochs["student"]:
             cell = f"{name}, {count} epochs"
@@ -142,13 +143,14 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default="runs/beyer2022_patient")
     args = parser.parse_args()
     epochs = {"teacher": TEACHER_EPOCHS, "student": STUDENT_EPOCHS}
+    settings = {"samples": SAMPLES, "views": VIEWS}
     if args.smoke:
         args.dataset, args.seeds, args.out = "digits", 1, args.out / "smoke"
+        settings = {"samples": 64, "views": 2}
         epochs = {"teacher": 1, "student": (1,)}
     args.out.mkdir(parents=True, exist_ok=True)
     data = kd.data.load(args.dataset)
-    settings = {"dataset": args.dataset, "samples": SAMPLES, "views": VIEWS}
-    settings["epochs"] = epochs
+    settings = {"dataset": args.dataset, **settings, "epochs": epochs}
     runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
     for seed in range(args.seeds):
         run(runs, data, seed)
