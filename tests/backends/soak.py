@@ -1,11 +1,12 @@
 """Train 2,000 steps; print how memory grew and how often the step was traced.
 
-KERAS_BACKEND=jax python tests/backends/soak.py
+KERAS_BACKEND=jax python tests/backends/soak.py Distiller
 """
 
 import gc
 import json
 import os
+import sys
 
 import keras
 import numpy as np
@@ -33,19 +34,8 @@ class Watch(keras.callbacks.Callback):
         self.bytes.append(resident_bytes())
 
 
-class Counted(kd.Distiller):
-    """Count how often Python runs the step."""
-
-    runs = 0
-
-    def train_step(self, *arguments):
-        Counted.runs += 1
-        return super().train_step(*arguments)
-
-
-def main():
-    keras.utils.set_random_seed(0)
-    student, teacher = conv_pair()
+def of_terms():
+    """A distiller with a term of each kind of memory and gradient, and schedules."""
     rising = keras.optimizers.schedules.PolynomialDecay(0.1, 1000, 1.0)
     contrast = kd.losses.Contrastive(BATCHES * BATCH, negatives=32, width=8)
     terms = [
@@ -56,7 +46,46 @@ def main():
         kd.Term(contrast, "stack2", "stack2"),
     ]
     inputs = {"student_inputs": "image", "teacher_inputs": "image"}
-    distiller = Counted(student, teacher, terms=terms, sample_ids="id", **inputs)
+    student, teacher = conv_pair()
+    return kd.Distiller(student, teacher, terms=terms, sample_ids="id", **inputs)
+
+
+def following():
+    student, _ = conv_pair()
+    return kd.Distiller(student, kd.MeanTeacher(student), **IMAGE)
+
+
+DISTILLERS = {
+    "Distiller": of_terms,
+    "MeanTeacher": following,
+    "MutualDistiller": lambda: kd.MutualDistiller(conv_pair(), peer_inputs="image"),
+    "codistillation": lambda: kd.MutualDistiller(
+        conv_pair(), refresh=7, peer_inputs="image"
+    ),
+    "SelfDistiller": lambda: kd.SelfDistiller(
+        conv_pair()[0], ["stack1"], features="stack2"
+    ),
+}
+IMAGE = {"student_inputs": "image", "teacher_inputs": "image"}
+
+
+def counted(distiller):
+    """Count how often Python runs the step."""
+    step, runs = distiller.train_step, []
+
+    def train_step(*arguments):
+        runs.append(1)
+        return step(*arguments)
+
+    distiller.train_step = train_step
+    return runs
+
+
+def main():
+    keras.utils.set_random_seed(0)
+    kind = sys.argv[1]
+    distiller = DISTILLERS[kind]()
+    runs = counted(distiller)
     distiller.compile(
         "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
@@ -64,14 +93,15 @@ def main():
     count = BATCHES * BATCH
     images = rng.normal(size=(count, 8, 8, 1)).astype("float32")
     x = {"image": images, "id": np.arange(count)}
+    x = images if kind == "SelfDistiller" else x
     y = rng.integers(0, 3, count)
     watch = Watch()
     distiller.fit(x, y, BATCH, epochs=1, verbose=0, callbacks=[watch])
-    first = Counted.runs
+    first = len(runs)
     distiller.fit(x, y, BATCH, epochs=EPOCHS - 1, verbose=0, callbacks=[watch])
     # What backends set aside once is there after a few epochs.
     growth = watch.bytes[-1] - watch.bytes[9]
-    print(json.dumps({"growth": growth, "runs": Counted.runs, "first": first}))
+    print(json.dumps({"growth": growth, "runs": len(runs), "first": first}))
 
 
 if __name__ == "__main__":

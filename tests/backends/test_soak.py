@@ -14,11 +14,15 @@ SCRIPT = pathlib.Path(__file__).with_name("soak.py")
 
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_two_thousand_steps(backend):
+@pytest.mark.parametrize(
+    "kind",
+    ["Distiller", "MeanTeacher", "MutualDistiller", "codistillation", "SelfDistiller"],
+)
+def test_two_thousand_steps(kind, backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     done = subprocess.run(
-        [sys.executable, str(SCRIPT)],
+        [sys.executable, str(SCRIPT), kind],
         capture_output=True,
         text=True,
         env={
