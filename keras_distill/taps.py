@@ -249,7 +249,14 @@ def up_to(
     if any(tap.is_gradient or tap.is_logits for tap in taps):
         return forward(model, inputs, taps, training=training, scores=scores)[1]
     layers = _layers_of(model, taps)
-    with record(layers.values(), functools.partial(_has_all, layers)) as calls:
+    enough = functools.partial(_has_all, layers)
+    listened = list(layers.values())
+    if training:
+        # Masks are put on a layer's output behind its call: go on to the next one's.
+        leaves = _leaves(model)
+        enough = functools.partial(_has_all_and_goes_on, layers, leaves)
+        listened += leaves
+    with record(listened, enough) as calls:
         model(inputs, training=training)
     return {tap: _called(model, calls[id(layer)], tap) for tap, layer in layers.items()}
 
@@ -265,8 +272,7 @@ def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
     Raises:
         ValueError: there is no such layer, or it is not called.
     """
-    layers, found = _layers_of(model, [tap]), []
-    leaves = [x for x in model._flatten_layers(include_self=False) if not sublayers(x)]
+    layers, found, leaves = _layers_of(model, [tap]), [], _leaves(model)
 
     def run(inputs):
         listened = [*leaves, *layers.values()]
@@ -280,8 +286,17 @@ def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
     return found
 
 
+def _leaves(model) -> list[keras.Layer]:
+    return [x for x in model._flatten_layers(include_self=False) if not sublayers(x)]
+
+
 def _has_all(layers: dict, calls) -> bool:
     return all(_is_noted(calls[id(layer)], tap) for tap, layer in layers.items())
+
+
+def _has_all_and_goes_on(layers: dict, leaves, calls) -> bool:
+    begun = (len(call) == 1 for x in leaves for call in calls[id(x)])
+    return _has_all(layers, calls) and any(begun)
 
 
 def _mirrored(images):

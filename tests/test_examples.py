@@ -9,9 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLES, BENCHMARKS = ROOT / "examples", ROOT / "benchmarks"
-# What runs among the short tests too: a script with the main path, and one that shows
-# that benchmarks write their tables.
-SHORT = {"quickstart", "relation_memory"}
+# What runs among the short tests too: a script with the main path.
+SHORT = {"quickstart"}
 
 
 def scripts(folder):

@@ -251,6 +251,7 @@ def test_beside_other_terms_one_pass_of_each_net(nets, images, cross_entropy):
     assert "jacobian" not in found
 
 
+@pytest.mark.long
 def test_gradients_survive_saving(nets, images, cross_entropy, tmp_path):
     student, teacher = nets
     term = kd.Term(kd.losses.Jacobian(), "class_gradient", "class_gradient")

@@ -104,6 +104,7 @@ def test_several_steps_at_once(images, tmp_path):
     assert_same(whole, again)
 
 
+@pytest.mark.long
 def test_fit_goes_on_as_usual_afterwards(images, tmp_path):
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", 1)
     with pytest.raises(KeyboardInterrupt):
@@ -217,6 +218,7 @@ def test_arrays_that_fit_shuffles_are_refused(images, tmp_path):
     make().fit(*images, callbacks=[backup], shuffle=False, verbose=0)
 
 
+@pytest.mark.long
 def test_parts_that_fit_shuffles_are_refused(images, tmp_path):
     class Parts(keras.utils.PyDataset):
         def __len__(self):

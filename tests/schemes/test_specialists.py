@@ -89,7 +89,7 @@ def test_it_learns_its_classes_and_the_rest():
 def together(p, parts):
     """Minimise the sum of divergences by steps on q itself, in float64."""
     z = np.log(p)
-    for _ in range(20000):
+    for _ in range(4000):
         q = softmax(z)
         slope = q - p
         for group, target in parts:
@@ -97,7 +97,7 @@ def together(p, parts):
             for place, k in enumerate(group):
                 slope[k] += q[k] - target[place]
             slope[rest] += q[rest] - target[-1] * q[rest] / q[rest].sum()
-        z -= 0.05 * slope
+        z -= 0.3 * slope
     return softmax(z)
 
 

@@ -170,7 +170,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize("stopped", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_interrupted_it_goes_on_in_the_right_stage(tmp_path, stopped):
     """Stopped in the second of two, the first is not trained again."""
     expected = distiller()
