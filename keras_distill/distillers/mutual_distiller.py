@@ -14,6 +14,7 @@ from keras_distill.distillers import checks
 from keras_distill.distillers.compiling import KeptCompile, copied
 from keras_distill.distillers.fitting import Fitting
 from keras_distill.distillers.inputs import Selection, select
+from keras_distill.distillers.jax_state import state_of, values_of
 from keras_distill.distillers.peer import Peer, Peers
 from keras_distill.distillers.scores import scores
 from keras_distill.distillers.step import TrainStep
@@ -158,16 +159,16 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
     def test_step(self, *arguments):
         """Evaluate every peer; give the logs, on JAX beside the state."""
         *state, data = arguments
-        logs, values = {}, _values(self, *state) if state else None
+        logs, values = {}, values_of(self, *state) if state else None
         for member in self.members:
             if state:
-                own, moved = member.test_step(_state(member, values), data)
-                values |= _values(member, moved)
+                own, moved = member.test_step(state_of(member, values), data)
+                values |= values_of(member, moved)
             else:
                 own = member.test_step(data)
             logs |= _named(member, own)
         logs = {"loss": _loss_of(self.members, logs), **logs}
-        return (logs, _state(self, values)) if state else logs
+        return (logs, state_of(self, values)) if state else logs
 
     def get_config(self) -> dict:
         """Give the arguments."""
@@ -285,22 +286,3 @@ def _named(member: Peer, logs: dict) -> dict:
 
 def _loss_of(members, logs: dict):
     return sum(logs[f"{member.student.name}_loss"] for member in members)
-
-
-def _kinds(model) -> tuple:
-    return (
-        model.trainable_variables,
-        model.non_trainable_variables,
-        model.metrics_variables,
-    )
-
-
-def _values(model, state) -> dict:
-    """Give JAX's values by variable."""
-    pairs = zip(_kinds(model), state, strict=True)
-    return {id(v): x for kind, part in pairs for v, x in zip(kind, part, strict=True)}
-
-
-def _state(model, values: dict) -> tuple:
-    """Give JAX's state of a model out of values by variable."""
-    return tuple([values[id(v)] for v in kind] for kind in _kinds(model))

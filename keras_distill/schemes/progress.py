@@ -35,14 +35,15 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Move the bar; after a training that went on, by what was done before too."""
-        self._move(self.begun + epoch + 1, logs)
+        self.move_to(self.begun + epoch + 1, logs)
 
     def finish(self) -> None:
         """Move the bar past epochs that a stopping rule left out."""
         if self.done < self.end:
-            self._move(self.end, {})
+            self.move_to(self.end, {})
 
-    def _move(self, done, logs):
+    def move_to(self, done: int, logs=None) -> None:
+        """Show that so many epochs of all are done."""
         self.done = done
         self.bar.update(done, values=list((logs or {}).items()))
 

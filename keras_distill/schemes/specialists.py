@@ -1,20 +1,21 @@
-"""Specialists: nets for classes that a generalist confuses, and one prediction of all."""
+"""Specialists: nets for classes that a generalist confuses."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
-from keras import layers
 
 from keras_distill.data import Samples
-from keras_distill.distillers.distiller import Distiller
-from keras_distill.distillers.term import Term
-from keras_distill.losses import SoftTarget
-from keras_distill.models import Merged
-from keras_distill.schemes.progress import Ledger, Progress
-from keras_distill.schemes.stages import at_least_one, fresh
+from keras_distill.schemes.progress import Progress
+from keras_distill.schemes.specialist_training import (
+    SpecialistTraining,
+    drawn_for,
+    in_processes,
+)
+from keras_distill.schemes.stages import at_least_one
 
 
 def cluster_classes(
@@ -67,6 +68,7 @@ def fit_specialists(
     epochs: int = 1,
     batch_size: int = 128,
     seed: int = 0,
+    processes: int = 1,
     backup: str | None = None,
     verbose: int | str = "auto",
 ) -> list[keras.Model]:
@@ -89,6 +91,9 @@ def fit_specialists(
         epochs: of each. Default 1.
         batch_size: Default 128.
         seed: of the samples drawn and of their order. Default 0.
+        processes: how many are trained at once, each in a new process, which imports
+            the script: begin it with `if __name__ == "__main__":`. Default 1: in turn,
+            in this process.
         backup: a folder that keeps what is done. Default: none.
         verbose: 0 for nothing, 1 or `"auto"` for one bar over all epochs, 2 for a line
             an epoch.
@@ -111,42 +116,33 @@ def fit_specialists(
         (section 5).
     """
     at_least_one(epochs)
+    at_least_one(processes, "processes")
     groups = [list(group) for group in groups]
     are_groups(generalist, groups)
-    drawn = [_drawn(samples, group, seed + n) for n, group in enumerate(groups)]
-    models, trainers = [], []
-    for group in groups:
-        model = _specialist(generalist, group)
-        teacher = Merged(group, temperature)(generalist.output)
-        teacher = keras.Model(generalist.inputs, teacher, name="merged_generalist")
-        soft = Term(SoftTarget(temperature), weight=soft_weight)
-        trainer = Distiller(
-            model, teacher, terms=[soft], label_weight=1.0 - soft_weight
+    settings = {
+        "soft_weight": soft_weight,
+        "temperature": temperature,
+        "epochs": epochs,
+        "batch_size": batch_size,
+    }
+    trainings = [
+        SpecialistTraining(
+            generalist,
+            group,
+            drawn_for(samples, group, seed + place),
+            len(samples),
+            seed + place,
+            settings,
         )
-        optimizer = fresh(compiled.get("optimizer", "adam"))
-        trainer.compile(**{**compiled, "optimizer": optimizer})
-        models.append(model)
-        trainers.append(trainer)
-    ledger = Ledger(backup, {"groups": groups, "epochs": epochs, "seed": seed})
+        for place, group in enumerate(groups)
+    ]
     progress = Progress(len(groups) * epochs, verbose)
-    for place, (trainer, own) in enumerate(zip(trainers, drawn, strict=True)):
-        progress.begin(f"Specialist {place + 1} of {len(groups)}", epochs)
-        keras.utils.set_random_seed(seed + place)
-
-        def train(kept, trainer=trainer, own=own):
-            return trainer.fit(
-                own.images,
-                own.labels,
-                batch_size=batch_size,
-                epochs=epochs,
-                callbacks=[progress, *kept],
-                verbose=0,
-            )
-
-        ledger.once(place, trainer, train)
-        _correct_dustbin(models[place], samples, own, groups[place])
-        progress.finish()
-    return models
+    folders = [backup and os.path.join(backup, str(n)) for n in range(len(groups))]
+    if processes > 1:
+        return in_processes(processes, trainings, compiled, folders, progress)
+    for training, folder in zip(trainings, folders, strict=True):
+        training.run(compiled, folder, progress)
+    return [training.model for training in trainings]
 
 
 def are_groups(generalist: keras.Model, groups: Sequence[Sequence[int]]) -> None:
@@ -161,62 +157,3 @@ def are_groups(generalist: keras.Model, groups: Sequence[Sequence[int]]) -> None
             )
     if not groups:
         raise ValueError("There are no groups of classes; give one or more.")
-
-
-def _specialist(generalist: keras.Model, group: list[int]) -> keras.Model:
-    """Copy the generalist, with a last layer for a group and a dustbin."""
-    head = generalist.layers[-1] if getattr(generalist, "inputs", None) else None
-    linear = keras.activations.linear
-    if not isinstance(head, layers.Dense) or head.activation is not linear:
-        raise TypeError(
-            "A generalist is a functional keras.Model whose last layer is a Dense without "
-            f"activation; got {type(generalist).__name__} ending in {head}."
-        )
-    copy = keras.models.clone_model(generalist)
-    copy.set_weights(generalist.get_weights())
-    kernel, *bias = (np.array(w) for w in head.get_weights())
-    bias = bias[0] if bias else np.zeros(kernel.shape[-1], kernel.dtype)
-    rest = np.setdiff1d(np.arange(kernel.shape[-1]), group)
-    # The mean logit of the others, raised to what n of them add up to.
-    dustbin = kernel[:, rest].mean(1, keepdims=True)
-    lifted = bias[rest].mean(keepdims=True) + np.log(len(rest))
-    made = layers.Dense(len(group) + 1, name="specialist_logits")
-    outputs = made(copy.layers[-1].input)
-    made.set_weights(
-        [
-            np.concatenate([kernel[:, group], dustbin], 1),
-            np.concatenate([bias[group], lifted]),
-        ]
-    )
-    name = "specialist_" + "_".join(map(str, group))
-    return keras.Model(copy.inputs, outputs, name=name[:60])
-
-
-def _drawn(samples: Samples, group: list[int], seed: int) -> Samples:
-    """Take all samples of a group and as many others; number the classes anew."""
-    own, rest = samples.only(group), samples.without(group)
-    missing = sorted(set(group) - set(own.labels.tolist()))
-    if missing or not len(rest):
-        raise ValueError(
-            f"A specialist needs samples of each of its classes and of others; classes "
-            f"without any: {missing or 'all others'}."
-        )
-    rest = rest.few(min(len(own), len(rest)), seed)
-    places = np.full(int(samples.labels.max()) + 1, len(group), "int32")
-    places[group] = np.arange(len(group))
-    labels = places[np.concatenate([own.labels, rest.labels])]
-    return Samples(
-        np.concatenate([own.images, rest.images]),
-        labels,
-        np.concatenate([own.ids, rest.ids]),
-    )
-
-
-def _correct_dustbin(model, samples: Samples, seen: Samples, group) -> None:
-    dustbin = len(group)
-    others = int((seen.labels == dustbin).sum())
-    odds = (len(samples) - (len(seen) - others)) / (len(seen) - others)
-    head = model.layers[-1]
-    bias = np.array(head.bias)
-    bias[dustbin] += np.log(odds) - np.log(others / (len(seen) - others))
-    head.bias.assign(bias)

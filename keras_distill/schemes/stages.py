@@ -230,11 +230,11 @@ def fresh(optimizer: str | keras.Optimizer) -> keras.Optimizer:
     return type(optimizer).from_config(optimizer.get_config())
 
 
-def at_least_one(epochs: int) -> int:
+def at_least_one(count: int, name: str = "epochs") -> int:
     """Refuse a training of no epochs."""
-    if epochs < 1:
-        raise ValueError(f"epochs is 1 or more; got {epochs}.")
-    return epochs
+    if count < 1:
+        raise ValueError(f"{name} is 1 or more; got {count}.")
+    return count
 
 
 def _may_count(weight) -> bool:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
+from keras_distill.schemes.specialist_training import SpecialistTraining
 from tests.linear import softmax
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -84,6 +85,44 @@ def test_it_learns_its_classes_and_the_rest():
         assert share == pytest.approx((expected == len(group)).mean(), abs=0.08)
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.long
+def test_in_processes_of_their_own_they_end_the_same():
+    model = generalist()
+    for one, other in zip(
+        specialists(model), specialists(model, processes=2), strict=True
+    ):
+        for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+class Stop(keras.callbacks.Callback):
+    """Stops in the second training."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_interrupted_it_goes_on(tmp_path, monkeypatch):
+    model = generalist()
+    expected = specialists(model, epochs=3)
+    fit = SpecialistTraining._fit
+
+    def stopped(self, trainer, callbacks):
+        return fit(self, trainer, [*callbacks, *[Stop()] * (len(self.group) == 3)])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpecialistTraining, "_fit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            specialists(model, epochs=3, backup=tmp_path)
+    assert (tmp_path / "0" / "0.json").exists()
+    assert not (tmp_path / "1" / "0.json").exists()
+    for one, other in zip(
+        expected, specialists(model, epochs=3, backup=tmp_path), strict=True
+    ):
+        for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def together(p, parts):
