@@ -67,8 +67,8 @@ def main():
     args = parser.parse_args()
     watch(args.full_after)
     samples = kd.data.load("digits").train[:300]
-    data = slow(samples, args.pause) if args.pause else samples
     with kd.strategies.scope("auto"):
+        data = slow(samples, args.pause) if args.pause else samples
         cached = kd.CachedTeacher(args.folder, net(), top_k=3, temperature=4.0)
         meet(pathlib.Path(args.result).parent, args.company)
         cached.build(data, 10, shard_rows=30, patience=3.0, verbose=0)
