@@ -21,18 +21,22 @@ class Weights(keras.callbacks.Callback):
         self.seen.append(weights(self.model.student))
 
 
-def make(decay, seed=2):
+def make(decay, seed=2, **how):
     keras.utils.set_random_seed(seed)
     student = linear("student")
     teacher = kd.MeanTeacher(student, decay)
     distiller = kd.Distiller(student, teacher)
-    distiller.compile(keras.optimizers.Adam(0.05), CROSS_ENTROPY)
+    distiller.compile(keras.optimizers.Adam(0.05), CROSS_ENTROPY, **how)
     return distiller, teacher
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.4, 0.999])
-def test_its_weights_follow_the_recurrence(decay):
-    distiller, teacher = make(decay)
+@pytest.mark.parametrize(
+    ("decay", "how"),
+    [(0.0, {}), (0.4, {}), (0.999, {}), (0.4, {"jit_compile": True})],
+    ids=str,
+)
+def test_its_weights_follow_the_recurrence(decay, how):
+    distiller, teacher = make(decay, **how)
     mean, kept = weights(distiller.student), Weights()
     distiller.fit(*points(), batch_size=4, epochs=3, verbose=0, callbacks=[kept])
     assert len(kept.seen) == 9

@@ -39,11 +39,13 @@ def step_by_hand(nets, x, y, known=None, label_weight=1.0):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("eagerly", [False, True])
-def test_steps_are_those_of_the_formula(count, eagerly):
+@pytest.mark.parametrize(
+    "how", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=str
+)
+def test_steps_are_those_of_the_formula(count, how):
     nets, (x, y) = peers(count), points()
     expected = [weights(net) for net in nets]
-    fit(kd.MutualDistiller(nets), (x, y), epochs=2, run_eagerly=eagerly)
+    fit(kd.MutualDistiller(nets), (x, y), epochs=2, **how)
     for _ in range(2):
         expected = step_by_hand(expected, x, y)
     for net, pair in zip(nets, expected, strict=True):

@@ -24,8 +24,10 @@ def compiled(distiller, **arguments):
     return distiller
 
 
-@pytest.mark.parametrize("eagerly", [False, True])
-def test_a_step_is_that_of_the_formula(eagerly):
+@pytest.mark.parametrize(
+    "how", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=str
+)
+def test_a_step_is_that_of_the_formula(how):
     x, y = points()
     distiller = kd.SelfDistiller(net(), ["hidden"], soft_weight=SHARE)
     head = distiller.student.get_layer("hidden_exit")
@@ -41,9 +43,7 @@ def test_a_step_is_that_of_the_formula(eagerly):
     by_early = (1 - SHARE) * (softmax(early) - labels) + SHARE * TEMPERATURE * gap
     by_early /= len(x)
     by_h = by_deep @ b.T + by_early @ e.T
-    logs = compiled(distiller, run_eagerly=eagerly).fit(
-        x, y, batch_size=12, verbose=0, shuffle=False
-    )
+    logs = compiled(distiller, **how).fit(x, y, batch_size=12, verbose=0, shuffle=False)
     for layer, value, slope in (
         (distiller.net().get_layer("hidden"), a, x.T @ by_h),
         (distiller.net().get_layer("logits"), b, h.T @ by_deep),
