@@ -28,6 +28,8 @@ def test_two_thousand_steps(kind, backend):
         env={
             **os.environ,
             "KERAS_BACKEND": backend,
+            # Nets this small are slower on several threads.
+            "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(SCRIPT.parents[2]),
         },
         timeout=600,
