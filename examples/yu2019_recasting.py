@@ -8,7 +8,8 @@ behind those recast before, then all is fine-tuned on logits and labels. Against
 as many epochs in all: labels from scratch, and soft targets. The stand-in protocol:
 digits or CIFAR-10's copy in place of CIFAR-10 and VGG-16, few training samples for the
 student. Epochs and rate were raised once, from 15 and 30 at 1e-3, with which no student
-had converged, as the test images showed; nothing else was tuned. Finished cells are kept in `--out`.
+had converged, as the test images showed; nothing else was tuned. Finished cells are
+kept in `--out`.
 """
 
 import argparse
