@@ -23,7 +23,7 @@ import keras_distill as kd
 KINDS = {
     "top layer": {"kind": "top"},
     "all layers": {"kind": "all"},
-    "all layers, dropout": {"kind": "all", "masks": 5, "keep": 0.5},
+    "all layers, dropout": {"kind": "all", "masks": 5},
     "spectral, all layers": {"kind": "spectral"},
     "spectral, layer pairs": {"kind": "pairs"},
 }

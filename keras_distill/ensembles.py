@@ -136,7 +136,7 @@ class EnsembleTeacher(Teacher):
                 "An ensemble has no gradient by the input; got the taps "
                 f"{[str(tap) for tap in taps]}. Take one of its members as the teacher."
             )
-        outputs = [tap for tap in taps if tap.path.split("/")[0] == LOGITS]
+        outputs = [tap for tap in taps if is_shared(tap)]
         owners = {tap: self.owner(tap) for tap in taps if tap not in outputs}
         knowledge = {tap: [] for tap in outputs}
         for place, model in enumerate(self.members):
@@ -195,6 +195,11 @@ def as_teacher(teacher: keras.Model | Teacher) -> Teacher:
     if isinstance(teacher, Ensemble):
         return EnsembleTeacher(teacher.members, teacher.average, weights=teacher.shares)
     return teacher if isinstance(teacher, Teacher) else Teacher(teacher)
+
+
+def is_shared(tap: Tap) -> bool:
+    """Tell whether a tap is of every member: the output that is averaged."""
+    return tap.path.split("/")[0] == LOGITS
 
 
 def member_weights(models: Sequence, average: str, weights: Sequence | None) -> list:

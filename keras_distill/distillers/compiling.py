@@ -26,14 +26,3 @@ class KeptCompile:
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
-
-
-def copied(metrics):
-    """Copy metrics, which count for one output of one model."""
-    return keras.tree.map_structure(_copy, metrics)
-
-
-def _copy(metric):
-    if not isinstance(metric, keras.Metric):
-        return metric
-    return type(metric).from_config(metric.get_config())

@@ -94,7 +94,7 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         self.label_source = checks.not_negative(label_weight, "label_weight")
         self.label_weight = moving_variable(self, "label_weight", label_weight)
         self.label_mean = keras.metrics.Mean(name="label_loss")
-        self.shapes = self.classes = self.teacher = None
+        self.shapes = self.classes = self.teacher = self.followers = None
         self.gives_probabilities = False
         if teacher is not None:
             self.set_teacher(teacher)
@@ -132,6 +132,12 @@ class Distiller(DistillationStep, Fitting, keras.Model):
     def output_names(self) -> list[str]:
         """Give the student's output names, by which losses and metrics are keyed."""
         return self.student.output_names
+
+    @property
+    def losses(self) -> list:
+        """Give the student's penalties and the adapters', not those of a follower."""
+        adapters = (p for bound in self.terms.values() for p in bound.losses)
+        return [*self.student.losses, *adapters]
 
     @property
     def metrics(self) -> list[keras.Metric]:
@@ -174,7 +180,8 @@ class Distiller(DistillationStep, Fitting, keras.Model):
             (bound.student_adapters, bound.teacher_adapters)
             for bound in self.terms.values()
         ]
-        return [self.student, *filter(None, keras.tree.flatten(adapters))]
+        found = [self.student, self.followers, *keras.tree.flatten(adapters)]
+        return [layer for layer in found if layer is not None]
 
     def get_config(self) -> dict:
         """Give the arguments, without the teacher."""

@@ -51,9 +51,13 @@ def with_exits(net: keras.Model, exits, features: str | None) -> keras.Model:
         if target is not None:
             x = _brought_to(target, x, name)
         if len(x.shape) > 2:
-            pool = layers.GlobalAveragePooling2D if len(x.shape) == 4 else None
-            pool = pool or layers.GlobalAveragePooling1D
-            x = pool(name=f"{name}_exit_pool")(x)
+            is_map = len(x.shape) == 4
+            made = (
+                layers.GlobalAveragePooling2D
+                if is_map
+                else layers.GlobalAveragePooling1D
+            )
+            x = made(name=f"{name}_exit_pool")(x)
         outputs[name] = layers.Dense(classes, name=f"{name}_exit")(x)
     outputs[DEEPEST] = net.output
     return keras.Model(net.inputs, outputs, name=f"{net.name}_with_exits")

@@ -11,7 +11,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
 from keras_distill.distillers import checks
-from keras_distill.distillers.compiling import KeptCompile, copied
+from keras_distill.distillers.compiling import KeptCompile
+from keras_distill.distillers.copied import copied
 from keras_distill.distillers.fitting import Fitting
 from keras_distill.distillers.inputs import Selection, select
 from keras_distill.distillers.jax_state import state_of, values_of
@@ -154,7 +155,8 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
 
     def replicated_layers(self) -> list[keras.Layer]:
         """Give the layers whose moving means are to be alike on all replicas."""
-        return [x for member in self.members for x in member.replicated_layers()]
+        found = [x for member in self.members for x in member.replicated_layers()]
+        return found if self.copies is None else [*found, self.copies]
 
     def test_step(self, *arguments):
         """Evaluate every peer; give the logs, on JAX beside the state."""
@@ -259,9 +261,10 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
 
     def _note(self, x, y, sample_weight, total, founds) -> dict:
         """Add the step's values to the running means and metrics; give the logs."""
+        logs = {}
         for member, found in zip(self.members, founds, strict=True):
-            member._note(x, y, sample_weight, *found)
-        return self.get_metrics_result()
+            logs |= _named(member, member._note(x, y, sample_weight, *found))
+        return {"loss": _loss_of(self.members, logs), **logs}
 
 
 def _are_peers(peers) -> None:

@@ -8,8 +8,8 @@ import keras
 
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
-from keras_distill.ensembles import EnsembleTeacher
-from keras_distill.taps import LOGITS, Tap
+from keras_distill.ensembles import EnsembleTeacher, is_shared
+from keras_distill.taps import Tap
 
 
 class Peers(EnsembleTeacher):
@@ -31,7 +31,7 @@ class Peers(EnsembleTeacher):
         """Give the taps that a member is asked for, by its place among all."""
         found = []
         for tap in taps:
-            if _is_shared(tap):
+            if is_shared(tap):
                 found.append(tap)
             else:
                 member, own = self.owner(tap)
@@ -47,7 +47,7 @@ class Peers(EnsembleTeacher):
         """
         found = {}
         for tap in taps:
-            if _is_shared(tap):
+            if is_shared(tap):
                 found[tap] = [known[place][tap] for place in self.places]
             else:
                 member, own = self.owner(tap)
@@ -89,7 +89,3 @@ class Peer(Distiller):
 def _of_pair(term: Term, place: int, name: str) -> Term:
     teacher = [Tap(f"{place}/{tap.path}", tap.call, tap.side) for tap in term.teacher]
     return term.copy(teacher, f"{term.name}_from_{name}")
-
-
-def _is_shared(tap: Tap) -> bool:
-    return tap.path.split("/")[0] == LOGITS

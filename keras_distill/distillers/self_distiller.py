@@ -8,7 +8,8 @@ import keras
 
 from keras_distill import taps, tracing
 from keras_distill.distillers import checks
-from keras_distill.distillers.compiling import KeptCompile, copied
+from keras_distill.distillers.compiling import KeptCompile
+from keras_distill.distillers.copied import copied
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.exits import (
     DEEPEST,

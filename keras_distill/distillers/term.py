@@ -9,6 +9,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
 from keras_distill.distillers import checks
+from keras_distill.distillers.copied import copied
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.taps import Tap
 
@@ -74,7 +75,7 @@ class Term:
             self.student,
             self.teacher if teacher is None else teacher,
             self.weight,
-            keras.tree.map_structure(_copy, self.adapter),
+            copied(self.adapter),
             name or self.name,
         )
 
@@ -102,9 +103,3 @@ class Term:
             adapter=deserialize(config["adapter"]),
             name=config["name"],
         )
-
-
-def _copy(adapter):
-    if not isinstance(adapter, keras.Layer):
-        return adapter
-    return type(adapter).from_config(adapter.get_config())

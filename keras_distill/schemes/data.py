@@ -24,7 +24,7 @@ class Data:
         checks.can_be_read_again(x)
         self.x, batch = checks.first_batch(x, y)
         self.y, self.validation_data = y, validation_data
-        self.callbacks = list(arguments.pop("callbacks", []))
+        self.callbacks = list(arguments.pop("callbacks", None) or [])
         self.arguments = arguments
         self.inputs = batch and keras.utils.unpack_x_y_sample_weight(batch)[0]
         # Nothing public gives the loss and the metrics themselves.

@@ -25,7 +25,7 @@ def fit_stages(
     """Train a distiller's student in stages, one after another.
 
     The distiller gives student, teacher, loss and metrics; each stage trains with its
-    own terms, which start with fresh adapters, and its own optimiser. Interrupted and
+    own terms, whose inferred adapters are new, and its own optimiser. Interrupted and
     called again with the same `backup`, it goes on in the stage, and after the epoch,
     where it was.
 

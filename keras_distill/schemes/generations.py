@@ -13,7 +13,11 @@ from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.schemes.progress import Ledger, Progress
-from keras_distill.schemes.stages import at_least_one, fresh
+from keras_distill.schemes.stages import (
+    at_least_one,
+    may_count,
+    with_fresh_optimizer,
+)
 from keras_distill.teachers import Teacher
 
 
@@ -105,7 +109,7 @@ def fit_generations(
     models = [_made(make, place, seed) for place in range(generations)]
     trainers, before = [], teacher
     for model in models:
-        trainers.append(_trainer(model, before, terms, label_weight, compiled))
+        trainers.append(_trainer(model, before, terms, label_weight))
         before = model
     ledger = Ledger(backup, {"generations": generations, "epochs": epochs})
     progress = Progress(generations * epochs, verbose)
@@ -115,7 +119,9 @@ def fit_generations(
         keras.utils.set_random_seed(seed + place)
 
         def train(own, trainer=trainer):
-            callbacks = [progress, *arguments.get("callbacks", []), *own]
+            labelled = not isinstance(trainer, Distiller) or may_count(label_weight)
+            trainer.compile(**with_fresh_optimizer(compiled, labelled))
+            callbacks = [progress, *(arguments.get("callbacks") or []), *own]
             given = {**arguments, "callbacks": callbacks, "verbose": 0}
             return trainer.fit(x, y, epochs=epochs, **given)
 
@@ -131,14 +137,9 @@ def _made(make, place: int, seed: int) -> keras.Model:
     return model
 
 
-def _trainer(model, teacher, terms, label_weight, compiled) -> keras.Model:
+def _trainer(model, teacher, terms, label_weight) -> keras.Model:
     """Give what is fitted: the model alone, or with a teacher."""
-    settings = {**compiled, "optimizer": fresh(compiled.get("optimizer", "adam"))}
-    trainer = model
-    if teacher is not None:
-        own = [term.copy() for term in terms]
-        trainer = Distiller(model, teacher, terms=own, label_weight=label_weight)
-        if isinstance(label_weight, (int, float)) and not label_weight:
-            settings |= {"loss": None, "metrics": None}
-    trainer.compile(**settings)
-    return trainer
+    if teacher is None:
+        return model
+    own = [term.copy() for term in terms]
+    return Distiller(model, teacher, terms=own, label_weight=label_weight)

@@ -74,12 +74,12 @@ class Metadata:
 
     def views(self, teacher: keras.Model) -> list[keras.Model]:
         """Give the nets whose activations were recorded: one for each dropout mask."""
-        masks = self.settings["masks"]
+        masks, seed = self.settings["masks"], self.settings["seed"]
         layers = [path for path in self.settings["layers"] if path != tapping.LOGITS]
         if not masks:
             return [teacher]
         return [
-            masked(teacher, layers, self.settings["keep"], self.settings["seed"] + i)
+            masked(teacher, layers, 1.0 - self.settings["dropout"], seed + i)
             for i in range(masks)
         ]
 
@@ -121,6 +121,7 @@ def record_metadata(
     kind: str = "spectral",
     layers: Sequence[str] | None = None,
     masks: int = 0,
+    dropout: float = 0.5,
     keep: float = 0.1,
     rank: int = 64,
     batch_size: int = 256,
@@ -146,8 +147,8 @@ def record_metadata(
         layers: paths. Default: each `Dense` and convolution, and the logits; for `"top"`
             the logits.
         masks: dropout masks of `"all"`. Default 0: none.
-        keep: share of the coefficients that is kept, and of the neurons that a mask
-            leaves. Default 0.1; a mask keeps `1 - keep`.
+        dropout: share of the neurons that a mask takes out. Default 0.5.
+        keep: share of a spectrum's coefficients that is kept. Default 0.1.
         rank: directions of the covariance that are kept. Default 64.
         batch_size: Default 256.
         seed: of the masks. Default 0.
@@ -170,15 +171,18 @@ def record_metadata(
         raise ValueError(f"kind is one of {', '.join(KINDS)}; got {kind!r}.")
     if masks and kind != "all":
         raise ValueError(f"Dropout masks go with kind='all'; got {kind!r}.")
-    if not 0.0 < keep < 1.0:
-        raise ValueError(f"keep lies between 0 and 1; got {keep}.")
+    for name, share in (("keep", keep), ("dropout", dropout)):
+        if not 0.0 < share < 1.0:
+            raise ValueError(f"{name} lies between 0 and 1; got {share}.")
     if layers is None:
         layers = [tapping.LOGITS] if kind == "top" else _with_kernels(teacher)
+    if kind == "pairs" and len(layers) < 2:
+        raise ValueError(f"Pairs are of two layers or more; got {list(layers)}.")
     settings = {
         "kind": kind,
         "layers": list(layers),
         "masks": masks,
-        "keep": 1.0 - keep,
+        "dropout": dropout,
         "seed": seed,
         "input_shape": list(x.shape[1:]),
         "teacher": fingerprints.of_teacher(Teacher(teacher)),
@@ -186,10 +190,12 @@ def record_metadata(
     made, arrays = Metadata(settings, {}), {}
     for place, net in enumerate(made.views(teacher)):
         activations = _activations(net, layers, x, batch_size)
+        logits = activations[tapping.LOGITS]
+        activations = {path: activations[path] for path in layers}
         if kind in ("spectral", "pairs"):
             arrays |= spectra.of(activations, kind == "pairs", keep)
         else:
-            arrays |= _statistics(activations, place, rank)
+            arrays |= _statistics(activations, logits, place, rank)
     made.arrays = arrays
     return made
 
@@ -217,10 +223,9 @@ def _activations(net, layers, x, batch_size) -> dict[str, np.ndarray]:
     return {tap.path: found[tap.path] for tap in wanted}
 
 
-def _statistics(activations: dict, view: int, rank: int) -> dict:
+def _statistics(activations: dict, logits, view: int, rank: int) -> dict:
     """Give means and factors of covariances, by class of the prediction."""
-    predicted = activations[tapping.LOGITS].argmax(-1)
-    classes = activations[tapping.LOGITS].shape[-1]
+    predicted, classes = logits.argmax(-1), logits.shape[-1]
     arrays = {f"{view}/shares": np.bincount(predicted, minlength=classes)}
     for path, values in activations.items():
         parts = [values[predicted == k] for k in range(classes)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 
 import keras
 
@@ -21,7 +22,7 @@ class Progress(keras.callbacks.Callback):
 
     def __init__(self, epochs: int, verbose):
         super().__init__()
-        self.epochs, self.done, self.begun = epochs, 0, 0
+        self.done = self.begun = self.end = 0
         self.verbose = 1 if verbose == "auto" else verbose
         self.bar = keras.utils.Progbar(
             epochs, verbose=self.verbose, stateless_metrics=(), unit_name="epoch"
@@ -29,7 +30,7 @@ class Progress(keras.callbacks.Callback):
 
     def begin(self, name: str, epochs: int) -> None:
         """Say what is trained next, for so many epochs at most."""
-        self.name, self.begun, self.end = name, self.done, self.done + epochs
+        self.begun, self.end = self.done, self.done + epochs
         if self.verbose:
             print(f"\n{name}")
 
@@ -95,15 +96,15 @@ class Ledger:
         if history.exists():
             model.load_weights(weights)
             return json.loads(history.read_text())
-        backup = keras.callbacks.BackupAndRestore(
-            self.folder / f"{part}.backup", delete_checkpoint=False
-        )
+        under_way = self.folder / f"{part}.backup"
+        backup = keras.callbacks.BackupAndRestore(under_way, delete_checkpoint=False)
         found = train([backup]).history
         found = {name: [float(x) for x in values] for name, values in found.items()}
         unfinished = self.folder / f"{part}.unfinished.weights.h5"
         model.save_weights(unfinished)
         os.replace(unfinished, weights)
         _write(history, found)
+        shutil.rmtree(under_way, ignore_errors=True)
         return found
 
 

@@ -120,20 +120,18 @@ def reconstruct(
     views = metadata.views(teacher)
     batch_size = min(batch_size, count)
     shape = (batch_size, *metadata.settings["input_shape"])
-    canvases = [
-        _Canvas(net, shape, metadata.targets(batch_size, place, rng), bounds)
-        for place, net in enumerate(views)
-    ]
-    for canvas in canvases:
-        canvas.compile(keras.optimizers.Adam(learning_rate))
     batches = -(-count // batch_size)
     bar = keras.utils.Progbar(batches, verbose=verbose, unit_name="batch")
-    made = []
+    made, canvases = [], {}
     for batch in range(batches):
         place = batch % len(views)
+        targets = metadata.targets(batch_size, place, rng)
+        if place not in canvases:
+            canvases[place] = _Canvas(views[place], shape, targets, bounds)
+            canvases[place].compile(keras.optimizers.Adam(learning_rate))
         canvas = canvases[place]
         noise = rng.normal(start, 0.1 * (bounds[1] - bounds[0]), shape)
-        canvas.begin(noise, metadata.targets(batch_size, place, rng))
+        canvas.begin(noise, targets)
         canvas.fit(np.zeros((steps, 1)), batch_size=1, verbose=0)
         made.append(ops.convert_to_numpy(canvas.inputs_now()))
         bar.update(batch + 1)

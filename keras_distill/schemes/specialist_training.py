@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,7 +17,7 @@ from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.models import Merged
 from keras_distill.schemes.progress import Ledger, Progress
-from keras_distill.schemes.stages import fresh
+from keras_distill.schemes.stages import with_fresh_optimizer
 
 
 class SpecialistTraining:
@@ -47,12 +45,15 @@ class SpecialistTraining:
         teacher = keras.Model(self.generalist.inputs, merged, name="merged_generalist")
         soft = Term(SoftTarget(temperature), weight=share)
         trainer = Distiller(self.model, teacher, terms=[soft], label_weight=1.0 - share)
-        optimizer = fresh(compiled.get("optimizer", "adam"))
-        trainer.compile(**{**compiled, "optimizer": optimizer})
         ledger = Ledger(backup, {**self.settings, "group": self.group})
         progress.begin(f"Specialist of {self.group}", self.settings["epochs"])
         keras.utils.set_random_seed(self.seed)
-        ledger.once(0, trainer, lambda kept: self._fit(trainer, [progress, *kept]))
+
+        def train(kept):
+            trainer.compile(**with_fresh_optimizer(compiled))
+            return self._fit(trainer, [progress, *kept])
+
+        ledger.once(0, trainer, train)
         progress.finish()
         self._correct_dustbin()
 
@@ -92,6 +93,9 @@ def in_processes(
         backups: a folder each, or None.
         progress: moves by a training's epochs when it is done.
     """
+    import concurrent.futures
+    import multiprocessing
+
     config = {
         name: keras.saving.serialize_keras_object(value)
         for name, value in compiled.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
@@ -11,6 +11,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill import taps, tracing
 from keras_distill.adapters import Paraphraser
 from keras_distill.distillers import checks, shapes
+from keras_distill.distillers.copied import copied
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.inputs import select
 from keras_distill.distillers.term import Term
@@ -69,10 +70,10 @@ class Stage:
         self.optimizer = optimizer
         self.epochs = at_least_one(epochs)
         self.callbacks = list(callbacks)
-        parts = ["labels"] * _may_count(label_weight) + [t.name for t in terms or []]
+        parts = ["labels"] * may_count(label_weight) + [t.name for t in terms or []]
         self.name = name or ("distiller" if terms is None else ", ".join(parts))
         weights = [label_weight, *(term.weight for term in terms or [])]
-        if terms is not None and not any(map(_may_count, weights)):
+        if terms is not None and not any(map(may_count, weights)):
             raise ValueError(
                 f"The stage '{self.name}' has nothing to learn: no term and no label "
                 "loss of a weight above 0. Give it terms or a label_weight."
@@ -112,14 +113,11 @@ class Stage:
 
     def fit(self, trainer: Distiller, distiller: Distiller, data: Data, callbacks):
         """Train; give the history."""
-        settings = dict(data.compiled)
         labelled = self._uses_labels(distiller)
-        if not labelled:
-            settings |= {"loss": None, "metrics": None, "weighted_metrics": None}
-            settings |= {"loss_weights": None}
+        settings = {**data.compiled, "optimizer": self.optimizer}
         with self._part_alone(distiller, data.inputs):
             with data.scope():
-                trainer.compile(**settings | {"optimizer": fresh(self.optimizer)})
+                trainer.compile(**with_fresh_optimizer(settings, labelled))
             return data.fit(
                 trainer, self.epochs, [*self.callbacks, *callbacks], labelled
             )
@@ -130,7 +128,7 @@ class Stage:
     def _uses_labels(self, distiller: Distiller) -> bool:
         if self.terms is None:
             return distiller.loss is not None
-        return _may_count(self.label_weight)
+        return may_count(self.label_weight)
 
     @contextlib.contextmanager
     def _part_alone(self, distiller: Distiller, x):
@@ -216,7 +214,7 @@ class ParaphraserStage:
     def fit(self, trainer, distiller: Distiller, data: Data, callbacks):
         """Train; give the history."""
         with data.scope():
-            trainer.compile(fresh(self.optimizer))
+            trainer.compile(copied(keras.optimizers.get(self.optimizer)))
         return data.fit(trainer, self.epochs, [*self.callbacks, *callbacks], False)
 
     def finish(self) -> None:
@@ -224,10 +222,17 @@ class ParaphraserStage:
         self.paraphraser.trainable = False
 
 
-def fresh(optimizer: str | keras.Optimizer) -> keras.Optimizer:
-    """Give an optimiser without a past."""
-    optimizer = keras.optimizers.get(optimizer)
-    return type(optimizer).from_config(optimizer.get_config())
+def with_fresh_optimizer(compiled: Mapping, labelled: bool = True) -> dict:
+    """Give arguments of `compile` with an optimiser without a past.
+
+    Args:
+        compiled: the arguments; without an optimiser it is Adam.
+        labelled: else what needs labels is left out.
+    """
+    optimizer = keras.optimizers.get(compiled.get("optimizer", "adam"))
+    of_labels = ("loss", "loss_weights", "metrics", "weighted_metrics")
+    left = {} if labelled else dict.fromkeys(of_labels)
+    return {**compiled, **left, "optimizer": copied(optimizer)}
 
 
 def at_least_one(count: int, name: str = "epochs") -> int:
@@ -237,5 +242,6 @@ def at_least_one(count: int, name: str = "epochs") -> int:
     return count
 
 
-def _may_count(weight) -> bool:
+def may_count(weight) -> bool:
+    """Tell whether a weight, or what a schedule makes of it, may be above 0."""
     return isinstance(weight, LearningRateSchedule) or float(at_step(weight, 0)) > 0
