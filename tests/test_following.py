@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
-from tests.linear import linear, points, weights
+from tests.distillers.conftest import conv_pair
+from tests.linear import linear, points, softmax, weights
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -56,6 +57,41 @@ def test_it_is_not_trained_and_moves_on_replicas_alike(two_replicas):
         other.fit(*points(), batch_size=4, shuffle=False, epochs=2, verbose=0)
     for a, b in zip(weights(teacher.model), weights(on_two.model), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_moving_means_of_a_follower_are_alike_on_replicas(two_replicas):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(32, 8, 8, 1)).astype("float32")
+    labels = rng.integers(0, 3, 32).astype("int32")
+    with two_replicas.scope():
+        student, _ = conv_pair()
+        teacher = kd.MeanTeacher(student, 0.9)
+        distiller = kd.Distiller(student, teacher)
+        distiller.compile("sgd", CROSS_ENTROPY)
+        distiller.fit(x, labels, batch_size=16, verbose=0)
+    moved = teacher.model.get_layer("norm2").moving_mean
+    one, other = (np.array(part) for part in moved.value.values)
+    assert np.abs(one).max() > 0
+    np.testing.assert_array_equal(one, other)
+
+
+def test_penalties_are_the_students_alone():
+    """The mean teacher is a copy, and so has the same penalties."""
+    x = keras.Input((4,))
+    penalty = keras.regularizers.L2(0.1)
+    y = keras.layers.Dense(3, activity_regularizer=penalty, kernel_regularizer=penalty)
+    layer = y
+    student = keras.Model(x, y(x))
+    kernel = np.array(layer.kernel, "float64")
+    distiller = kd.Distiller(student, kd.MeanTeacher(student, 0.9))
+    distiller.compile(keras.optimizers.SGD(0.0), CROSS_ENTROPY)
+    points_x, labels = points()
+    outputs = points_x @ kernel
+    logs = distiller.fit(points_x, labels, batch_size=12, verbose=0).history
+    surprise = -np.log(softmax(outputs)[np.arange(12), labels]).mean()
+    expected = 0.1 * (kernel**2).sum() + 0.1 * (outputs**2).sum() / 12
+    assert logs["soft_target"][0] == pytest.approx(0.0, abs=1e-5)
+    assert logs["loss"][0] == pytest.approx(surprise + expected, rel=1e-4)
 
 
 class Stop(keras.callbacks.Callback):

@@ -53,6 +53,22 @@ def test_statistics_are_those_of_each_predicted_class(teacher, digits):
         np.testing.assert_allclose(factor @ factor.T, expected, atol=1e-3)
 
 
+def test_only_the_layers_that_are_asked_for_are_recorded(teacher, digits):
+    x = digits.train.images[:100]
+    found = kd.record_metadata(teacher, x, kind="all", layers=["hidden1"])
+    assert {name.split("/")[1] for name in found.arrays} == {"shares", "hidden1"}
+
+
+def test_a_mask_takes_its_share_of_neurons_out(teacher, digits):
+    x = digits.train.images[:200]
+    found = kd.record_metadata(teacher, x, kind="all", masks=2, dropout=0.75)
+    first, second = (
+        net.get_layer("hidden1_mask").values for net in found.views(teacher)
+    )
+    assert set(first) == {0.0, 4.0} and (first != second).any()
+    assert 0.6 < (first == 0.0).mean() < 0.9
+
+
 def test_draws_have_the_recorded_moments(teacher, digits):
     found = kd.record_metadata(teacher, digits.train.images, kind="top")
     drawn = found.targets(20000, 0, np.random.default_rng(0))["logits"]
@@ -127,7 +143,9 @@ def test_bad_input_is_refused(teacher, digits, tmp_path):
     for arguments, words in (
         ({"kind": "some"}, "kind is one of"),
         ({"kind": "top", "masks": 2}, "go with kind='all'"),
-        ({"keep": 0.0}, "between 0 and 1"),
+        ({"keep": 0.0}, "keep lies between 0 and 1"),
+        ({"dropout": 1.0}, "dropout lies between 0 and 1"),
+        ({"kind": "pairs", "layers": ["hidden1"]}, "two layers or more"),
         ({"layers": ["hidden9"]}, "no layer 'hidden9'"),
     ):
         with pytest.raises(ValueError, match=words):
