@@ -90,15 +90,12 @@ def report(runs, data):
     rows = []
     for name in runs.names:
         for exit in runs[name][0]:
-            figures = [figure[exit] for figure in runs[name]]
-            mean = sum(figures) / len(figures)
-            deviation = (sum((x - mean) ** 2 for x in figures) / len(figures)) ** 0.5
             rows.append(
                 {
                     "trained by": name,
                     "exit": exit,
                     "paper, CIFAR-100 (recalled)": PAPER.get(f"{name}, {exit}"),
-                    "ours": f"{mean:.2f} ± {deviation:.2f}",
+                    "ours": runs.shown(name, of=lambda figure, e=exit: figure[e]),
                     "parameters": costs[exit].parameters,
                     "multiplications": costs[exit].multiplications,
                 }

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "strategies": {"strategies"},
     "suggestions": {"recording", "taps", "tracing"},
     "views": set(),
-    "data": {"views"},
+    "data": {"data", "views"},
     "cache": {
         "cache",
         "data",
@@ -51,7 +51,16 @@ MAY_IMPORT = {
         "taps",
     }
     | {"teachers", "views"},
-    "analysis": {"analysis", "data", "distillers", "recording", "tracing"},
+    "analysis": {
+        "analysis",
+        "data",
+        "distillers",
+        "gradients",
+        "losses",
+        "recording",
+        "taps",
+        "tracing",
+    },
     "following": {"teachers"},
     "schemes": {
         "adapters",

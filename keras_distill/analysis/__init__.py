@@ -1,10 +1,93 @@
-"""Looking at the result: errors, costs, figures of many runs, methods side by side."""
+"""Looking at the result: what it costs, what the teacher knows, what the student took."""
 
+# Errors, costs, figures of many runs.
+# What the student took.
+from keras_distill.analysis.agreement import (
+    Agreement,
+    Calibration,
+    agreement,
+    by_class,
+    calibration,
+    plot_by_class,
+    plot_reliability,
+)
+
+# Where a net looks.
+from keras_distill.analysis.attention import (
+    attention_maps,
+    plot_attention_maps,
+    plot_images,
+)
+
+# What the teacher knows.
+from keras_distill.analysis.class_correlation import (
+    ClassCorrelation,
+    class_correlation,
+    plot_class_correlation,
+    weight_similarity,
+)
 from keras_distill.analysis.compare import compare
 from keras_distill.analysis.cost import Cost, cost
 from keras_distill.analysis.exits import exits
+
+# What of it reaches the student, by gradients and in the last layer.
+from keras_distill.analysis.gradient_rescaling import (
+    GradientRescaling,
+    gradient_rescaling,
+    plot_gradient_rescaling,
+)
+from keras_distill.analysis.knowledge_points import (
+    KnowledgePoints,
+    Learning,
+    knowledge_points,
+    learning_of_points,
+    plot_knowledge_points,
+)
+from keras_distill.analysis.last_layer import (
+    LastLayer,
+    last_layer_geometry,
+    plot_last_layer,
+)
+from keras_distill.analysis.pixel_entropies import PixelEntropies, pixel_entropies
+from keras_distill.analysis.report import report
 from keras_distill.analysis.runs import Runs
 from keras_distill.analysis.table import table
 from keras_distill.analysis.wrong import wrong
 
-__all__ = ["Cost", "Runs", "compare", "cost", "exits", "table", "wrong"]
+__all__ = [
+    "Agreement",
+    "Calibration",
+    "ClassCorrelation",
+    "Cost",
+    "GradientRescaling",
+    "KnowledgePoints",
+    "LastLayer",
+    "Learning",
+    "PixelEntropies",
+    "Runs",
+    "agreement",
+    "attention_maps",
+    "by_class",
+    "calibration",
+    "class_correlation",
+    "compare",
+    "cost",
+    "exits",
+    "gradient_rescaling",
+    "knowledge_points",
+    "last_layer_geometry",
+    "learning_of_points",
+    "pixel_entropies",
+    "plot_attention_maps",
+    "plot_by_class",
+    "plot_class_correlation",
+    "plot_gradient_rescaling",
+    "plot_images",
+    "plot_knowledge_points",
+    "plot_last_layer",
+    "plot_reliability",
+    "report",
+    "table",
+    "weight_similarity",
+    "wrong",
+]

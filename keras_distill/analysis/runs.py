@@ -86,18 +86,19 @@ class Runs:
         figures = self._figures[name]
         return [figures[seed] for seed in sorted(figures, key=int)]
 
-    def shown(self, name: str, digits: int = 2) -> str:
+    def shown(self, name: str, digits: int = 2, *, of: Callable | None = None) -> str:
         """Give mean and deviation of a name's figures as text.
 
         Args:
             name: that `once` was called with.
             digits: after the point. Default 2.
+            of: from a figure to the number that is meant, where it holds several.
 
         Returns:
             `mean ± deviation`, the deviation that of the figures themselves (divided
             by their number); for one seed the figure alone.
         """
-        figures = self[name]
+        figures = [figure if of is None else of(figure) for figure in self[name]]
         mean = f"{statistics.fmean(figures):.{digits}f}"
         if len(figures) == 1:
             return mean

@@ -15,7 +15,7 @@ from keras_distill.distillers.term import Term
 
 
 class BoundTerm(keras.Layer):
-    """A term at work: its variables, adapters and running mean.
+    """A term at work: its variables and adapters.
 
     `weight` and what the loss calls moving (`temperature`) are variables: a schedule
     sets them at each step, and a callback may `assign` to those that are numbers.
@@ -27,7 +27,6 @@ class BoundTerm(keras.Layer):
     def __init__(self, term: Term):
         super().__init__(name=term.name, dtype="float32", autocast=False)
         self.term = term
-        self.mean = keras.metrics.Mean(name=term.name)
         self.weight = moving_variable(self, "weight", term.weight)
         for name in term.loss.moving:
             value = getattr(term.loss, name)

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import keras
 
 
 class StopAtNotFinite(keras.callbacks.Callback):
-    """Stop as soon as a part of the loss is not finite, before anything is saved.
+    """Stop at the end of an epoch in which a part of the loss was not finite.
 
-    It stands before the user's callbacks, so that the last checkpoint stays good, and
-    reads the logs that the step computes anyway.
-
-    Args:
-        parts: names of the parts in the logs.
-
-    Raises:
-        ValueError: names the parts and the step.
+    It stands before the user's callbacks, so that the last checkpoint stays good. It has
+    nothing to do with a batch, at which Keras would call it by another thread.
     """
 
     async_safe = True
 
-    def __init__(self, parts: list[str]):
-        super().__init__()
-        self.parts = parts
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Look at the means so far: one that is not finite stays so."""
-        logs = logs or {}
-        bad = [name for name in self.parts if not math.isfinite(logs.get(name, 0.0))]
-        if bad:
-            raise ValueError(
-                f"Training stopped at batch {batch}: {', '.join(bad)} "
-                f"{'is' if len(bad) == 1 else 'are'} not finite. The logits or features "
-                "behind it are not, or its weight is too large: lower the learning rate "
-                "or the weight, clip gradients, or look at the data. Checkpoints from "
-                "before are as they were."
-            )
+    def on_epoch_end(self, epoch, logs=None):
+        """Look at the means of the epoch."""
+        self.model.are_finite(logs or {}, f"epoch {epoch}")
 
 
 class SameStatistics(keras.callbacks.Callback):

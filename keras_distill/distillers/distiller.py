@@ -13,6 +13,7 @@ from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.fitting import Fitting
 from keras_distill.distillers.inputs import Selection, select
 from keras_distill.distillers.moving import moving_variable
+from keras_distill.distillers.part_means import PartMeans
 from keras_distill.distillers.step import DistillationStep
 from keras_distill.distillers.term import Term
 from keras_distill.ensembles import as_teacher
@@ -93,7 +94,7 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         self.teacher_taps = shapes.taps_of("teacher", terms)
         self.label_source = checks.not_negative(label_weight, "label_weight")
         self.label_weight = moving_variable(self, "label_weight", label_weight)
-        self.label_mean = keras.metrics.Mean(name="label_loss")
+        self.part_means = PartMeans(["loss", *self.part_names()])
         self.shapes = self.classes = self.teacher = self.followers = None
         self.gives_probabilities = False
         if teacher is not None:
@@ -139,11 +140,24 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         adapters = (p for bound in self.terms.values() for p in bound.losses)
         return [*self.student.losses, *adapters]
 
-    @property
-    def metrics(self) -> list[keras.Metric]:
-        """Give the running means of the logs; without a compiled loss no `label_loss`."""
-        labelled = getattr(self, "loss", None) is not None
-        return [m for m in super().metrics if labelled or m is not self.label_mean]
+    def get_metrics_result(self) -> dict:
+        """Give what an evaluation logs; the parts of the loss are those of training."""
+        found = super().get_metrics_result()
+        del found[self.part_means.name]
+        return found
+
+    def means(self, training: bool) -> dict:
+        """Give the running means of the logs.
+
+        Args:
+            training: with the parts of the loss, else as in an evaluation.
+        """
+        found = self.get_metrics_result()
+        if training:
+            found |= self.part_means.by_name()
+            if getattr(self, "loss", None) is None:
+                del found["label_loss"]
+        return found
 
     def call(self, inputs, training=None):
         """Predict as the student does."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from keras_distill.distillers import checks
 from keras_distill.distillers.callbacks import SameStatistics, StopAtNotFinite, before
+from keras_distill.distillers.lean_step import LeanStep
 from keras_distill.distillers.resuming import Resuming
+from keras_distill.distillers.watching import Watching
 from keras_distill.distillers.workers import AcrossWorkers, no_samples_refused
 
 
-class Fitting(AcrossWorkers, Resuming):
+class Fitting(Watching, AcrossWorkers, Resuming, LeanStep):
     """What all distillers do around Keras's `fit`.
 
     A distiller has `can_fit`, its own checks, and `part_names`, the parts of the loss
@@ -42,8 +44,8 @@ class Fitting(AcrossWorkers, Resuming):
         x, batch = checks.first_batch(x, y)
         self.can_fit(batch)
         self.order_is_shared(x, kwargs)
-        own = [StopAtNotFinite(self.part_names()), SameStatistics()]
-        callbacks = before(own, callbacks)
+        self.watch(callbacks or [])
+        callbacks = before([StopAtNotFinite(), SameStatistics()], callbacks)
         x, callbacks = self.resume(x, batch, callbacks, kwargs)
         try:
             with no_samples_refused():

@@ -125,11 +125,11 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         """Give the running means of all peers' logs."""
         return [metric for member in self.members for metric in member.metrics]
 
-    def get_metrics_result(self) -> dict:
+    def means(self, training: bool) -> dict:
         """Give the logs: each peer's under its name, and the sum of their losses."""
         found = {}
         for member in self.members:
-            found |= _named(member, member.get_metrics_result())
+            found |= _named(member, member.means(training))
         return {"loss": _loss_of(self.members, found), **found}
 
     def call(self, inputs, training=None):

@@ -30,7 +30,7 @@ class TrainStep:
 
     def _get_metrics_result_or_logs(self, logs):
         """Give the means over all replicas, also where some metrics are not shown."""
-        found = self.get_metrics_result()
+        found = self.means(training=not set(self.part_names()).isdisjoint(logs))
         return {name: found[name] for name in logs} if set(logs) <= set(found) else logs
 
 
@@ -43,10 +43,8 @@ class DistillationStep(TrainStep):
 
     def test_step(self, *arguments):
         """Evaluate the student alone."""
-        training_only = {"label_loss", *self.terms}
         found = super().test_step(*arguments)
         logs, *state = found if isinstance(found, tuple) else (found,)
-        logs = {name: logs[name] for name in logs if name not in training_only}
         logs = strategies.reducible(logs)
         return (logs, *state) if state else logs
 
@@ -112,13 +110,12 @@ class DistillationStep(TrainStep):
         self, x, y, sample_weight, total, parts: dict, y_pred, mean_count
     ) -> dict:
         """Add the step's values to the running means and metrics; give the logs."""
-        means = {name: bound.mean for name, bound in self.terms.items()}
-        means["label_loss"] = self.label_mean
-        means["loss"] = next(m for m in self.metrics if m.name == "loss")
         replicas = strategies.replica_count()
-        for name, value in {"loss": total, **parts}.items():
-            means[name].update_state(value * replicas, sample_weight=mean_count)
-        return self.compute_metrics(x, y, y_pred, sample_weight)
+        values = {name: value * replicas for name, value in parts.items()}
+        self.part_means.update_state({"loss": total * replicas, **values}, mean_count)
+        logs = self.compute_metrics(x, y, y_pred, sample_weight)
+        means = self.part_means.by_name()
+        return {**logs, **{name: means[name] for name in ("loss", *parts)}}
 
     def _term_losses(self, x, y, sample_weight, features, knowledge) -> dict:
         """Give each term's loss, before its weight."""

@@ -24,7 +24,9 @@ def cluster_classes(
     """Group the classes that a generalist predicts together.
 
     K-means, in small batches, on the columns of the covariance of its predictions, so
-    that a class's confusions decide and no label does.
+    that a class's confusions decide and no label does. A class's own variance, which
+    outweighs all else where the generalist is often right, is left out, and columns are
+    scaled to one length.
 
     Args:
         predictions: probabilities `(N, K)`.
@@ -52,7 +54,9 @@ def cluster_classes(
             f"clusters is 1 to {classes - 1} for {classes} classes; got {clusters}."
         )
     columns = np.cov(np.asarray(predictions, "float64"), rowvar=False)
-    found = MiniBatchKMeans(clusters, random_state=seed, n_init=10).fit(columns)
+    np.fill_diagonal(columns, 0.0)
+    columns /= np.maximum(np.linalg.norm(columns, axis=0), 1e-12)
+    found = MiniBatchKMeans(clusters, random_state=seed, n_init=10).fit(columns.T)
     groups = [np.flatnonzero(found.labels_ == n).tolist() for n in range(clusters)]
     return [group for group in groups if len(group) > 1]
 

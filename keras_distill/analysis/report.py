@@ -1,0 +1,161 @@
+"""One page about a teacher and its students, that opens without a network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+import pathlib
+from collections.abc import Mapping
+
+import keras
+
+from keras_distill.analysis.agreement import (
+    agreement,
+    by_class,
+    calibration,
+    plot_by_class,
+    plot_reliability,
+)
+from keras_distill.analysis.class_correlation import (
+    class_correlation,
+    plot_class_correlation,
+)
+from keras_distill.analysis.cost import cost
+from keras_distill.analysis.table import table
+from keras_distill.analysis.wrong import wrong
+
+_STYLE = (
+    "body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse}td,th{padding:.3em .8em;text-align:right;"
+    "border-bottom:1px solid #ccc}td:first-child,th:first-child{text-align:left}"
+    "img{max-width:100%}"
+)
+
+
+def report(
+    teacher: keras.Model,
+    students: Mapping[str, keras.Model],
+    data,
+    *,
+    file: str | os.PathLike | None = None,
+    temperature: float = 4.0,
+    batch_size: int = 1000,
+) -> list[dict]:
+    """Compare students with their teacher: a table, and a page of figures.
+
+    The table has accuracy, agreement with the teacher, divergence from it, calibration
+    error, parameters and multiplications. The page adds gains by class, the reliability
+    diagram and the class correlation of each model; it is one HTML file, its pictures
+    inside, which opens without a network.
+
+    Args:
+        teacher: gives logits `(B, K)`.
+        students: by name; the first is what gains by class are measured against.
+        data: with `images` and `labels`, as `kd.data.Samples`.
+        file: path of the page. Default: no page.
+        temperature: of the class correlation. Default 4.
+        batch_size: Default 1000.
+
+    Returns:
+        The rows of the table, for `kd.analysis.table`.
+
+    Raises:
+        ValueError: no students, or one named teacher.
+        ImportError: a page is asked for and matplotlib is not installed.
+
+    Example:
+        >>> students = {"alone": alone, "distilled": distilled}
+        >>> rows = kd.analysis.report(teacher, students, digits.test, file="report.html")
+        >>> print(kd.analysis.table(rows))
+    """
+    if not students or "teacher" in students:
+        raise ValueError(
+            f"students are one or more by name, none 'teacher'; got {list(students)}."
+        )
+    models = {"teacher": teacher, **students}
+    sure = {
+        name: calibration(model, data, batch_size=batch_size)
+        for name, model in models.items()
+    }
+    rows = [
+        _row(name, teacher, model, sure[name], data, batch_size)
+        for name, model in models.items()
+    ]
+    if file is not None:
+        figures = _figures(models, sure, data, temperature, batch_size)
+        pathlib.Path(file).write_text(_page(rows, figures, data), "utf-8")
+    return rows
+
+
+def _row(name, teacher, model, sure, data, batch_size) -> dict:
+    same = agreement(teacher, model, data, batch_size=batch_size)
+    costs = cost(model)
+    return {
+        "model": name,
+        "accuracy %": f"{100 - 100 * wrong(model, data, batch_size).mean():.2f}",
+        "agrees %": f"{100 * same.top:.2f}",
+        "agrees where wrong %": f"{100 * same.top_where_wrong:.2f}",
+        "divergence": f"{same.divergence:.4f}",
+        "calibration error": f"{sure.error:.4f}",
+        "parameters": costs.parameters,
+        "multiplications": costs.multiplications,
+    }
+
+
+def _figures(models, sure, data, temperature, batch_size) -> dict:
+    """Give what is drawn, by title; what can't be is said in its place."""
+    shares = by_class(models, data, batch_size=batch_size)
+    first = list(models)[1]
+    found = {
+        "How sure, and how often right": plot_reliability(sure),
+        "Gains by class": plot_by_class(shares, against=first),
+    }
+    try:
+        groups, drawn = None, []
+        for name, model in models.items():
+            (one,) = class_correlation(
+                model, data, [temperature], groups=groups, batch_size=batch_size
+            )
+            groups = groups or one.groups
+            drawn.append(type(one)(one.matrix, one.groups, f"{name}, {one.title}"))
+        found["Which classes go together"] = plot_class_correlation(drawn)
+    except ValueError as error:
+        found["Which classes go together"] = str(error)
+    return found
+
+
+def _page(rows, figures, data) -> str:
+    titles = list(rows[0])
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_cell(row[title])}</td>" for title in titles) + "</tr>"
+        for row in rows
+    )
+    parts = [f"<table><tr>{head}</tr>{body}</table>"]
+    for title, figure in figures.items():
+        shown = (
+            f"<p>{html.escape(figure)}</p>"
+            if isinstance(figure, str)
+            else _image(figure)
+        )
+        parts.append(f"<h2>{html.escape(title)}</h2>{shown}")
+    return (
+        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Distillation</title>"
+        f"<style>{_STYLE}</style><h1>A teacher and its students</h1>"
+        f"<p>{len(data.labels):,} samples. Agreement, and divergence in nats, with the "
+        "teacher.</p>" + "".join(parts) + "</html>"
+    )
+
+
+def _cell(value) -> str:
+    # The same cells as in the text.
+    return html.escape(table([{"": value}]).splitlines()[-1].strip("| "))
+
+
+def _image(figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"<img alt='' src='data:image/png;base64,{data}'>"

@@ -1,0 +1,71 @@
+"""Samples to batches of a `tf.data` pipeline, with augmentation and sample ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+
+from keras_distill.data.samples import Samples
+from keras_distill.views import Views
+
+
+def batches(
+    samples: Samples,
+    batch_size: int = 128,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
+    augment: keras.Layer | Callable | Views | None = None,
+    sample_ids: bool = False,
+    drop_remainder: bool = False,
+):
+    """Turn samples into a `tf.data.Dataset` of batches `(images, labels)`.
+
+    Args:
+        samples: what to read.
+        batch_size: samples a batch.
+        shuffle: another order in each epoch. Default: the order of the samples.
+        seed: of the order.
+        augment: a Keras or KerasCV layer, or a function, called on each batch of
+            images with `training=True` inside the data pipeline; or `Views`, of which
+            each pass shows another one of each image.
+        sample_ids: give `({"image": images, "sample_id": ids}, labels)` instead, with
+            `Views` also the number of each image's as `"view"`.
+        drop_remainder: leave out the last batch when it is smaller.
+
+    Returns:
+        A `tf.data.Dataset`.
+
+    Raises:
+        ValueError: there are no samples.
+        ImportError: TensorFlow is not installed.
+
+    Example:
+        >>> train = kd.data.batches(digits.train, 64, shuffle=True)
+        >>> distiller.fit(train, epochs=20)
+    """
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ImportError(
+            "kd.data.batches makes a tf.data pipeline, which Keras reads on every backend: "
+            "pip install tensorflow, or give the arrays to fit."
+        ) from error
+    if not len(samples):
+        raise ValueError("There are no samples to make batches of; got 0 samples.")
+    inputs = {"image": samples.images, "sample_id": samples.ids}
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, samples.labels))
+    if shuffle:
+        dataset = dataset.shuffle(len(samples), seed=seed)
+    if isinstance(augment, Views):
+        dataset, augment = augment.drawn(dataset), None
+    dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+
+    def arrange(inputs, labels):
+        if augment is not None:
+            inputs = {**inputs, "image": augment(inputs["image"], training=True)}
+        return (inputs if sample_ids else inputs["image"]), labels
+
+    # One call at a time: a layer's random numbers then come in the order of the batches.
+    return dataset.map(arrange).prefetch(tf.data.AUTOTUNE)

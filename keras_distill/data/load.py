@@ -1,0 +1,68 @@
+"""Data sets by name; TFDS and scikit-learn are imported when one is asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_distill.data.samples import ImageSet, Samples
+
+
+def load(name: str = "digits", data_dir: str | None = None) -> ImageSet:
+    """Load an image classification data set by name, as arrays in memory.
+
+    `"digits"` is scikit-learn's set of 1,797 real 8x8 images and needs no network;
+    every fifth one is the test split. Any other name is a TFDS data set with an
+    image, a label and the splits `train` and `test`: `mnist`, `cifar10`, ... TFDS
+    reads `data_dir`, else the folder in `TFDS_DATA_DIR`, else it downloads.
+
+    Args:
+        name: data set name.
+        data_dir: TFDS data folder. Default: TFDS's own.
+
+    Returns:
+        An `ImageSet`, images float32 in `[0, 1]`.
+
+    Raises:
+        ValueError: the data set can't be had; the message says what to do.
+
+    Example:
+        >>> digits = kd.data.load("digits")
+        >>> digits.input_shape, digits.classes
+        ((8, 8, 1), 10)
+    """
+    return _load_digits() if name == "digits" else _load_tfds(name, data_dir)
+
+
+def _load_digits() -> ImageSet:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16.0).astype("float32").reshape(-1, 8, 8, 1)
+    labels = labels.astype("int32")
+    test = np.arange(len(labels)) % 5 == 4
+    train = Samples(images[~test], labels[~test])
+    return ImageSet("digits", train, Samples(images[test], labels[test]), classes=10)
+
+
+def _load_tfds(name: str, data_dir: str | None) -> ImageSet:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        builder.download_and_prepare()
+        train, test = (
+            tfds.as_numpy(builder.as_dataset(split, batch_size=-1, as_supervised=True))
+            for split in ("train", "test")
+        )
+    except Exception as error:
+        raise ValueError(
+            f"The data set '{name}' can't be had ({type(error).__name__}): connect to "
+            "a network, set TFDS_DATA_DIR to a folder that holds it, or take "
+            "'digits', which needs neither."
+        ) from error
+    classes = builder.info.features["label"].num_classes
+    return ImageSet(name, _scaled(*train), _scaled(*test), classes)
+
+
+def _scaled(images: np.ndarray, labels: np.ndarray) -> Samples:
+    return Samples(images.astype("float32") / 255.0, labels.astype("int32"))

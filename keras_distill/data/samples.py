@@ -1,0 +1,102 @@
+"""Samples as arrays, so that a batch, an id and a transfer set are plain indexing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Images and labels of one split, in the order of their sample ids.
+
+    Args:
+        images: `(N, H, W, C)`, float32 in `[0, 1]`, or uint8 as stored.
+        labels: `(N,)`, int32.
+        ids: `(N,)`, int64, the place of each sample in the split it came from.
+            Default: `0..N-1`.
+
+    Example:
+        >>> samples = Samples(images, labels)
+        >>> len(samples), samples[:100].labels.shape
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray | None = None
+
+    def __post_init__(self):
+        """Check lengths and number the samples."""
+        if len(self.images) != len(self.labels):
+            raise ValueError(
+                "Images and labels must have one length, but there are "
+                f"{len(self.images)} images and {len(self.labels)} labels."
+            )
+        if self.ids is None:
+            object.__setattr__(self, "ids", np.arange(len(self.labels)))
+
+    def __len__(self) -> int:
+        """Give the number of samples."""
+        return len(self.labels)
+
+    def __getitem__(self, index) -> Samples:
+        """Select samples by slice, index array or boolean mask; ids are kept."""
+        return Samples(self.images[index], self.labels[index], self.ids[index])
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[Samples, Samples]:
+        """Split at random in two: the rest, and `fraction` held out for tuning.
+
+        Raises:
+            ValueError: `fraction` does not lie between 0 and 1.
+        """
+        if not 0.0 < fraction < 1.0:
+            raise ValueError(
+                f"The held-out fraction must lie between 0 and 1, not {fraction}."
+            )
+        order = np.random.default_rng(seed).permutation(len(self))
+        held_out = round(fraction * len(self))
+        return self[np.sort(order[held_out:])], self[np.sort(order[:held_out])]
+
+    def few(self, count: int, seed: int = 0) -> Samples:
+        """Draw `count` samples at random, in random order.
+
+        Raises:
+            ValueError: there are not so many.
+        """
+        if not 0 < count <= len(self):
+            raise ValueError(
+                f"A draw takes 1 to {len(self)} samples, as many as there are; "
+                f"got {count}."
+            )
+        return self[np.random.default_rng(seed).permutation(len(self))[:count]]
+
+    def only(self, classes: Iterable[int]) -> Samples:
+        """Keep the samples of these classes: a transfer set of a few classes."""
+        return self[np.isin(self.labels, list(classes))]
+
+    def without(self, classes: Iterable[int]) -> Samples:
+        """Leave these classes out: a transfer set that never shows them."""
+        return self[~np.isin(self.labels, list(classes))]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """A named image data set: training and test samples and the class count.
+
+    Example:
+        >>> digits = kd.data.load("digits")
+        >>> len(digits.train), len(digits.test), digits.classes
+        (1438, 359, 10)
+    """
+
+    name: str
+    train: Samples
+    test: Samples
+    classes: int
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Give the shape of one image, `(H, W, C)`."""
+        return self.train.images.shape[1:]

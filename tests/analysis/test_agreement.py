@@ -1,0 +1,77 @@
+"""Fidelity, calibration, gains by class: against counts by hand."""
+
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from tests.analysis.samples import giving, numbered
+from tests.linear import softmax
+
+
+def test_agreement_is_counted():
+    teacher = np.array([[2.0, 0, 0], [0, 2, 0], [0, 0, 2], [2, 0, 0]])
+    student = np.array([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]])
+    found = kd.analysis.agreement(
+        giving(teacher, "t"), giving(student, "s"), numbered([0, 1, 2, 1])
+    )
+    assert found.top == 0.75
+    assert found.top_where_wrong == 1.0
+    p, q = softmax(teacher), softmax(student)
+    assert found.divergence == pytest.approx((p * np.log(p / q)).sum(-1).mean())
+    same = kd.analysis.agreement(
+        giving(teacher, "t"), giving(teacher, "s"), numbered([0, 1, 2, 0])
+    )
+    assert (same.top, same.divergence) == (1.0, pytest.approx(0.0, abs=1e-12))
+    assert np.isnan(same.top_where_wrong)
+
+
+def test_calibration_is_counted_by_bins():
+    p = np.array([0.95, 0.91, 0.85, 0.65, 0.65])
+    logits = np.stack([np.log(p / (1 - p)), np.zeros(5)], 1)
+    found = kd.analysis.calibration(giving(logits), numbered([0, 1, 0, 0, 1]), bins=10)
+    assert found.counts.tolist() == [0, 0, 0, 0, 0, 0, 2, 0, 1, 2]
+    np.testing.assert_allclose(found.accuracy[[6, 8, 9]], [0.5, 1.0, 0.5])
+    np.testing.assert_allclose(
+        found.confidence[[6, 8, 9]], [0.65, 0.85, 0.93], atol=1e-6
+    )
+    expected = (2 * 0.15 + 0.15 + 2 * 0.43) / 5
+    assert found.error == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="bins is 1 or more"):
+        kd.analysis.calibration(giving(logits), numbered([0] * 5), bins=0)
+
+
+def test_gains_are_counted_by_class(tmp_path):
+    labels = numbered([0, 0, 1, 1])
+    alone, better = np.eye(3)[[0, 1, 1, 0]], np.eye(3)[[0, 0, 1, 0]]
+    models = {"alone": giving(alone, "a"), "better": giving(better, "b")}
+    found = kd.analysis.by_class(models, labels)
+    np.testing.assert_allclose(found["alone"], [0.5, 0.5, np.nan])
+    np.testing.assert_allclose(found["better"], [1.0, 0.5, np.nan])
+    pytest.importorskip("matplotlib")
+    kd.analysis.plot_by_class(found, against="alone").savefig(tmp_path / "g.png")
+    with pytest.raises(ValueError, match="against is one of"):
+        kd.analysis.plot_by_class(found, against="worse")
+
+
+def test_a_report_is_one_file_that_needs_no_network(tmp_path):
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 80)
+    right = 3.0 * np.eye(4)[labels]
+    nets = {
+        name: giving(right + noise * rng.normal(size=right.shape), name)
+        for name, noise in (("teacher", 1.0), ("alone", 4.0), ("distilled", 2.0))
+    }
+    teacher = nets.pop("teacher")
+    file = tmp_path / "report.html"
+    rows = kd.analysis.report(teacher, nets, numbered(labels), file=file)
+    assert [row["model"] for row in rows] == ["teacher", "alone", "distilled"]
+    assert rows[0]["agrees %"] == "100.00"
+    wrong = kd.analysis.wrong(nets["alone"], numbered(labels)).mean()
+    assert rows[1]["accuracy %"] == f"{100 - 100 * wrong:.2f}"
+    page = file.read_text("utf-8")
+    assert page.count("data:image/png;base64,") == 3
+    assert "http" not in page and "<script" not in page
+    assert f"<td>{rows[1]['accuracy %']}</td>" in page
+    with pytest.raises(ValueError, match="none 'teacher'"):
+        kd.analysis.report(teacher, {}, numbered(labels))

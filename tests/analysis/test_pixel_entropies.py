@@ -1,0 +1,135 @@
+"""Pixel entropies against their closed form for linear nets; points by hand."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from keras_distill.analysis.pixel_entropies import UNIT_ENTROPY
+
+
+def linear(kernel):
+    """A net of 4x4 pixels of one channel whose layer is a matrix product."""
+    x = keras.Input((4, 4, 1))
+    flat = keras.layers.Flatten()(x)
+    layer = keras.layers.Dense(kernel.shape[1], name="layer")
+    net = keras.Model(x, layer(flat))
+    layer.kernel.assign(kernel)
+    return net
+
+
+def test_a_linear_layers_entropies_have_a_closed_form():
+    """sigma_i = sqrt(bound * variance / n) / |w_i|: each cell takes an equal part."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(16, 5)) * rng.uniform(0.2, 4.0, (16, 1))
+    images = rng.normal(size=(6, 4, 4, 1)).astype("float32")
+    outputs = images.reshape(6, 16) @ kernel
+    variance = outputs.var(0).sum()
+    found = kd.analysis.pixel_entropies(
+        linear(kernel), images, "layer", bound=0.1, grid=4, steps=250, draws=16
+    )
+    norms = np.linalg.norm(kernel, axis=1).reshape(4, 4)
+    expected = np.sqrt(0.1 * variance / 16) / norms
+    np.testing.assert_allclose(
+        np.log(found.sigma), np.broadcast_to(np.log(expected), (6, 4, 4)), atol=0.35
+    )
+    assert np.abs(np.log(found.sigma).mean(0) - np.log(expected)).max() < 0.15
+    np.testing.assert_allclose(found.change, 0.1, rtol=0.3)
+    np.testing.assert_allclose(
+        found.entropies, np.log(found.sigma) + 0.5 * np.log(2 * np.pi * np.e)
+    )
+
+
+def test_cells_share_their_sigma():
+    """In cells of four pixels the change goes by the sum of the four."""
+    rng = np.random.default_rng(1)
+    kernel = rng.normal(size=(16, 5)) * rng.uniform(0.2, 4.0, (16, 1))
+    images = rng.normal(size=(4, 4, 4, 1)).astype("float32")
+    found = kd.analysis.pixel_entropies(
+        linear(kernel), images, "layer", grid=2, steps=250, draws=16
+    )
+    squares = (kernel**2).sum(1).reshape(2, 2, 2, 2).sum((1, 3))
+    variance = (images.reshape(4, 16) @ kernel).var(0).sum()
+    expected = np.log(np.sqrt(0.1 * variance / 4 / squares))
+    assert np.abs(np.log(found.sigma).mean(0) - expected).max() < 0.15
+
+
+def test_the_bound_holds_for_a_net_that_is_not_linear():
+    keras.utils.set_random_seed(0)
+    net = kd.models.conv_net((8, 8, 1), 3, filters=(4, 6))
+    images = kd.data.load("digits").train.images[:10]
+    found = kd.analysis.pixel_entropies(
+        net, images, "stack1", grid=8, steps=40, bound=0.2, batch_size=4
+    )
+    assert found.sigma.shape == (10, 8, 8)
+    np.testing.assert_allclose(found.change, 0.2, rtol=0.4)
+    assert len(net.trainable_variables) == 8, "the net is as it was"
+
+
+def test_bad_input_is_refused():
+    net = linear(np.ones((16, 2)))
+    images = np.zeros((3, 4, 4, 1), "float32")
+    with pytest.raises(ValueError, match="grid divides"):
+        kd.analysis.pixel_entropies(net, images, "layer", grid=3)
+    with pytest.raises(ValueError, match="says the same of all 3"):
+        kd.analysis.pixel_entropies(net, images, "layer", grid=4)
+    with pytest.raises(ValueError, match="no layer 'lair'"):
+        kd.analysis.pixel_entropies(net, images, "lair", grid=4)
+
+
+def entropies():
+    """Two images of 2x2 cells; the ground's mean entropy is 1 in both."""
+    return np.array([[[0.2, 1.0], [1.5, 0.5]], [[0.0, 0.7], [1.3, 1.0]]])
+
+
+MASKS = np.array([[[1, 0], [0, 0]], [[1, 1], [0, 0]]], bool)
+
+
+def test_points_are_cells_well_below_the_ground():
+    found = kd.analysis.knowledge_points(entropies(), MASKS, margin=0.25)
+    # Grounds: (1 + 1.5 + 0.5) / 3 = 1 and (1.3 + 1) / 2 = 1.15.
+    assert found.points.tolist() == [
+        [[True, False], [False, True]],
+        [[True, True], [False, False]],
+    ]
+    assert found.on_object.tolist() == [1, 2] and found.on_ground.tolist() == [1, 0]
+    assert found.share == pytest.approx((0.5 + 1.0) / 2)
+    fine = np.kron(MASKS, np.ones((1, 3, 3))) > 0
+    again = kd.analysis.knowledge_points(entropies(), fine, margin=0.25)
+    np.testing.assert_array_equal(again.points, found.points)
+    with pytest.raises(ValueError, match="have none"):
+        kd.analysis.knowledge_points(entropies(), np.ones((2, 2, 2), bool))
+    with pytest.raises(ValueError, match="whole cells"):
+        kd.analysis.knowledge_points(entropies(), np.ones((2, 3, 3), bool))
+
+
+def test_learning_is_followed_over_checkpoints():
+    def at(*cells):
+        points = np.zeros((1, 2, 2), bool)
+        for cell in cells:
+            points[0][cell] = True
+        on_object = (points & MASKS[1:]).sum((1, 2))
+        return kd.analysis.KnowledgePoints(points, on_object, on_object)
+
+    found = [at((0, 0)), at((0, 0), (0, 1)), at((0, 1))]
+    weights = [[np.array([3.0, 4.0])], [np.array([3.0, 5.0])], [np.array([3.0, 7.0])]]
+    weights.append([np.array([0.0, 7.0])])
+    learnt = kd.analysis.learning_of_points(found, MASKS[1:], weights)
+    assert learnt.stability == 0.5, "one of two that it ever had"
+    assert learnt.mean_distance == pytest.approx((1 + 2) / 5), (
+        "to the second checkpoint"
+    )
+    assert learnt.variance == 0.0
+    assert learnt.on_object.tolist() == [1, 2, 1]
+    with pytest.raises(ValueError, match="before the training and at each"):
+        kd.analysis.learning_of_points(found, MASKS[1:], weights[1:])
+
+
+def test_they_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    images = kd.data.load("digits").train.images[:2]
+    found = kd.analysis.knowledge_points(entropies(), MASKS)
+    figure = kd.analysis.plot_knowledge_points(images, entropies(), found)
+    figure.savefig(tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 3000
+    assert pytest.approx(1.4189385) == UNIT_ENTROPY
