@@ -20,7 +20,7 @@ class GradientRescaling:
     Args:
         confidence: the teacher's softened probability of the true class, `(N,)`.
         by_logit: gradient of distillation over that of the labels, `(N, K)`; NaN where
-            the latter is below 1e-6.
+            the latter is below 1e-4.
         by_sample: the same at the logit of the true class, `(N,)`.
         predicted: of `by_sample`, the law of proposition 2, `(N,)`.
         label_part: of soft targets alone, the gradient by the true class's logit,
@@ -126,7 +126,7 @@ def gradient_rescaling(
     labels = np.asarray(samples.labels)
     by_labels, by_teacher = _slopes(*logits, labels, temperature)
     by_both = (1.0 - soft_weight) * by_labels + soft_weight * by_teacher
-    known = np.abs(by_labels) > 1e-6
+    known = np.abs(by_labels) > 1e-4
     ratio = np.divide(
         by_both, by_labels, out=np.full_like(by_both, np.nan), where=known
     )

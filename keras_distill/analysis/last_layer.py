@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_distill import taps
 from keras_distill.analysis.predictions import logits_of, softmax
+from keras_distill.recording import record
 from keras_distill.tracing import input_of
 
 
@@ -169,11 +170,12 @@ def _last(model) -> keras.layers.Dense:
 
 def _features(model, samples, batch_size: int) -> np.ndarray:
     """Give what the last layer takes, `(N, D)`."""
-    tap = taps.Tap(_path_of(model, _last(model)), side="input")
-    found = [
-        keras.ops.convert_to_numpy(taps.up_to(model, images, [tap])[tap])
-        for images in in_batches(samples.images, batch_size)
-    ]
+    layer, found = _last(model), []
+    for images in in_batches(samples.images, batch_size):
+        with record([layer]) as calls:
+            model(images, training=False)
+        given = keras.tree.flatten(calls[id(layer)][-1][0])[0]
+        found.append(keras.ops.convert_to_numpy(given))
     return np.concatenate(found).astype("float64")
 
 
@@ -181,11 +183,6 @@ def in_batches(images, batch_size: int):
     """Give images batch by batch."""
     for start in range(0, len(images), batch_size):
         yield keras.ops.convert_to_tensor(images[start : start + batch_size])
-
-
-def _path_of(model, layer) -> str:
-    paths = taps.layer_paths(model)
-    return next(path for path in paths if taps.find_layer(model, path) is layer)
 
 
 def _rank_correlation(near, p, own) -> np.ndarray:

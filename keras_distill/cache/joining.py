@@ -8,6 +8,7 @@ import numpy as np
 from keras_distill.cache import rows
 from keras_distill.cache.contents import Contents
 from keras_distill.cache.reading import Reader
+from keras_distill.cache.resident import LIMIT, Resident
 from keras_distill.distillers.inputs import Selection, select
 
 KNOWLEDGE, VIEW = "knowledge", "view"
@@ -42,12 +43,19 @@ class Joining:
         first = next(iter(dataset.take(1).as_numpy_iterator()), None)
         if first is not None:
             self._find(*self._asked(first[0] if isinstance(first, tuple) else first))
+        resident = Resident(self.reader, self.contents.views) if self._fits() else None
         shapes = [shape for named in self.parts.values() for _, shape in named.values()]
         types = [_type(d) for named in self.parts.values() for d, _ in named.values()]
 
         def look_up(x, *others):
             asked = self._asked(x)
-            found = tf.numpy_function(self._find, asked, types)
+            read = lambda: tf.numpy_function(self._find, asked, types)  # noqa: E731
+            if resident is None or not _is_flat(asked[2:]):
+                found = read()
+            else:
+                found, fine = resident.find(*asked)
+                # Reading says what is wrong.
+                found = tf.cond(fine, lambda: found, read)
             for array, shape in zip(found, shapes, strict=True):
                 array.set_shape((asked[0].shape[0], *shape))
             named = {tap: list(parts) for tap, parts in self.parts.items()}
@@ -60,6 +68,10 @@ class Joining:
 
         mapped = dataset.map(look_up, num_parallel_calls=tf.data.AUTOTUNE)
         return mapped.prefetch(tf.data.AUTOTUNE)
+
+    def _fits(self) -> bool:
+        count = self.reader.index.count * self.contents.views
+        return count * self.reader.row.itemsize <= LIMIT
 
     def _asked(self, x: dict) -> list:
         """Give ids, views and what the teacher was shown."""
@@ -91,6 +103,11 @@ class Joining:
                 f"inputs; {missing} is not in {spec}. kd.data.batches(..., "
                 "sample_ids=True) puts the ids there, augment=kd.data.Views(...) the view."
             )
+
+
+def _is_flat(shown) -> bool:
+    """Tell whether the sizes of all inputs are known, but for the batch's."""
+    return all(None not in x.shape[1:] for x in shown)
 
 
 def _type(dtype: str) -> str:

@@ -70,12 +70,13 @@ def sketch(inputs) -> np.ndarray:
     flat = [x.reshape(len(x), -1).astype("float32") for x in leaves]
     flat = flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
     length = np.sqrt(np.einsum("ij,ij->i", flat, flat))
-    along = flat @ _signs(flat.shape[1]) / np.maximum(length, 1e-30)
+    along = flat @ signs(flat.shape[1]) / np.maximum(length, 1e-30)
     return np.stack([along, np.log(np.maximum(length, 1e-30))], axis=1)
 
 
 @functools.lru_cache(maxsize=4)
-def _signs(count: int) -> np.ndarray:
+def signs(count: int) -> np.ndarray:
+    """Give the signs that `sketch` projects on, `(count,)`."""
     return np.random.default_rng(0).choice(np.float32([-1, 1]), size=count)
 
 

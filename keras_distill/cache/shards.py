@@ -119,6 +119,10 @@ class ShardRows:
         """Read one field of all rows."""
         return np.concatenate([self.whole[name].ravel(), self.last[name]])
 
+    def whole_shard(self) -> np.ndarray:
+        """Read all rows."""
+        return np.concatenate([self.whole.ravel(), self.last])
+
     def __getitem__(self, places: np.ndarray) -> np.ndarray:
         """Read the rows at these places."""
         blocks, places = np.divmod(places, self.block)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 import keras_distill as kd
+from keras_distill.cache import joining
 from keras_distill.taps import Tap
 from tests.cache.conftest import net
 
@@ -23,7 +24,14 @@ def batches(samples, size=32, **arguments):
     return kd.data.batches(samples, size, sample_ids=True, **arguments)
 
 
-def test_any_order_and_batch_size_finds_its_own(tmp_path, teacher, samples):
+@pytest.fixture(params=["in memory", "on disk"])
+def rows(request, monkeypatch):
+    """Let joined rows come from memory, or from disk whatever their size."""
+    if request.param == "on disk":
+        monkeypatch.setattr(joining, "LIMIT", 0)
+
+
+def test_any_order_and_batch_size_finds_its_own(tmp_path, teacher, samples, rows):
     taps = [LOGITS, HIDDEN, Tap("conv")]
     cached = cache(tmp_path / "c", teacher, samples, taps=taps, dtype="float32")
     train = batches(samples, 7, shuffle=True).unbatch()
@@ -36,6 +44,18 @@ def test_any_order_and_batch_size_finds_its_own(tmp_path, teacher, samples):
         assert not (y.numpy() == 3).any()
         count += len(y)
     assert count == 2 * (samples.labels != 3).sum()
+
+
+def test_ids_may_be_any_numbers(tmp_path, teacher, samples, rows):
+    ids = 7 * np.random.default_rng(0).permutation(len(samples)) + 2**40
+    samples = kd.data.Samples(samples.images, samples.labels, ids)
+    cached = cache(tmp_path / "c", teacher, samples, dtype="float32")
+    for x, _ in cached.join(batches(samples, 19, shuffle=True)):
+        direct = kd.Teacher(teacher)(x["image"], [LOGITS])[LOGITS]
+        np.testing.assert_allclose(cached(x, [LOGITS])[LOGITS], direct, atol=1e-4)
+    few = cache(tmp_path / "few", teacher, samples[:50])
+    with pytest.raises(Exception, match="no sample of the ids"):
+        list(few.join(batches(samples)))
 
 
 def test_training_is_that_with_the_teacher_itself(tmp_path, teacher, samples):
@@ -225,7 +245,7 @@ def test_augmentation_at_random_is_refused(tmp_path, teacher, samples):
         kd.CachedTeacher(tmp_path / "d", teacher, views=shift)
 
 
-def test_a_change_in_a_later_batch_is_found_too(tmp_path, teacher, samples):
+def test_a_change_in_a_later_batch_is_found_too(rows, tmp_path, teacher, samples):
     cached = cache(tmp_path / "c", teacher, samples)
     images = samples.images.copy()
     images[150] = images[151]
@@ -239,7 +259,9 @@ def shaken(image, seed):
     return tf.image.stateless_random_brightness(image, 0.3, seed)
 
 
-def test_the_student_sees_the_view_that_the_teacher_saw(tmp_path, teacher, samples):
+def test_the_student_sees_the_view_that_the_teacher_saw(
+    rows, tmp_path, teacher, samples
+):
     views = kd.data.Views(shaken, 3, seed=5)
     cached = cache(tmp_path / "c", teacher, samples, views=views, dtype="float32")
     train = cached.join(batches(samples, shuffle=True, augment=views))
