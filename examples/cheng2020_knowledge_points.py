@@ -136,7 +136,13 @@ def run(runs, dataset, seed, folder):
             student.fit(x, y, batch_size=BATCH, epochs=settings["epochs"], verbose=0)
         numbers["accuracy %"] = right(student, test)
         if seed == 0:
-            plot(test.images, entropies, last, folder / f"{kind.replace(' ', '_')}.png")
+            shown = min(8, len(entropies))
+            plot(
+                test.images[:shown],
+                entropies[:shown],
+                last,
+                folder / f"{kind.replace(' ', '_')}.png",
+            )
         return numbers
 
     for kind in PAPER:
@@ -150,7 +156,7 @@ def right(model, samples):
 
 def plot(images, entropies, found, file):
     try:
-        figure = kd.analysis.plot_knowledge_points(images[:8], entropies[:8], found)
+        figure = kd.analysis.plot_knowledge_points(images, entropies, found)
     except ImportError:
         print("\nNo picture: matplotlib is not installed (pip install matplotlib).")
         return

@@ -1,0 +1,174 @@
+"""What a teacher knows, and what its students took: every analysis, on one data set.
+
+    python examples/understanding.py
+
+A teacher and three students of one size, trained from labels, from smoothed labels and
+from the teacher. The table has what Tang et al. 2020 claim, beside what is found: classes
+of one group go together at a high temperature; distillation weighs samples by the
+teacher's confidence, most so early in training; it orders classes in the student's last
+layer as the teacher does; and it brings fidelity and calibration. Nothing was tuned.
+Numbers are kept in `--out`, with all figures of seed 0 and a report in HTML.
+"""
+
+import argparse
+import pathlib
+
+import keras
+
+import keras_distill as kd
+
+SIZE, EPOCHS, BATCH, TEMPERATURE, SOFT = 600, 60, 32, 4.0, 0.9
+TEMPERATURES = (1.0, 4.0, 20.0)
+TITLES = {
+    "blocks, T = 1": "blocks of the class correlation, T = 1",
+    "blocks, T = 4": "the same, T = 4",
+    "blocks, T = 20": "the same, T = 20",
+    "blocks, weights": "blocks of the cosines of the last layer's weights",
+    "early correlation": "gradient factor and confidence, correlation after an epoch",
+    "late correlation": "the same at the end",
+    "late slope": "slope at the end",
+    "order, labels": "order of classes as the teacher's, from labels",
+    "order, smoothed": "the same, from smoothed labels",
+    "order, distilled": "the same, distilled",
+    "agrees, labels": "agrees with the teacher %, from labels",
+    "agrees, distilled": "the same, distilled",
+    "calibration, labels": "calibration error, from labels",
+    "calibration, smoothed": "the same, from smoothed labels",
+    "calibration, distilled": "the same, distilled",
+}
+
+
+def net(data, filters, name):
+    return kd.models.conv_net(
+        data.input_shape, data.classes, filters=filters, name=name
+    )
+
+
+def fit(model, samples, epochs):
+    steps = EPOCHS * -(-len(samples) // BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(1e-2, steps)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(rate), loss)
+    model.fit(
+        samples.images, samples.labels, batch_size=BATCH, epochs=epochs, verbose=0
+    )
+
+
+def student(data, seed):
+    keras.utils.set_random_seed(1000 + seed)
+    return net(data, (8, 16), "student")
+
+
+def trained(data, few, seed, epochs):
+    """Give the teacher, the students by name, and the distilled one after one epoch."""
+    keras.utils.set_random_seed(seed)
+    teacher = net(data, (32, 64), "teacher")
+    fit(teacher, few, epochs)
+    soft = kd.losses.SoftTarget(TEMPERATURE)
+    smooth = kd.losses.SoftTarget(1.0, target=kd.targets.Uniform())
+    students = {"labels": student(data, seed)}
+    fit(students["labels"], few, epochs)
+    for name, loss, weight in (("smoothed", smooth, 0.1), ("distilled", soft, SOFT)):
+        students[name] = student(data, seed)
+        term = kd.Term(loss, weight=weight)
+        distiller = kd.Distiller(
+            students[name], teacher, terms=[term], label_weight=1.0 - weight
+        )
+        fit(distiller, few, epochs)
+    early = student(data, seed)
+    term = kd.Term(soft, weight=SOFT)
+    fit(kd.Distiller(early, teacher, terms=[term], label_weight=1.0 - SOFT), few, 1)
+    return teacher, students, early
+
+
+def numbers(data, few, seed, settings, folder):
+    """Give all numbers of one seed; of seed 0 draw the figures."""
+    teacher, students, early = trained(data, few, seed, settings["epochs"])
+    classes = kd.analysis.class_correlation(teacher, data.test, TEMPERATURES)
+    weights = kd.analysis.weight_similarity(teacher, groups=classes[0].groups)
+    found = {
+        f"blocks, T = {T:g}": one.blocks
+        for T, one in zip(TEMPERATURES, classes, strict=True)
+    }
+    found["blocks, weights"] = weights.blocks
+    factors = {
+        name: kd.analysis.gradient_rescaling(
+            model, teacher, few, temperature=TEMPERATURE, soft_weight=SOFT
+        )
+        for name, model in (("early", early), ("late", students["distilled"]))
+    }
+    found |= {f"{name} correlation": one.correlation for name, one in factors.items()}
+    found["late slope"] = factors["late"].slope
+    layers, sure = {}, {"teacher": kd.analysis.calibration(teacher, data.test)}
+    for name, model in students.items():
+        layers[name] = kd.analysis.last_layer_geometry(model, teacher, data.test)
+        sure[name] = kd.analysis.calibration(model, data.test)
+        found[f"order, {name}"] = layers[name].agreement.mean()
+        found[f"calibration, {name}"] = sure[name].error
+        same = kd.analysis.agreement(teacher, model, data.test)
+        found[f"agrees, {name}"] = 100 * same.top
+    if seed == 0:
+        draw(
+            data, teacher, students, [*classes, weights], factors, layers, sure, folder
+        )
+    return found
+
+
+def draw(data, teacher, students, classes, factors, layers, sure, folder):
+    analysis = kd.analysis
+    models = {"teacher": teacher, **students}
+    try:
+        images = data.test.images[:8]
+        maps = {
+            name: analysis.attention_maps(model, images, "stack1")
+            for name, model in models.items()
+        }
+        shares = analysis.by_class(models, data.test)
+        figures = {
+            "class_correlation": analysis.plot_class_correlation(classes),
+            "gradient_rescaling": analysis.plot_gradient_rescaling(factors["early"]),
+            "last_layer": analysis.plot_last_layer(layers),
+            "attention": analysis.plot_attention_maps(images, maps),
+            "reliability": analysis.plot_reliability(sure),
+            "by_class": analysis.plot_by_class(shares, against="labels"),
+        }
+        analysis.report(teacher, students, data.test, file=folder / "report.html")
+    except ImportError:
+        print("\nNo figures: matplotlib is not installed (pip install matplotlib).")
+        return
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=80)
+    print(f"Figures and report: {folder}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--out", type=pathlib.Path, default="runs/understanding")
+    args = parser.parse_args()
+    settings = {"dataset": args.dataset, "train_size": SIZE, "epochs": EPOCHS}
+    if args.smoke:
+        args.seeds, args.out = 1, args.out / "smoke"
+        settings |= {"train_size": 96, "epochs": 1}
+    args.out.mkdir(parents=True, exist_ok=True)
+    data = kd.data.load(args.dataset)
+    runs = kd.analysis.Runs(args.out / "numbers.json", settings)
+    for seed in range(args.seeds):
+        few = data.train.few(settings["train_size"], seed)
+        runs.once(
+            "numbers",
+            seed,
+            lambda s=seed, f=few: numbers(data, f, s, settings, args.out),
+        )
+    rows = [
+        {"": title, "found": runs.shown("numbers", 3, of=lambda cell, n=name: cell[n])}
+        for name, title in TITLES.items()
+    ]
+    print(kd.analysis.table(rows))
+    print(f"\nMean ± deviation; seeds: {args.seeds}. {settings}.")
+
+
+if __name__ == "__main__":
+    main()
