@@ -19,6 +19,9 @@ class Agreement:
         top: share of samples on which both name the same class first.
         divergence: mean of KL(p || q) in nats, at T = 1.
         top_where_wrong: the share where the teacher is wrong; NaN if it never is.
+
+    Example:
+        >>> kd.analysis.agreement(teacher, student, digits.test).top_where_wrong
     """
 
     top: float
@@ -35,6 +38,9 @@ class Calibration:
             empty ones.
         accuracy: share that is right in each bin, `(bins,)`.
         counts: samples in each bin, `(bins,)`.
+
+    Example:
+        >>> kd.analysis.calibration(student, digits.test).counts
     """
 
     confidence: np.ndarray

@@ -20,6 +20,9 @@ class ClassCorrelation:
         matrix: `(K, K)`, in the order of the classes' numbers.
         groups: lists of classes that belong together, one after another the order.
         title: what was compared.
+
+    Example:
+        >>> kd.analysis.class_correlation(teacher, digits.test)[0].order
     """
 
     matrix: np.ndarray

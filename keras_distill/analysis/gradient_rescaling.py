@@ -26,6 +26,9 @@ class GradientRescaling:
         label_part: of soft targets alone, the gradient by the true class's logit,
             `(N,)`.
         wrong_part: the length of the rest of that gradient, `(N,)`.
+
+    Example:
+        >>> kd.analysis.gradient_rescaling(student, teacher, digits.train).slope
     """
 
     confidence: np.ndarray

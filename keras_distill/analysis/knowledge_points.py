@@ -17,6 +17,9 @@ class KnowledgePoints:
         points: `(N, g, g)`, True on cells with a point.
         on_object: points on the object, `(N,)`.
         on_ground: points on the ground, `(N,)`.
+
+    Example:
+        >>> kd.analysis.knowledge_points(entropies, masks).on_object.mean()
     """
 
     points: np.ndarray
@@ -42,6 +45,9 @@ class Learning:
             the object were most, relative to the weights at the start, averaged.
         variance: D_std of the paper, the variance of the same over the images.
         on_object: mean number of points on the object at each checkpoint, `(M,)`.
+
+    Example:
+        >>> kd.analysis.learning_of_points(found, masks, weights).mean_distance
     """
 
     stability: float

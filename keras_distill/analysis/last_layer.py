@@ -26,6 +26,9 @@ class LastLayer:
         agreement: of each sample, the rank correlation over the wrong classes of the
             teacher's probability with nearness, `(N,)`; 1 where the order is that of
             proposition 1.
+
+    Example:
+        >>> kd.analysis.last_layer_geometry(student, teacher, digits.test).between
     """
 
     between: np.ndarray
