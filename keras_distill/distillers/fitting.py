@@ -47,6 +47,7 @@ class Fitting(Watching, AcrossWorkers, Resuming, LeanStep):
         self.watch(callbacks or [])
         callbacks = before([StopAtNotFinite(), SameStatistics()], callbacks)
         x, callbacks = self.resume(x, batch, callbacks, kwargs)
+        self.look_at_length(x)
         try:
             with no_samples_refused():
                 return super().fit(

@@ -19,12 +19,16 @@ def assert_close(found, expected, rtol, atol):
 
 
 @pytest.mark.long
-def test_three_workers_train_as_one(tmp_path):
+@pytest.mark.parametrize("kind", ["distiller", "mutual", "self"])
+def test_three_workers_train_as_one(tmp_path, kind):
     """Fit, evaluate and predict: weights, logs and predictions, of every worker."""
+    runs = {}
     for count in (1, 3):
-        (tmp_path / str(count)).mkdir()
-    (alone,) = results(tmp_path / "1", start(SCRIPT, tmp_path / "1", 1))
-    workers = results(tmp_path / "3", start(SCRIPT, tmp_path / "3", 3))
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        processes = start(SCRIPT, folder, count, ("--kind", kind))
+        runs[count] = results(folder, processes)
+    (alone,), workers = runs[1], runs[3]
     for worker in workers:
         predicted = worker.pop("predicted")
         assert_close(worker, {n: alone[n] for n in worker}, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,6 @@
 """Train as one of several workers, or alone, and keep what came out.
 
-    python -m tests.distribution.worker RESULT [--backup FOLDER] [--die-at STEP]
+    python -m tests.distribution.worker RESULT [--kind KIND] [--backup FOLDER] [--die-at STEP]
 
 The environment variable TF_CONFIG says who the others are. With a backup it goes on
 where it was stopped; `--die-at` kills this process at once after a step of this run.
@@ -43,6 +43,27 @@ def make(noise):
         kd.Term(relation, student="stack2", teacher="stack2", weight=10.0),
     ]
     distiller = kd.Distiller(student, teacher, terms=terms)
+    return compiled(distiller)
+
+
+def mutual():
+    """Two peers that learn from each other's copies of three steps."""
+    keras.utils.set_random_seed(1)
+    peers = conv_pair(norm=False)
+    soft = kd.Term(kd.losses.SoftTarget(2.0), weight=1.0)
+    return compiled(kd.MutualDistiller(peers, [soft], refresh=3))
+
+
+def own_teacher():
+    keras.utils.set_random_seed(1)
+    net, _ = conv_pair(norm=False)
+    return compiled(kd.SelfDistiller(net, ["stack1", "stack2"]))
+
+
+KINDS = {"mutual": mutual, "self": own_teacher}
+
+
+def compiled(distiller):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     distiller.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
     return distiller
@@ -58,6 +79,7 @@ def devices(variable):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("result")
+    parser.add_argument("--kind", default="distiller")
     parser.add_argument("--backup")
     parser.add_argument("--die-at", type=int)
     args = parser.parse_args()
@@ -68,7 +90,8 @@ def main():
     if args.backup:
         callbacks.insert(0, keras.callbacks.BackupAndRestore(args.backup, 2))
     with kd.strategies.scope("auto"):
-        distiller = make(noise=bool(args.backup))
+        noise = bool(args.backup)
+        distiller = KINDS[args.kind]() if args.kind in KINDS else make(noise)
         logs = distiller.fit(
             kd.data.batches(samples, 12, shuffle=bool(args.backup)),
             epochs=3,
@@ -87,7 +110,7 @@ def main():
         },
         **{f"train {name}": values for name, values in logs.items()},
         **{f"test {name}": value for name, value in found.items()},
-        predicted=predicted,
+        predicted=np.concatenate(keras.tree.flatten(predicted)),
         devices=devices(variables[1]),
     )
 
