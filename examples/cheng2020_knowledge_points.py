@@ -20,7 +20,7 @@ import numpy as np
 
 import keras_distill as kd
 
-TAP, GRID, IMAGES, EPOCHS, CHECKPOINTS, BATCH, SIZE = "stack3", 16, 48, 24, 6, 64, 1000
+TAP, GRID, IMAGES, EPOCHS, CHECKPOINTS, BATCH = "stack3", 16, 48, 40, 5, 32
 SEARCH = {"steps": 60, "bound": 0.1, "draws": 1}
 COLUMNS = ("on object", "on ground", "lambda", "D_mean", "D_std", "rho", "accuracy %")
 # CUB200-2011, VGG-16, first fully connected layer: S is distilled, B from labels.
@@ -57,6 +57,11 @@ def net(train, filters, name):
     return kd.models.conv_net(shape, classes, filters=filters, name=name)
 
 
+def rate(samples, epochs):
+    steps = epochs * -(-len(samples) // BATCH)
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, steps))
+
+
 def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -85,9 +90,9 @@ def train_student(kind, train, teacher, seed, settings):
     if kind == "distilled":
         hint = kd.Term(kd.losses.Hint(), TAP, TAP, weight=1.0)
         model = kd.Distiller(student, teacher, terms=[hint], label_weight=0.0)
-        model.compile(keras.optimizers.Adam(2e-3))
+        model.compile(rate(train, epochs))
     else:
-        model.compile(keras.optimizers.Adam(2e-3), cross_entropy())
+        model.compile(rate(train, epochs), cross_entropy())
     model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[kept])
     return student, kept.weights
 
@@ -118,10 +123,10 @@ def measure(student, weights, test, masks, settings):
 def run(runs, dataset, seed, folder):
     settings = runs.settings
     train, test, masks = load(dataset, seed)
-    train = train.few(min(settings["train_size"], len(train)), seed)
+    train = train.few(settings["train_size"] or len(train), seed)
     keras.utils.set_random_seed(seed)
     teacher = net(train, (24, 48, 64), "teacher")
-    teacher.compile(keras.optimizers.Adam(2e-3), cross_entropy())
+    teacher.compile(rate(train, settings["epochs"]), cross_entropy())
     x, y = train.images, train.labels
     teacher.fit(x, y, batch_size=BATCH, epochs=settings["epochs"], verbose=0)
     print(f"teacher, seed {seed}: {right(teacher, test):.2f} %", flush=True)
@@ -175,7 +180,7 @@ def main():
     args = parser.parse_args()
     settings = {"dataset": args.dataset, "tap": TAP, "images": IMAGES, "grid": GRID}
     settings |= {"epochs": EPOCHS, "checkpoints": CHECKPOINTS, "search": SEARCH}
-    settings |= {"train_size": SIZE}
+    settings |= {"train_size": None}
     if args.smoke:
         args.seeds, args.out = 1, args.out / "smoke"
         settings |= {"images": 4, "epochs": 2, "checkpoints": 2, "train_size": 128}

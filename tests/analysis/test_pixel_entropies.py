@@ -31,7 +31,7 @@ def test_a_linear_layers_entropies_have_a_closed_form():
     norms = np.linalg.norm(kernel, axis=1).reshape(4, 4)
     expected = np.sqrt(0.1 * variance / 16) / norms
     np.testing.assert_allclose(
-        np.log(found.sigma), np.broadcast_to(np.log(expected), (6, 4, 4)), atol=0.35
+        np.log(found.sigma), np.broadcast_to(np.log(expected), (6, 4, 4)), atol=0.5
     )
     assert np.abs(np.log(found.sigma).mean(0) - np.log(expected)).max() < 0.15
     np.testing.assert_allclose(found.change, 0.1, rtol=0.3)
