@@ -26,7 +26,7 @@ TITLES = {
     "blocks, weights": "blocks of the cosines of the last layer's weights",
     "early correlation": "gradient factor and confidence, correlation after an epoch",
     "late correlation": "the same at the end",
-    "late slope": "slope at the end",
+    "early slope": "slope after an epoch",
     "order, labels": "order of classes as the teacher's, from labels",
     "order, smoothed": "the same, from smoothed labels",
     "order, distilled": "the same, distilled",
@@ -98,7 +98,7 @@ def numbers(data, few, seed, settings, folder):
         for name, model in (("early", early), ("late", students["distilled"]))
     }
     found |= {f"{name} correlation": one.correlation for name, one in factors.items()}
-    found["late slope"] = factors["late"].slope
+    found["early slope"] = factors["early"].slope
     layers, sure = {}, {"teacher": kd.analysis.calibration(teacher, data.test)}
     for name, model in students.items():
         layers[name] = kd.analysis.last_layer_geometry(model, teacher, data.test)

@@ -49,7 +49,7 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Give the expected calibration error: mean of |accuracy - confidence|."""
+        """Give the expected calibration error: the mean gap of accuracy and confidence."""
         full = self.counts > 0
         gaps = np.abs(self.accuracy - self.confidence)[full]
         return float((gaps * self.counts[full]).sum() / self.counts.sum())

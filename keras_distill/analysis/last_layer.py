@@ -48,8 +48,12 @@ def last_layer_geometry(
     """Measure a student's last layer against proposition 1 of Tang 2020.
 
     A logit is, but for norms, the squared distance of the features h from the weights
-    of its class: z_i = (|h|^2 + |w_i|^2 - |h - w_i|^2) / 2. Label smoothing pushes all
-    wrong classes equally far; distillation, at its optimum, orders them:
+    of its class,
+
+        z_i = (|h|^2 + |w_i|^2 - |h - w_i|^2) / 2
+
+    Label smoothing pushes all wrong classes equally far; distillation, at its optimum,
+    orders them:
 
         |h - w_i|^2 < |h - w_j|^2   if and only if   p_i > p_j
 
