@@ -70,6 +70,13 @@ def _jax(function, inputs, variables):
     return slopes, function(inputs)[1]
 
 
+def forget(model) -> None:
+    """Drop the gradients that torch leaves on a net that only lay on their way."""
+    if keras.backend.backend() == "torch":
+        for variable in model.variables:
+            variable.value.grad = None
+
+
 @contextlib.contextmanager
 def _moments_differentiable_twice():
     """Let normalisation layers take moments whose second derivatives are right.

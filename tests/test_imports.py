@@ -67,6 +67,7 @@ MAY_IMPORT = {
         "cache",
         "data",
         "distillers",
+        "gradients",
         "losses",
         "models",
         "schemes",

@@ -57,6 +57,8 @@ def test_batches_are_the_same_points_in_each_epoch():
     assert len(batches) == 4
     keys = [[float(x[0, 0]) for x in epoch] for epoch in epochs]
     assert keys[0] != keys[1] and sorted(keys[0]) == sorted(keys[1])
+    again = related().batches("train", 450, 100)
+    assert [float(again[i][0][0, 0]) for i in range(4)] == keys[0]
 
 
 def test_a_distiller_takes_them_as_they_are_read():

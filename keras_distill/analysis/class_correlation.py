@@ -188,7 +188,7 @@ def _correlation(p: np.ndarray) -> np.ndarray:
     centred = p - p.mean(0)
     norms = np.linalg.norm(centred, axis=0)
     # Of columns that differ by rounding alone too.
-    same = np.flatnonzero(norms <= 1e-12 * np.sqrt(len(p)))
+    same = np.flatnonzero(norms <= 1e-6 * np.linalg.norm(p, axis=0))
     if len(same):
         raise ValueError(
             f"Of the classes {same.tolist()} the teacher says the same for all "

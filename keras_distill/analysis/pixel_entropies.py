@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill import taps
+from keras_distill import gradients, taps
 
 # Entropy of a normal distribution of deviation 1, in nats.
 UNIT_ENTROPY = 0.5 * np.log(2.0 * np.pi * np.e)
@@ -111,6 +111,7 @@ def pixel_entropies(
         begin = min(start, len(images) - size)
         search.begin(images[begin : begin + size], bound * scale)
         search.fit(np.zeros((steps, 1)), batch_size=1, verbose=0)
+        gradients.forget(model)
         sigma, change = search.finish()
         sigmas.append(sigma[start - begin :])
         changes.append(change[start - begin :] / scale)

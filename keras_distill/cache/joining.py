@@ -107,7 +107,7 @@ class Joining:
 
 def _is_flat(shown) -> bool:
     """Tell whether the sizes of all inputs are known, but for the batch's."""
-    return all(None not in x.shape[1:] for x in shown)
+    return all(x.shape.rank is not None and None not in x.shape[1:] for x in shown)
 
 
 def _type(dtype: str) -> str:

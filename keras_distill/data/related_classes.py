@@ -27,7 +27,7 @@ class RelatedClasses:
     Args:
         similarity: tau, 0 to 1, of a class to its super-class. Default 0.5.
         difficulty: how many sines, 0 or more. Default 2.
-        features: d, at least C. Default 500.
+        features: d, more than C. Default 500.
         classes: K, a multiple of C. Default 50.
         super_classes: C. Default 10.
         seed: of directions and points. Default 0.
@@ -145,7 +145,7 @@ class RelatedClasses:
             count: points in an epoch; a last, smaller batch is left out.
             batch_size: points of a batch. Default 128.
             shuffle: another order of the batches in each epoch, by the seed. Default
-                True.
+                True. `fit` shuffles them once more unless it is given shuffle=False.
 
         Returns:
             A `keras.utils.PyDataset` of `(points, labels)`, which `fit` takes with any
@@ -167,7 +167,7 @@ class _Blocks(keras.utils.PyDataset):
     def __init__(self, source, split, count, size, shuffle):
         super().__init__()
         self.source, self.split, self.size = source, split, size
-        self.rng = np.random.default_rng(source.seed) if shuffle else None
+        self.shuffle, self.epoch = shuffle, 0
         self.order = np.arange(count)
         self.on_epoch_end()
 
@@ -178,5 +178,7 @@ class _Blocks(keras.utils.PyDataset):
         return self.source.block(self.split, int(self.order[place]), self.size)
 
     def on_epoch_end(self) -> None:
-        if self.rng is not None:
-            self.rng.shuffle(self.order)
+        if self.shuffle:
+            rng = np.random.default_rng([self.source.seed, self.epoch])
+            self.order = rng.permutation(len(self.order))
+        self.epoch += 1

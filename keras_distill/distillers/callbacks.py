@@ -36,7 +36,9 @@ class SameStatistics(keras.callbacks.Callback):
 def before(own: list, callbacks):
     """Put own callbacks before the user's."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks[:0] = own
+        kinds = tuple(type(callback) for callback in own)
+        users = [x for x in callbacks.callbacks if not isinstance(x, kinds)]
+        callbacks.callbacks[:] = [*own, *users]
         for callback in own:
             callback.set_model(callbacks.model)
         return callbacks

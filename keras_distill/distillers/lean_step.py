@@ -20,9 +20,9 @@ class LeanStep:
         Args:
             x: the data.
         """
-        if hasattr(x, "cardinality"):
-            # -2 stands for a length that is not known.
-            self.length_is_known = int(x.cardinality()) > -2
+        if callable(getattr(x, "cardinality", None)):
+            # -1 stands for no end, -2 for a length that is not known.
+            self.length_is_known = int(x.cardinality()) not in (-2, 0)
         else:
             arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
             self.length_is_known = arrays or isinstance(x, keras.utils.PyDataset)

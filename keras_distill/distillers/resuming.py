@@ -109,11 +109,13 @@ def _after(x, epochs: int, arguments: dict):
     if not hasattr(x, "element_spec"):
         return x
     steps = arguments.get("steps_per_epoch")
-    if steps is not None:
-        return x.skip(epochs * steps) if epochs else x
+    is_set = callable(getattr(x, "cardinality", None))
+    count = int(x.cardinality()) if is_set else -1
+    if steps is not None and steps != count:
+        # What has an end begins anew there.
+        return (x.repeat() if count > 0 else x).skip(epochs * steps) if epochs else x
     for _ in range(epochs):
         iter(x)
-    count = int(x.cardinality()) if hasattr(x, "cardinality") else -1
     if count > 0:
         x, arguments["steps_per_epoch"] = x.repeat(), count
     return x

@@ -28,6 +28,8 @@ class Watching:
         found = getattr(callbacks, "callbacks", callbacks)
         saves = [getattr(x, "save_freq", "epoch") for x in keras.tree.flatten(found)]
         self.looks_always = any(each != "epoch" for each in saves)
+        if isinstance(self.train_function, _Watched):
+            self.train_function.calls = 0
 
     def make_train_function(self, force=False):
         """Make the step, which looks at its own logs now and then."""
@@ -72,6 +74,21 @@ class _Watched:
         self.calls += 1
         early = self.calls < EVERY and self.calls & (self.calls - 1) == 0
         if early or self.calls % EVERY == 0 or self.model.looks_always:
-            logs = found[0] if isinstance(found, tuple) else found
-            self.model.are_finite(logs, f"call {self.calls} of the step")
+            logs, *state = found if isinstance(found, tuple) else (found,)
+            try:
+                self.model.are_finite(logs, f"call {self.calls} of the step")
+            except ValueError:
+                _keep(self.model, *state)
+                raise
         return found
+
+
+def _keep(model, state=None) -> None:
+    """Let a model have the state after a step, where JAX gave the one before away."""
+    if state is None:
+        return
+    parts = "trainable", "non_trainable", "optimizer", "metrics"
+    names = [f"{part}_variables" for part in parts]
+    # Keras does so itself when the step is over.
+    model._jax_state = dict(zip(names, state, strict=True))
+    model._jax_state_synced = False

@@ -40,7 +40,9 @@ class Metadata:
     def save(self, file: str | os.PathLike) -> None:
         """Write the file."""
         text = np.frombuffer(json.dumps(self.settings).encode(), "uint8")
-        np.savez_compressed(file, settings=text, **self.arrays)
+        # NumPy would give a name without an ending another one.
+        with open(file, "wb") as opened:
+            np.savez_compressed(opened, settings=text, **self.arrays)
 
     @classmethod
     def load(cls, file: str | os.PathLike) -> Metadata:

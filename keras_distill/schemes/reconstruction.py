@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill import gradients
 from keras_distill import taps as tapping
 from keras_distill.schemes.metadata import Metadata
 
@@ -133,6 +134,7 @@ def reconstruct(
         noise = rng.normal(start, 0.1 * (bounds[1] - bounds[0]), shape)
         canvas.begin(noise, targets)
         canvas.fit(np.zeros((steps, 1)), batch_size=1, verbose=0)
+        gradients.forget(views[place])
         made.append(ops.convert_to_numpy(canvas.inputs_now()))
         bar.update(batch + 1)
     return np.concatenate(made)[:count]

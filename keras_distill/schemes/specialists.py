@@ -37,7 +37,7 @@ def cluster_classes(
         Lists of classes, each of two or more.
 
     Raises:
-        ValueError: as many clusters as classes, or fewer than one.
+        ValueError: as many clusters as classes, or fewer than two.
 
     Example:
         >>> groups = kd.cluster_classes(softmax(generalist.predict(images)), 3)
@@ -49,9 +49,9 @@ def cluster_classes(
     from sklearn.cluster import MiniBatchKMeans
 
     classes = predictions.shape[-1]
-    if not 1 <= clusters < classes:
+    if not 2 <= clusters < classes:
         raise ValueError(
-            f"clusters is 1 to {classes - 1} for {classes} classes; got {clusters}."
+            f"clusters is 2 to {classes - 1} for {classes} classes; got {clusters}."
         )
     columns = np.cov(np.asarray(predictions, "float64"), rowvar=False)
     np.fill_diagonal(columns, 0.0)
@@ -121,7 +121,7 @@ def fit_specialists(
     """
     at_least_one(epochs)
     at_least_one(processes, "processes")
-    groups = [list(group) for group in groups]
+    groups = [[int(k) for k in group] for group in groups]
     are_groups(generalist, groups)
     settings = {
         "soft_weight": soft_weight,

@@ -68,6 +68,17 @@ def test_weights_are_compared_by_their_cosine():
     np.testing.assert_allclose(found.matrix, expected, atol=1e-6)
 
 
+def test_a_class_that_is_never_likely_has_a_correlation_too():
+    logits = draws()
+    logits[:, 5] -= 40.0
+    logits = logits.astype("float32")
+    (found,) = kd.analysis.class_correlation(
+        giving(logits), numbered(np.zeros(200)), [1.0]
+    )
+    expected = np.corrcoef(softmax(logits), rowvar=False)
+    np.testing.assert_allclose(found.matrix, expected, atol=1e-6)
+
+
 def test_a_uniform_teacher_has_no_correlation():
     samples = numbered(np.zeros(50))
     with pytest.raises(ValueError, match="correlation is undefined"):

@@ -283,6 +283,31 @@ def test_logits_that_are_not_finite_stop_training(tmp_path, how):
     assert all(np.isfinite(np.array(v)).all() for v in distiller.variables)
 
 
+def test_the_student_can_be_looked_at_when_its_loss_is_not_finite():
+    """On JAX too, where a step gives the memory of the weights before it away."""
+    x = np.ones((16, 4), "float32")
+    x[4:] = np.inf
+    student = dense()
+    distiller = kd.Distiller(student, dense(name="teacher"))
+    distiller.compile("sgd", CROSS_ENTROPY)
+    with pytest.raises(ValueError, match="not finite"):
+        distiller.fit(x, np.zeros(16), batch_size=4, shuffle=False, verbose=0)
+    assert len(student.get_weights()) == len(student.weights)
+    student.set_weights([np.zeros(w.shape) for w in student.weights])
+    history = distiller.fit(X[:8], Y[:8], verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_own_callbacks_are_in_a_users_list_once():
+    distiller = kd.Distiller(dense(), dense(name="teacher"))
+    distiller.compile("sgd", CROSS_ENTROPY)
+    listed = keras.callbacks.CallbackList(add_history=True, model=distiller)
+    for _ in range(2):
+        distiller.fit(X[:8], Y[:8], verbose=0, callbacks=listed)
+    kinds = [type(callback).__name__ for callback in listed.callbacks]
+    assert kinds.count("StopAtNotFinite") == 1
+
+
 def test_the_term_that_is_not_finite_is_named():
     teacher = dense(name="teacher")
     teacher.layers[-1].bias.assign([np.nan, 0, 0])

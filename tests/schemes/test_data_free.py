@@ -109,8 +109,8 @@ def test_all_coefficients_give_the_activations_back(kind, teacher, digits):
 @pytest.mark.parametrize("arguments", KINDS.values(), ids=KINDS)
 def test_inputs_give_what_was_recorded(arguments, teacher, digits, tmp_path):
     x = digits.train.images
-    kd.record_metadata(teacher, x, **arguments).save(tmp_path / "m.npz")
-    found = kd.Metadata.load(tmp_path / "m.npz")
+    kd.record_metadata(teacher, x, **arguments).save(tmp_path / "metadata")
+    found = kd.Metadata.load(tmp_path / "metadata")
     made = kd.reconstruct(teacher, found, 60, steps=150, batch_size=30, verbose=0)
     assert made.shape == (60, 8, 8, 1) and made.dtype == "float32"
     assert made.min() >= 0.0 and made.max() <= 1.0
