@@ -67,6 +67,7 @@ def assert_same(folder, undisturbed, name="0", rtol=0.0):
         np.testing.assert_allclose(found[key], expected, rtol=rtol, atol=rtol)
 
 
+@pytest.mark.long
 def test_killed_it_goes_on_where_it_was(tmp_path, undisturbed):
     process = start(tmp_path, "--pause", "0.2")
     while len(shards(tmp_path)) < 3 and process.poll() is None:
