@@ -132,6 +132,27 @@ def test_data_that_go_on_without_end(images, tmp_path):
     assert_same(whole, fit([keras.callbacks.BackupAndRestore(folder, 1)]))
 
 
+@pytest.mark.long
+def test_steps_that_are_counted_on_data_with_an_end(images, tmp_path):
+    def fit(folder, *callbacks):
+        distiller, backup = make(), keras.callbacks.BackupAndRestore(folder)
+        distiller.fit(
+            shuffled(images),
+            epochs=3,
+            steps_per_epoch=STEPS,
+            verbose=0,
+            callbacks=[backup, *callbacks],
+        )
+        return distiller
+
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "backup", Stop(2 * STEPS + 1))
+    again = fit(tmp_path / "backup")
+    assert int(again.optimizer.iterations) == 3 * STEPS
+    assert_same(whole, again)
+
+
 def cut(path):
     os.truncate(path, path.stat().st_size // 2)
 
