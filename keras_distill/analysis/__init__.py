@@ -1,6 +1,5 @@
 """Looking at the result: what it costs, what the teacher knows, what the student took."""
 
-# Errors, costs, figures of many runs.
 # What the student took.
 from keras_distill.analysis.agreement import (
     Agreement,
@@ -26,6 +25,8 @@ from keras_distill.analysis.class_correlation import (
     plot_class_correlation,
     weight_similarity,
 )
+
+# Errors, costs, figures of many runs.
 from keras_distill.analysis.compare import compare
 from keras_distill.analysis.cost import Cost, cost
 from keras_distill.analysis.exits import exits

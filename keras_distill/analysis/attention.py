@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill import taps
-from keras_distill.analysis.last_layer import in_batches
+from keras_distill.analysis.predictions import in_batches
 
 
 def attention_maps(

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_distill import taps
-from keras_distill.analysis.predictions import logits_of, softmax
+from keras_distill.analysis.predictions import in_batches, logits_of, softmax
 from keras_distill.recording import record
 from keras_distill.tracing import input_of
 
@@ -184,12 +184,6 @@ def _features(model, samples, batch_size: int) -> np.ndarray:
         given = keras.tree.flatten(calls[id(layer)][-1][0])[0]
         found.append(keras.ops.convert_to_numpy(given))
     return np.concatenate(found).astype("float64")
-
-
-def in_batches(images, batch_size: int):
-    """Give images batch by batch."""
-    for start in range(0, len(images), batch_size):
-        yield keras.ops.convert_to_tensor(images[start : start + batch_size])
 
 
 def _rank_correlation(near, p, own) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill import gradients, taps
+from keras_distill.analysis.predictions import in_batches
 
 # Entropy of a normal distribution of deviation 1, in nats.
 UNIT_ENTROPY = 0.5 * np.log(2.0 * np.pi * np.e)
@@ -122,8 +123,7 @@ def pixel_entropies(
 def _variance(model, images, tap, batch_size: int) -> float:
     """Give the sum over a layer's units of their variance over the images."""
     count, total, squares = 0, 0.0, 0.0
-    for start in range(0, len(images), batch_size):
-        batch = ops.convert_to_tensor(images[start : start + batch_size])
+    for batch in in_batches(images, batch_size):
         found = ops.convert_to_numpy(taps.up_to(model, batch, [tap])[tap])
         found = found.reshape(len(found), -1).astype("float64")
         count += len(found)

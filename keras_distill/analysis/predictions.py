@@ -27,13 +27,21 @@ def logits_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
     return found.astype("float64")
 
 
+def in_batches(images, batch_size: int):
+    """Give images as tensors, batch by batch."""
+    for start in range(0, len(images), batch_size):
+        yield keras.ops.convert_to_tensor(images[start : start + batch_size])
+
+
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Give softened probabilities of logits `(..., K)`."""
-    return np.exp(log_softmax(logits, temperature))
+    from scipy import special
+
+    return special.softmax(logits / temperature, axis=-1)
 
 
 def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Give their logarithms."""
-    z = logits / temperature
-    z = z - z.max(-1, keepdims=True)
-    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+    from scipy import special
+
+    return special.log_softmax(logits / temperature, axis=-1)
