@@ -40,7 +40,7 @@ class Joining:
 
         spec = dataset.element_spec
         self._has_keys(spec[0] if isinstance(spec, tuple) else spec)
-        first = next(iter(dataset.take(1).as_numpy_iterator()), None)
+        first = next(dataset.as_numpy_iterator(), None)
         if first is not None:
             self._find(*self._asked(first[0] if isinstance(first, tuple) else first))
         resident = Resident(self.reader, self.contents.views) if self._fits() else None

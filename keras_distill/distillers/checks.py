@@ -308,7 +308,7 @@ def first_batch(x, y):
         _not_empty(len(x))
         return x, x[0]
     if hasattr(x, "element_spec"):
-        return x, _first_of(x.take(1)) if hasattr(x, "take") else None
+        return x, _first_of(x) if hasattr(x, "take") else None
     if hasattr(x, "__next__"):
         batch = _first_of(x)
         return _with_first(batch, x), batch
