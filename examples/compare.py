@@ -167,16 +167,30 @@ def every_method(data, epochs):
     }
 
 
+def from_cache(method, samples, folder):
+    """Let a method that asks for logits alone read them, computed once, from disk."""
+
+    def made(teacher):
+        cached = kd.CachedTeacher(folder / teacher.name, teacher, dtype="float32")
+        cached.build(samples, verbose=0)
+        terms = method(teacher) if callable(method) else method
+        return {**terms, "teacher": cached, "student_inputs": "image"}
+
+    return made
+
+
 def net(data, seed, shape):
     keras.utils.set_random_seed(seed)
     return kd.models.resnet(data.input_shape, data.classes, **shape)
 
 
 def fit(model, samples, epochs, seed, callbacks=(), eager=False):
-    ids = getattr(model, "sample_ids", None) is not None
+    cached = isinstance(getattr(model, "teacher", None), kd.CachedTeacher)
+    ids = cached or getattr(model, "sample_ids", None) is not None
     train = kd.data.batches(
         samples, BATCH, shuffle=True, seed=seed, sample_ids=ids, drop_remainder=True
     )
+    train = model.teacher.join(train) if cached else train
     schedule = keras.optimizers.schedules.CosineDecay(3e-3, epochs * len(train))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     labels = getattr(model, "label_source", 1.0) > 0
@@ -196,7 +210,7 @@ def run(runs, data, of_teacher, nets, methods, seeds, eager):
     def teacher(seed):
         file = runs.file.parent / f"teacher_{seed}.keras"
         if not file.exists():
-            made = net(data, seed, nets["teacher"])
+            made = net(data, seed, {**nets["teacher"], "name": f"teacher_{seed}"})
             fit(made, of_teacher, epochs["teacher"], seed, eager=eager)
             made.save(file)
         return keras.saving.load_model(file)
@@ -254,7 +268,10 @@ def arguments(out):
     parser.add_argument("--train-size", type=int)
     parser.add_argument("--teacher-size", type=int, help="default: all")
     parser.add_argument("--epochs", type=int, default=EPOCHS["student"])
+    parser.add_argument("--teacher-epochs", type=int, default=EPOCHS["teacher"])
+    parser.add_argument("--width", type=int, default=16, help="filters of the student")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cached", action="store_true", help="logits from disk")
     parser.add_argument("--test", action="store_true", help="judge on the test split")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default=out)
@@ -270,13 +287,16 @@ def chosen(known, names):
 def main(out="runs/compare", paper=None, title="paper"):
     """Compare methods: all, those of the command line, or those of a paper's table."""
     args = arguments(out)
-    nets, epochs = NETS, {**EPOCHS, "student": args.epochs}
+    nets = {**NETS, "student": {**NETS["student"], "width": args.width}}
+    epochs = {"teacher": args.teacher_epochs, "student": args.epochs}
     if args.smoke:
         args.train_size = args.teacher_size = 2 * BATCH + 32
         args.seeds, args.out = 1, args.out / "smoke"
         nets, epochs = SMOKE_NETS, dict.fromkeys(EPOCHS, 1)
     data, of_teacher = load(args)
     known = every_method(data, epochs["student"])
+    for name in responses(data) if args.cached else ():
+        known[name] = from_cache(known[name], data.train, args.out / "caches")
     # A paper's table may hold what this data set has not, as super-classes.
     skipped = {"teacher", "KD-rel"} - set(known)
     names = [name for name in paper or known if name not in skipped]
@@ -288,6 +308,7 @@ def main(out="runs/compare", paper=None, title="paper"):
     sizes = {"teacher": len(of_teacher), "student": len(data.train)}
     settings = {"dataset": args.dataset, "samples": sizes, "epochs": epochs}
     settings["judged on"] = "test" if args.test else "held out"
+    settings["nets"] = nets
     runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
     rows = run(runs, data, of_teacher, nets, methods, args.seeds, eager=args.smoke)
     for row in rows if paper else ():

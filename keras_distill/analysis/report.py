@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import io
 import os
@@ -23,6 +24,7 @@ from keras_distill.analysis.class_correlation import (
     plot_class_correlation,
 )
 from keras_distill.analysis.cost import cost
+from keras_distill.analysis.predictions import logits_of
 from keras_distill.analysis.table import table
 from keras_distill.analysis.wrong import wrong
 
@@ -75,26 +77,35 @@ def report(
             f"students are one or more by name, none 'teacher'; got {list(students)}."
         )
     models = {"teacher": teacher, **students}
-    sure = {
-        name: calibration(model, data, batch_size=batch_size)
-        for name, model in models.items()
-    }
+    asked = {name: _Asked(model, data, batch_size) for name, model in models.items()}
+    sure = {name: calibration(one, data) for name, one in asked.items()}
     rows = [
-        _row(name, teacher, model, sure[name], data, batch_size)
-        for name, model in models.items()
+        _row(name, asked, model, sure[name], data) for name, model in models.items()
     ]
     if file is not None:
-        figures = _figures(models, sure, data, temperature, batch_size)
+        figures = _figures(asked, sure, data, temperature)
         pathlib.Path(file).write_text(_page(rows, figures, data), "utf-8")
     return rows
 
 
-def _row(name, teacher, model, sure, data, batch_size) -> dict:
-    same = agreement(teacher, model, data, batch_size=batch_size)
+class _Asked:
+    """A model that was asked once: it predicts what it said of the samples."""
+
+    def __init__(self, model, data, batch_size):
+        self.name = model.name
+        self.logits = logits_of(model, data, batch_size)
+
+    def predict(self, images, **how):
+        del images, how
+        return self.logits
+
+
+def _row(name, asked, model, sure, data) -> dict:
+    same = agreement(asked["teacher"], asked[name], data)
     costs = cost(model)
     return {
         "model": name,
-        "accuracy %": f"{100 - 100 * wrong(model, data, batch_size).mean():.2f}",
+        "accuracy %": f"{100 - 100 * wrong(asked[name], data).mean():.2f}",
         "agrees %": f"{100 * same.top:.2f}",
         "agrees where wrong %": f"{100 * same.top_where_wrong:.2f}",
         "divergence": f"{same.divergence:.4f}",
@@ -104,22 +115,20 @@ def _row(name, teacher, model, sure, data, batch_size) -> dict:
     }
 
 
-def _figures(models, sure, data, temperature, batch_size) -> dict:
+def _figures(asked, sure, data, temperature) -> dict:
     """Give what is drawn, by title; what can't be is said in its place."""
-    shares = by_class(models, data, batch_size=batch_size)
-    first = list(models)[1]
+    first = list(asked)[1]
     found = {
         "How sure, and how often right": plot_reliability(sure),
-        "Gains by class": plot_by_class(shares, against=first),
+        "Gains by class": plot_by_class(by_class(asked, data), against=first),
     }
     try:
         groups, drawn = None, []
-        for name, model in models.items():
-            (one,) = class_correlation(
-                model, data, [temperature], groups=groups, batch_size=batch_size
-            )
-            groups = groups or one.groups
-            drawn.append(type(one)(one.matrix, one.groups, f"{name}, {one.title}"))
+        for name, one in asked.items():
+            (found_one,) = class_correlation(one, data, [temperature], groups=groups)
+            groups = groups or found_one.groups
+            title = f"{name}, {found_one.title}"
+            drawn.append(dataclasses.replace(found_one, title=title))
         found["Which classes go together"] = plot_class_correlation(drawn)
     except ValueError as error:
         found["Which classes go together"] = str(error)

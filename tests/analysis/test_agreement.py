@@ -53,6 +53,28 @@ def test_gains_are_counted_by_class(tmp_path):
         kd.analysis.plot_by_class(found, against="worse")
 
 
+def test_a_report_asks_each_model_once(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(0)
+    nets = {name: giving(rng.normal(size=(30, 3)), name) for name in ("a", "b")}
+    asked = []
+    for net in nets.values():
+        monkeypatch.setattr(net, "predict", counted(net, asked))
+    labels = numbered(rng.integers(0, 3, 30))
+    kd.analysis.report(nets["a"], {"b": nets["b"]}, labels, file=tmp_path / "r.html")
+    assert asked == ["a", "b"]
+
+
+def counted(net, asked):
+    predict = net.predict
+
+    def run(*arguments, **named):
+        asked.append(net.name)
+        return predict(*arguments, **named)
+
+    return run
+
+
 def test_a_report_is_one_file_that_needs_no_network(tmp_path):
     pytest.importorskip("matplotlib")
     rng = np.random.default_rng(0)
