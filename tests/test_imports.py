@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LIGHT = {"__future__", "collections", "dataclasses", "keras", "math", "numpy", "re"}
 LIGHT |= {"functools", "itertools", "typing"}
 MAY_IMPORT = {
-    "taps": {"frozen_layers", "gradients", "recording", "tracing"},
+    "taps": {"frozen_layers", "gradients", "recording", "taps", "tracing"},
     "frozen_layers": set(),
     "freezing": {"ensembles", "freezing", "frozen_layers", "taps", "teachers"},
     "recording": set(),

@@ -1,0 +1,37 @@
+"""Taps: the one place that knows layer paths, call numbers, inputs and outputs.
+
+A tap names a tensor inside a model, which `forward` notes while the model runs.
+"""
+
+from keras_distill.taps.layers import find_layer, layer_paths, sublayers
+from keras_distill.taps.outlines import layers_up_to, norms_of, outline
+from keras_distill.taps.passes import forward, up_to
+from keras_distill.taps.tap import (
+    CLASS_GRADIENT,
+    GRADIENTS,
+    LABEL_GRADIENT,
+    LOGITS,
+    MIRRORED_GRADIENT,
+    Tap,
+    as_taps,
+)
+from keras_distill.taps.values import mask_of
+
+__all__ = [
+    "CLASS_GRADIENT",
+    "GRADIENTS",
+    "LABEL_GRADIENT",
+    "LOGITS",
+    "MIRRORED_GRADIENT",
+    "Tap",
+    "as_taps",
+    "find_layer",
+    "forward",
+    "layer_paths",
+    "layers_up_to",
+    "mask_of",
+    "norms_of",
+    "outline",
+    "sublayers",
+    "up_to",
+]

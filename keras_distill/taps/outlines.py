@@ -1,0 +1,115 @@
+"""What a pass would do, told from shapes alone."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+
+from keras_distill.frozen_layers import InferenceNormalization
+from keras_distill.recording import record
+from keras_distill.taps.layers import layers_of, leaves_of
+from keras_distill.taps.passes import forward, has_all
+from keras_distill.taps.tap import Tap
+from keras_distill.taps.values import called
+from keras_distill.tracing import trace
+
+_NORMALIZATIONS = keras.layers.BatchNormalization, InferenceNormalization
+
+
+def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
+    """Give the specs of a model's outputs, and the layer, however deep, that made it.
+
+    Args:
+        model: any model.
+        inputs: specs of its inputs.
+
+    Returns:
+        Specs, and the last layer; None if the model's own code makes the output, or if
+        there are several outputs.
+
+    Example:
+        >>> specs, head = kd.taps.outline(teacher, keras.KerasTensor((None, 32, 32, 3)))
+    """
+    leaves, last = leaves_of(model), []
+
+    def run(inputs):
+        with record(leaves) as calls:
+            outputs = model(inputs, training=False)
+        made = (x for x in leaves if any(y is outputs for _, y in calls[id(x)]))
+        last.append(next(made, None))
+        return outputs
+
+    return trace(run, inputs), last[-1]
+
+
+def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
+    """List the layers without sublayers that run until a tap has its value.
+
+    Args:
+        model: any model.
+        inputs: specs of what it takes.
+        tap: of a layer.
+
+    Raises:
+        ValueError: there is no such layer, or it is not called.
+
+    Example:
+        >>> guided = kd.taps.layers_up_to(student, student.inputs[0], kd.Tap("stack2"))
+    """
+    layers, found, leaves = layers_of(model, [tap]), [], leaves_of(model)
+
+    def run(inputs):
+        listened = [*leaves, *layers.values()]
+        with record(listened, functools.partial(has_all, layers)) as calls:
+            model(inputs, training=False)
+        # A call that was not over is that of the layer whose input is tapped.
+        found.extend(x for x in leaves if any(len(call) > 1 for call in calls[id(x)]))
+        return called(model, calls[id(layers[tap])], tap)
+
+    trace(run, inputs)
+    return found
+
+
+def norms_of(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
+    """Find the batch normalisations that make a tapped tensor.
+
+    That is one, or, where a layer adds up branches, as at the end of a residual block,
+    those of the branches that end in one.
+
+    Args:
+        model: any model.
+        inputs: specs of its inputs.
+        tap: of what the layer gives, as the input of the activation behind it.
+
+    Raises:
+        ValueError: something else makes it.
+
+    Example:
+        >>> tap = kd.Tap("stack2", side="input")
+        >>> kd.taps.norms_of(teacher, teacher.inputs[0], tap)
+    """
+    norms, sums = (
+        [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+        for kind in (_NORMALIZATIONS, keras.layers.Add)
+    )
+    found = []
+
+    def run(inputs):
+        with record(norms + sums) as calls:
+            outputs, tapped = forward(model, inputs, [tap], training=False)
+        parts = [tapped[tap]]
+        for given, made in (call for layer in sums for call in calls[id(layer)]):
+            parts = keras.tree.flatten(given) if made is tapped[tap] else parts
+        made = [(layer, y) for layer in norms for _, y in calls[id(layer)]]
+        found.append([layer for layer, y in made if any(y is part for part in parts)])
+        return outputs
+
+    trace(run, inputs)
+    if not found[-1]:
+        raise ValueError(
+            f"No batch normalisation of '{model.name}' makes what the tap '{tap}' gives. "
+            "Tap one, or the input of the activation that follows it, as "
+            f"kd.Tap('{tap.path}', side='input')."
+        )
+    return found[-1]

@@ -1,0 +1,78 @@
+"""What a tap asks for, out of what a pass gave."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_distill.taps.tap import LOGITS
+
+
+def is_noted(calls, tap) -> bool:
+    """Tell whether the calls of a layer give a tap its value."""
+    return len(calls) > tap.call and len(calls[tap.call]) > (tap.side == "output")
+
+
+def called(model, calls, tap):
+    """Give a tap its value from all calls of its layer.
+
+    Raises:
+        ValueError: there were fewer calls.
+    """
+    if tap.call >= len(calls):
+        raise ValueError(
+            f"The layer '{tap.path}' of '{model.name}' is called {len(calls)} times in "
+            f"a forward pass, but the tap asks for call {tap.call} (counted from 0). "
+            "Tap a layer that is used, at a call that happens."
+        )
+    tensor = calls[tap.call][tap.side == "output"]
+    return keras.tree.flatten(tensor)[0]
+
+
+def output(model, outputs, tap):
+    """Give a tap of logits the one of the model's outputs that it means.
+
+    Raises:
+        ValueError: there is no such output, or it does not say which.
+    """
+    part = tap.path.partition("/")[2]
+    if not part:
+        if isinstance(outputs, (dict, list, tuple)):
+            raise ValueError(
+                f"The model '{model.name}' has several outputs, so the tap 'logits' "
+                f"does not say which: use one of {_output_names(model, outputs)}."
+            )
+        return outputs
+    if isinstance(outputs, dict) and part in outputs:
+        return outputs[part]
+    names = [name.partition("/")[2] for name in _output_names(model, outputs)]
+    if isinstance(outputs, (list, tuple)):
+        if part.isdecimal() and int(part) < len(outputs):
+            return outputs[int(part)]
+        if part in names:
+            return outputs[names.index(part)]
+    raise ValueError(
+        f"The model '{model.name}' has no output '{part}'; "
+        f"its outputs are {names or 'one tensor, the tap logits'}."
+    )
+
+
+def mask_of(tensor):
+    """Give the mask `(B, L)` that Keras layers passed along with a tensor, or None.
+
+    Example:
+        >>> kd.taps.mask_of(keras.layers.Embedding(9, 4, mask_zero=True)(tokens))
+    """
+    # Nothing public reads it: on JAX it is no attribute of the tensor.
+    from keras.src.backend import get_keras_mask
+
+    return get_keras_mask(tensor)
+
+
+def _output_names(model, outputs) -> list[str]:
+    if isinstance(outputs, dict):
+        return [f"{LOGITS}/{name}" for name in outputs]
+    if isinstance(outputs, (list, tuple)):
+        numbers = [str(i) for i in range(len(outputs))]
+        names = getattr(model, "output_names", None) or numbers
+        return [f"{LOGITS}/{name}" for name in names]
+    return []
