@@ -100,14 +100,17 @@ def train_student(kind, train, teacher, seed, settings):
 def measure(student, weights, test, masks, settings):
     """Give the paper's numbers of one training, and the last entropies."""
     images, masks = test.images[: settings["images"]], masks[: settings["images"]]
-    found = []
-    for own in weights[1:]:
+    found, trained = [], []
+    for place, own in enumerate(weights):
         student.set_weights(own)
+        trained.append([variable.numpy() for variable in student.trainable_variables])
+        if place == 0:
+            continue
         entropies = kd.analysis.pixel_entropies(
             student, images, TAP, grid=GRID, **settings["search"]
         ).entropies
         found.append(kd.analysis.knowledge_points(entropies, masks))
-    learnt = kd.analysis.learning_of_points(found, masks, weights)
+    learnt = kd.analysis.learning_of_points(found, masks, trained)
     last = found[-1]
     numbers = {
         "on object": last.on_object.mean(),

@@ -7,6 +7,7 @@ from keras_distill.analysis.agreement import (
     agreement,
     by_class,
     calibration,
+    plot_agreement,
     plot_by_class,
     plot_reliability,
 )
@@ -43,6 +44,7 @@ from keras_distill.analysis.knowledge_points import (
     knowledge_points,
     learning_of_points,
     plot_knowledge_points,
+    plot_learning,
 )
 from keras_distill.analysis.last_layer import (
     LastLayer,
@@ -79,6 +81,7 @@ __all__ = [
     "last_layer_geometry",
     "learning_of_points",
     "pixel_entropies",
+    "plot_agreement",
     "plot_attention_maps",
     "plot_by_class",
     "plot_class_correlation",
@@ -86,6 +89,7 @@ __all__ = [
     "plot_images",
     "plot_knowledge_points",
     "plot_last_layer",
+    "plot_learning",
     "plot_reliability",
     "report",
     "table",

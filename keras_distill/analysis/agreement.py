@@ -8,7 +8,12 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_distill.analysis.predictions import log_softmax, logits_of, softmax
+from keras_distill.analysis.predictions import (
+    log_softmax,
+    logits_of,
+    logits_of_both,
+    softmax,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +77,16 @@ def agreement(
     Returns:
         An `Agreement`.
 
+    Raises:
+        ValueError: nets of different class counts, or that give probabilities.
+
     Example:
         >>> kd.analysis.agreement(teacher, student, digits.test).top
 
     Source:
         Stanton et al. 2021, Does knowledge distillation really work?
     """
-    logits = [logits_of(model, samples, batch_size) for model in (teacher, student)]
+    logits = logits_of_both(teacher, student, samples, batch_size)
     log_p, log_q = (log_softmax(z) for z in logits)
     first = [z.argmax(-1) for z in logits]
     same = first[0] == first[1]
@@ -88,6 +96,35 @@ def agreement(
         divergence=float((np.exp(log_p) * (log_p - log_q)).sum(-1).mean()),
         top_where_wrong=float(same[wrong].mean()) if wrong.any() else float("nan"),
     )
+
+
+def plot_agreement(found: Mapping[str, Agreement]):
+    """Draw how often students agree with their teacher, at all and where it is wrong.
+
+    Args:
+        found: of `agreement`, by the name of the student.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+        >>> kd.analysis.plot_agreement(
+        ...     {"student": kd.analysis.agreement(teacher, student, digits.test)})
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.5 + 1.2 * len(found), 3.4), layout="constrained")
+    axes, places = figure.subplots(), np.arange(len(found))
+    shares = {
+        "all samples": [one.top for one in found.values()],
+        "where the teacher is wrong": [one.top_where_wrong for one in found.values()],
+    }
+    for number, (title, values) in enumerate(shares.items()):
+        axes.bar(places + 0.4 * number, values, 0.4, label=title)
+    axes.set_xticks(places + 0.2, list(found))
+    axes.set(ylabel="share of the teacher's classes", ylim=(0, 1))
+    axes.legend(fontsize="small")
+    return figure
 
 
 def calibration(

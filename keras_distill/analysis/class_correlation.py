@@ -95,8 +95,9 @@ def class_correlation(
     Source:
         Tang et al. 2020, Understanding and improving knowledge distillation, figure 1.
     """
-    if not temperatures or min(temperatures) <= 0:
-        raise ValueError(f"temperatures are above 0; got {list(temperatures)}.")
+    temperatures = np.atleast_1d(np.asarray(temperatures, "float64"))
+    if temperatures.ndim != 1 or not len(temperatures) or not (temperatures > 0).all():
+        raise ValueError(f"temperatures are above 0; got {temperatures.tolist()}.")
     logits = logits_of(teacher, samples, batch_size)
     matrices = [_correlation(softmax(logits, T)) for T in temperatures]
     if groups is None:
@@ -193,7 +194,7 @@ def _correlation(p: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"Of the classes {same.tolist()} the teacher says the same for all "
             f"{len(p)} samples, so their correlation is undefined. Take a teacher that "
-            "is trained, more samples, or a higher temperature."
+            "is trained, more samples, or a temperature nearer to 4."
         )
     return (centred / norms).T @ (centred / norms)
 

@@ -52,15 +52,15 @@ def cost(model: keras.Model, samples=None, repeats: int = 20) -> Cost:
         model: any Keras model; of a distiller give `distiller.student`.
         samples: one batch of inputs, `(B, H, W, C)` or whatever the model takes; it is
             timed as a whole. Default None: not timed.
-        repeats: times the batch is run, after a first run that is not counted.
-            Default 20.
+        repeats: times the batch is run, after a first run that is not counted; 0 to
+            take its size alone. Default 20.
 
     Returns:
         A `Cost`.
 
     Raises:
         ValueError: the size of an input is not known, the batch is empty, or `repeats`
-            is below 1.
+            is below 0.
 
     Example:
         >>> kd.analysis.cost(kd.models.mlp((28, 28, 1), 10, units=(30, 30)))
@@ -78,7 +78,8 @@ def cost(model: keras.Model, samples=None, repeats: int = 20) -> Cost:
             "its inputs as samples."
         )
     multiplications = _multiplications(model, inputs)
-    seconds = None if samples is None else _seconds_per_image(model, samples, repeats)
+    timed = samples is not None and repeats > 0
+    seconds = _seconds_per_image(model, samples, repeats) if timed else None
     return Cost(model.count_params(), multiplications, seconds)
 
 
@@ -90,8 +91,8 @@ def _check(samples, repeats: int) -> None:
                 f"as in samples=data.test.images[:100]; got {type(leaf).__name__} "
                 f"of shape {getattr(leaf, 'shape', None)}."
             )
-    if repeats < 1:
-        raise ValueError(f"repeats is the number of timed runs, 1 or more: {repeats}.")
+    if repeats < 0:
+        raise ValueError(f"repeats is the number of timed runs, 0 or more: {repeats}.")
 
 
 def _multiplications(model: keras.Model, inputs) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill import gradients
-from keras_distill.analysis.predictions import logits_of, softmax
+from keras_distill.analysis.predictions import logits_of_both, softmax
 from keras_distill.losses import SoftTarget
 
 
@@ -44,15 +44,21 @@ class GradientRescaling:
 
     @property
     def correlation(self) -> float:
-        """Give Pearson's correlation of the factor by sample with the confidence."""
+        """Give Pearson's correlation of the factor by sample with the confidence.
+
+        NaN where fewer than two confidences are known.
+        """
         x, y = self.confidence[self._known], self.by_sample[self._known]
-        return float(np.corrcoef(x, y)[0, 1])
+        return float(np.corrcoef(x, y)[0, 1]) if _differ(x) else float("nan")
 
     @property
     def slope(self) -> float:
-        """Give how much the factor grows from a confidence of 0 to one of 1."""
+        """Give how much the factor grows from a confidence of 0 to one of 1.
+
+        NaN where fewer than two confidences are known.
+        """
         x, y = self.confidence[self._known], self.by_sample[self._known]
-        return float(np.polyfit(x, y, 1)[0])
+        return float(np.polyfit(x, y, 1)[0]) if _differ(x) else float("nan")
 
     @property
     def label_share(self) -> float:
@@ -120,12 +126,7 @@ def gradient_rescaling(
     """
     if not 0.0 <= soft_weight <= 1.0:
         raise ValueError(f"soft_weight lies between 0 and 1; got {soft_weight}.")
-    logits = [logits_of(model, samples, batch_size) for model in (student, teacher)]
-    if logits[0].shape != logits[1].shape:
-        raise ValueError(
-            "Student and teacher tell the same classes apart; got logits of the shapes "
-            f"{logits[0].shape} and {logits[1].shape}."
-        )
+    logits = logits_of_both(student, teacher, samples, batch_size)
     labels = np.asarray(samples.labels)
     by_labels, by_teacher = _slopes(*logits, labels, temperature)
     by_both = (1.0 - soft_weight) * by_labels + soft_weight * by_teacher
@@ -174,10 +175,15 @@ def plot_gradient_rescaling(found: GradientRescaling):
         title=f"slope {found.slope:.2f}, correlation {found.correlation:.2f}",
     )
     right.scatter(found.predicted, found.by_sample, s=6, alpha=0.5)
-    ends = [np.nanmin(found.predicted), np.nanmax(found.predicted)]
+    known = found.predicted[np.isfinite(found.predicted)]
+    ends = [known.min(), known.max()] if len(known) else []
     right.plot(ends, ends, color="black", linewidth=0.8)
     right.set(xlabel="predicted", ylabel="measured", title="the law of proposition 2")
     return figure
+
+
+def _differ(values: np.ndarray) -> bool:
+    return len(values) > 0 and bool(np.ptp(values) > 0)
 
 
 def _slopes(student, teacher, labels, temperature) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -42,8 +42,9 @@ class Learning:
         stability: rho, the share of all points on the object that it ever had that it
             has in the end, averaged over the images.
         mean_distance: D_mean, the way that the weights went until an image's points on
-            the object were most, relative to the weights at the start, averaged.
-        variance: D_std of the paper, the variance of the same over the images.
+            the object were most, relative to the weights at the start, averaged over
+            the images that ever had one; NaN if none had.
+        variance: D_std of the paper, the variance of the same over these images.
         on_object: mean number of points on the object at each checkpoint, `(M,)`.
 
     Example:
@@ -115,8 +116,8 @@ def learning_of_points(
     Args:
         found: of `knowledge_points` on the same images at each of M checkpoints.
         masks: as there.
-        weights: those of the net before the training and at each checkpoint, M + 1
-            lists, as `model.get_weights()` gives them.
+        weights: what was trained of the net, before the training and at each
+            checkpoint, M + 1 lists of arrays, as of `model.trainable_variables`.
 
     Returns:
         `Learning`.
@@ -143,13 +144,37 @@ def learning_of_points(
     steps = [_distance(a, b) for a, b in itertools.pairwise(weights)]
     way = np.cumsum(steps) / _distance(weights[0])
     counts = np.stack([one.on_object for one in found])
-    distances = way[counts.argmax(0)]
+    distances = way[counts.argmax(0)][counts.max(0) > 0]
     return Learning(
         stability=float((last[some] / ever[some]).mean()) if some.any() else 0.0,
-        mean_distance=float(distances.mean()),
-        variance=float(distances.var()),
+        mean_distance=float(distances.mean()) if len(distances) else float("nan"),
+        variance=float(distances.var()) if len(distances) else float("nan"),
         on_object=counts.mean(1),
     )
+
+
+def plot_learning(found: Mapping[str, Learning]):
+    """Draw how many points each student has on the object as its training goes on.
+
+    Args:
+        found: of `learning_of_points`, by the name of the student.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+        >>> kd.analysis.plot_learning({"labels": alone, "distilled": distilled})
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for name, one in found.items():
+        label = f"{name}: rho {one.stability:.2f}, D {one.mean_distance:.2f}"
+        axes.plot(range(1, len(one.on_object) + 1), one.on_object, "o-", label=label)
+    axes.set(xlabel="checkpoint", ylabel="points on the object")
+    axes.legend(fontsize="small")
+    return figure
 
 
 def plot_knowledge_points(images, entropies, found: KnowledgePoints):

@@ -72,8 +72,8 @@ def last_layer_geometry(
         A `LastLayer`.
 
     Raises:
-        ValueError: another last layer, a class without samples, or less than three
-            classes, whose wrong ones have no order.
+        ValueError: another last layer, a class without samples, nets of different
+            class counts, or less than three classes, whose wrong ones have no order.
 
     Example:
         >>> found = kd.analysis.last_layer_geometry(student, teacher, digits.test)
@@ -95,7 +95,13 @@ def last_layer_geometry(
     with_one = features.shape[1] + 1 == weights.shape[1]
     if with_one:
         features = np.c_[features, np.ones(len(features))]
-    p = softmax(logits_of(teacher, samples, batch_size), temperature)
+    logits = logits_of(teacher, samples, batch_size)
+    if logits.shape[-1] != classes:
+        raise ValueError(
+            f"Student and teacher tell the same classes apart; the student's last layer "
+            f"has {classes}, the teacher gives {logits.shape[-1]} logits."
+        )
+    p = softmax(logits, temperature)
     gaps = (
         (features**2).sum(1)[:, None]
         + (weights**2).sum(1)[None, :]

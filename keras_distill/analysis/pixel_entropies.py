@@ -61,7 +61,9 @@ def pixel_entropies(
 
     with the variance over all the images. Adam goes up the Lagrangian, whose optimum
     meets the bound where f is linear, and a last search for one factor meets it for the
-    net as it is. All images of a batch are searched at once.
+    net as it is. All images of a batch are searched at once. No sigma is above the range
+    of the images, the largest value less the smallest: what does not touch the layer at
+    all would bear any noise.
 
     Args:
         model: of one input.
@@ -80,8 +82,8 @@ def pixel_entropies(
         `PixelEntropies`.
 
     Raises:
-        ValueError: a grid that does not divide the images, a bound not above 0, or a
-            layer that says the same of all images.
+        ValueError: a grid that does not divide the images, a bound not above 0, a
+            layer that says the same of all images, or noise whose change is not finite.
 
     Example:
         >>> found = kd.analysis.pixel_entropies(student, images[:64], "stack2")
@@ -101,7 +103,8 @@ def pixel_entropies(
     (tap,) = taps.as_taps(tap)
     scale = _variance(model, images, tap, batch_size)
     size = min(batch_size, len(images))
-    search = _Search(model, tap, (size, *images.shape[1:]), grid, draws, seed)
+    shape, limit = (size, *images.shape[1:]), float(np.ptp(images))
+    search = _Search(model, tap, shape, grid, draws, seed, limit)
     search.compile(keras.optimizers.Adam(learning_rate))
     bar = keras.utils.Progbar(
         -(-len(images) // size), verbose=verbose, unit_name="batch"
@@ -125,7 +128,7 @@ def _variance(model, images, tap, batch_size: int) -> float:
     count, total, squares = 0, 0.0, 0.0
     for batch in in_batches(images, batch_size):
         found = ops.convert_to_numpy(taps.up_to(model, batch, [tap])[tap])
-        found = found.reshape(len(found), -1).astype("float64")
+        found = np.asarray(found, "float64").reshape(len(found), -1)
         count += len(found)
         total, squares = total + found.sum(0), squares + (found**2).sum(0)
     variance = float((squares / count - (total / count) ** 2).sum())
@@ -147,19 +150,24 @@ class _Search(keras.Model):
         grid: cells a side.
         draws: pairs of noises a step.
         seed: of the noise.
+        limit: the largest sigma.
     """
 
-    def __init__(self, net, tap, shape, grid, draws, seed):
+    def __init__(self, net, tap, shape, grid, draws, seed, limit):
         super().__init__(name="search")
         # In a function, so that the net's variables are not trained.
-        self.look = lambda x: taps.up_to(net, x, [tap])[tap]
+        self.look = lambda x: ops.cast(taps.up_to(net, x, [tap])[tap], "float32")
+        self.limit = np.log(limit)
         self.draws, self.cell = draws, (shape[1] // grid, shape[2] // grid)
         self.noise = keras.random.SeedGenerator(seed)
         fixed = {"trainable": False, "initializer": "zeros"}
         self.images = self.add_weight(shape=shape, name="images", **fixed)
         self.allowed = self.add_weight(shape=(), name="allowed", **fixed)
         self.log_sigma = self.add_weight(
-            shape=(shape[0], grid, grid), initializer="zeros", name="log_sigma"
+            shape=(shape[0], grid, grid),
+            initializer="zeros",
+            name="log_sigma",
+            constraint=lambda found: ops.minimum(found, self.limit),
         )
         self.built = True
 
@@ -167,7 +175,8 @@ class _Search(keras.Model):
         """Take other images; start from a weak noise that is the same everywhere."""
         self.images.assign(images)
         self.allowed.assign(allowed)
-        self.log_sigma.assign(np.full(self.log_sigma.shape, np.log(0.01)))
+        start = np.log(0.01) + self.limit
+        self.log_sigma.assign(np.full(self.log_sigma.shape, start))
         self._fit_to_bound()
         rate = self.optimizer.learning_rate
         for variable in self.optimizer.variables:
@@ -177,7 +186,15 @@ class _Search(keras.Model):
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """Give sigma and the squared change that it makes, `(B,)`."""
         self._fit_to_bound()
-        return np.exp(ops.convert_to_numpy(self.log_sigma)), self._measured(16)
+        sigma = np.exp(ops.convert_to_numpy(self.log_sigma))
+        change = self._measured(16)
+        if not (np.isfinite(sigma).all() and np.isfinite(change).all()):
+            raise ValueError(
+                "The noise, or the change that it makes, is not finite. The layer's "
+                "values, or the images', are not or are too large: look at both, and "
+                "compute in float32."
+            )
+        return sigma, change
 
     def _fit_to_bound(self) -> None:
         """Make all noise of an image stronger or weaker until it meets the bound."""
@@ -186,7 +203,8 @@ class _Search(keras.Model):
             # Where the layer is linear, the change goes by the square.
             nudge = 0.5 * np.log(float(self.allowed) / change)
             found = ops.convert_to_numpy(self.log_sigma)
-            self.log_sigma.assign(found + np.clip(nudge, -2.0, 2.0)[:, None, None])
+            found = found + np.clip(nudge, -2.0, 2.0)[:, None, None]
+            self.log_sigma.assign(np.minimum(found, self.limit))
 
     def _measured(self, draws: int) -> np.ndarray:
         found = [self.predict_on_batch(np.zeros((1, 1))) for _ in range(draws)]

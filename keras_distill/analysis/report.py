@@ -19,6 +19,7 @@ from keras_distill.analysis.agreement import (
     plot_by_class,
     plot_reliability,
 )
+from keras_distill.analysis.attention import attention_maps, plot_attention_maps
 from keras_distill.analysis.class_correlation import (
     class_correlation,
     plot_class_correlation,
@@ -27,6 +28,7 @@ from keras_distill.analysis.cost import cost
 from keras_distill.analysis.predictions import logits_of
 from keras_distill.analysis.table import table
 from keras_distill.analysis.wrong import wrong
+from keras_distill.taps import Tap
 
 _STYLE = (
     "body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
@@ -42,6 +44,7 @@ def report(
     data,
     *,
     file: str | os.PathLike | None = None,
+    tap: str | Tap | None = None,
     temperature: float = 4.0,
     batch_size: int = 1000,
 ) -> list[dict]:
@@ -49,14 +52,16 @@ def report(
 
     The table has accuracy, agreement with the teacher, divergence from it, calibration
     error, parameters and multiplications. The page adds gains by class, the reliability
-    diagram and the class correlation of each model; it is one HTML file, its pictures
-    inside, which opens without a network.
+    diagram, the class correlation of each model and, of a tapped layer, where each looks
+    in the first images; it is one HTML file, its pictures inside, which opens without a
+    network.
 
     Args:
         teacher: gives logits `(B, K)`.
         students: by name; the first is what gains by class are measured against.
         data: with `images` and `labels`, as `kd.data.Samples`.
         file: path of the page. Default: no page.
+        tap: of a layer that gives maps in all models. Default: no attention maps.
         temperature: of the class correlation. Default 4.
         batch_size: Default 1000.
 
@@ -64,7 +69,8 @@ def report(
         The rows of the table, for `kd.analysis.table`.
 
     Raises:
-        ValueError: no students, or one named teacher.
+        ValueError: no students, one named teacher, models that do not give logits of
+            the same classes, or a tap of a layer that is not there or gives no maps.
         ImportError: a page is asked for and matplotlib is not installed.
 
     Example:
@@ -84,6 +90,8 @@ def report(
     ]
     if file is not None:
         figures = _figures(asked, sure, data, temperature)
+        if tap is not None:
+            figures["Where they look"] = _attention(models, data.images[:8], tap)
         pathlib.Path(file).write_text(_page(rows, figures, data), "utf-8")
     return rows
 
@@ -102,7 +110,7 @@ class _Asked:
 
 def _row(name, asked, model, sure, data) -> dict:
     same = agreement(asked["teacher"], asked[name], data)
-    costs = cost(model)
+    costs = cost(model, data.images[:1], repeats=0)
     return {
         "model": name,
         "accuracy %": f"{100 - 100 * wrong(asked[name], data).mean():.2f}",
@@ -133,6 +141,12 @@ def _figures(asked, sure, data, temperature) -> dict:
     except ValueError as error:
         found["Which classes go together"] = str(error)
     return found
+
+
+def _attention(models, images, tap):
+    """Draw the attention maps of all models on some images."""
+    maps = {name: attention_maps(model, images, tap) for name, model in models.items()}
+    return plot_attention_maps(images, maps)
 
 
 def _page(rows, figures, data) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from keras_distill.analysis.predictions import predicted
+
 
 def wrong(model: keras.Model, samples, batch_size: int = 1000) -> np.ndarray:
     """Mark the samples whose largest logit is not the label's.
@@ -21,16 +23,11 @@ def wrong(model: keras.Model, samples, batch_size: int = 1000) -> np.ndarray:
         Booleans, `(N,)`.
 
     Raises:
-        ValueError: the model does not give one vector a sample.
+        TypeError: the model does not predict.
+        ValueError: it does not give one vector a sample, or gives one number.
 
     Example:
         >>> errors = kd.analysis.wrong(student, digits.test).sum()
     """
-    predictions = model.predict(samples.images, batch_size=batch_size, verbose=0)
-    if getattr(predictions, "shape", ())[:-1] != np.shape(samples.labels):
-        raise ValueError(
-            f"The model '{model.name}' should give one vector for each of the "
-            f"{len(samples.labels)} samples, (N, K); it gave "
-            f"{keras.tree.map_structure(np.shape, predictions)}."
-        )
-    return predictions.argmax(axis=-1) != samples.labels
+    found = predicted(model, samples, batch_size)
+    return found.argmax(axis=-1) != np.asarray(samples.labels)

@@ -34,6 +34,11 @@ class Samples:
                 "Images and labels must have one length, but there are "
                 f"{len(self.images)} images and {len(self.labels)} labels."
             )
+        if np.shape(self.labels)[1:] == (1,):
+            raise ValueError(
+                f"Labels are one number a sample, (N,); got {np.shape(self.labels)}. "
+                "Give labels[:, 0]."
+            )
         if self.ids is None:
             object.__setattr__(self, "ids", np.arange(len(self.labels)))
 

@@ -1,5 +1,6 @@
 """Fidelity, calibration, gains by class: against counts by hand."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from tests.linear import softmax
 
 def test_agreement_is_counted():
     teacher = np.array([[2.0, 0, 0], [0, 2, 0], [0, 0, 2], [2, 0, 0]])
-    student = np.array([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]])
+    student = np.array([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [1.5, 0, 0]])
     found = kd.analysis.agreement(
         giving(teacher, "t"), giving(student, "s"), numbered([0, 1, 2, 1])
     )
@@ -42,7 +43,7 @@ def test_calibration_is_counted_by_bins():
 
 def test_gains_are_counted_by_class(tmp_path):
     labels = numbered([0, 0, 1, 1])
-    alone, better = np.eye(3)[[0, 1, 1, 0]], np.eye(3)[[0, 0, 1, 0]]
+    alone, better = 2.0 * np.eye(3)[[0, 1, 1, 0]], 2.0 * np.eye(3)[[0, 0, 1, 0]]
     models = {"alone": giving(alone, "a"), "better": giving(better, "b")}
     found = kd.analysis.by_class(models, labels)
     np.testing.assert_allclose(found["alone"], [0.5, 0.5, np.nan])
@@ -97,3 +98,45 @@ def test_a_report_is_one_file_that_needs_no_network(tmp_path):
     assert f"<td>{rows[1]['accuracy %']}</td>" in page
     with pytest.raises(ValueError, match="none 'teacher'"):
         kd.analysis.report(teacher, {}, numbered(labels))
+
+
+def test_models_of_something_else_are_refused():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(20, 3)), numbered(rng.integers(0, 3, 20))
+    net, other = giving(logits, "net"), giving(logits, "other")
+    with pytest.raises(ValueError, match="'sure' gives probabilities"):
+        kd.analysis.calibration(giving(softmax(logits), "sure"), labels)
+    with pytest.raises(ValueError, match="'one' gives one number a sample"):
+        kd.analysis.agreement(net, giving(logits[:, :1], "one"), labels)
+    with pytest.raises(ValueError, match="gives one number a sample"):
+        kd.analysis.wrong(giving(logits[:, :1]), labels)
+    with pytest.raises(ValueError, match="the same classes apart"):
+        kd.analysis.agreement(net, giving(logits[:, :2], "two"), labels)
+    with pytest.raises(TypeError, match="got EnsembleTeacher"):
+        kd.analysis.report(kd.EnsembleTeacher([net, other]), {"net": net}, labels)
+    with pytest.raises(ValueError, match="one number a sample, \\(N,\\)"):
+        kd.data.Samples(labels.images, labels.labels[:, None])
+
+
+def test_a_report_of_nets_of_any_size_shows_where_they_look(tmp_path):
+    pytest.importorskip("matplotlib")
+    x = keras.Input((None, None, 1))
+    maps = keras.layers.Conv2D(4, 3, name="maps")(x)
+    pooled = keras.layers.GlobalAveragePooling2D()(maps)
+    net = keras.Model(x, keras.layers.Dense(10, name="logits")(pooled), name="net")
+    few = kd.data.load("digits").test[:40]
+    file = tmp_path / "report.html"
+    rows = kd.analysis.report(net, {"same": net}, few, file=file, tap="maps")
+    # Of 8x8 images 6x6 places of 3x3x4 products, then 4x10.
+    assert rows[0]["multiplications"] == 36 * 36 + 40
+    page = file.read_text("utf-8")
+    assert "Where they look" in page
+    with pytest.raises(ValueError, match="no layer 'mapes'"):
+        kd.analysis.report(net, {"same": net}, few, file=file, tap="mapes")
+
+
+def test_agreement_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    found = {"student": kd.analysis.Agreement(0.9, 0.1, 0.5)}
+    figure = kd.analysis.plot_agreement(found)
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [0.9, 0.5]

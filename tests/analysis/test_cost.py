@@ -186,7 +186,7 @@ def test_a_timed_model_is_left_as_it_was():
     [
         (np.zeros((0, 3), "float32"), 1, r"shape \(0, 3\)"),
         (tf.data.Dataset.from_tensors(np.zeros((2, 3))), 1, "one batch of the model's"),
-        (np.zeros((2, 3), "float32"), 0, "repeats is the number of timed runs"),
+        (np.zeros((2, 3), "float32"), -1, "repeats is the number of timed runs"),
     ],
 )
 def test_bad_samples_are_refused(samples, repeats, message):

@@ -66,6 +66,37 @@ def test_the_bound_holds_for_a_net_that_is_not_linear():
     assert len(net.trainable_variables) == 8, "the net is as it was"
 
 
+def test_what_does_not_touch_the_layer_bears_the_range_of_the_images():
+    """However long the search: a row of zeros in the kernel has no largest noise."""
+    rng = np.random.default_rng(2)
+    kernel = rng.normal(size=(16, 5))
+    kernel[3] = 0.0
+    images = rng.uniform(size=(4, 4, 4, 1)).astype("float32")
+    for steps in (60, 150):
+        found = kd.analysis.pixel_entropies(
+            linear(kernel), images, "layer", grid=4, steps=steps, draws=8
+        )
+        # The last search makes all noise weaker or stronger by one factor.
+        share = found.sigma[:, 0, 3] / np.ptp(images)
+        assert share.max() <= 1.0001 and share.min() > 0.7
+        assert np.delete(found.sigma.reshape(4, 16), 3, 1).max() < 0.5
+
+
+def test_large_values_in_half_precision():
+    images = kd.data.load("digits").train.images[:4]
+    kinds = {}
+    for policy in ("float32", "mixed_float16"):
+        x = keras.Input((8, 8, 1))
+        keras.utils.set_random_seed(0)
+        layer = keras.layers.Conv2D(64, 3, name="maps", dtype=policy)
+        net = keras.Model(x, keras.layers.Flatten()(layer(x)))
+        layer.kernel.assign(60.0 * layer.kernel)
+        kinds[policy] = kd.analysis.pixel_entropies(
+            net, images, "maps", grid=8, steps=20, draws=4
+        ).entropies
+    np.testing.assert_allclose(*kinds.values(), atol=0.05)
+
+
 def test_bad_input_is_refused():
     net = linear(np.ones((16, 2)))
     images = np.zeros((3, 4, 4, 1), "float32")
@@ -104,25 +135,35 @@ def test_points_are_cells_well_below_the_ground():
 
 
 def test_learning_is_followed_over_checkpoints():
-    def at(*cells):
-        points = np.zeros((1, 2, 2), bool)
-        for cell in cells:
-            points[0][cell] = True
-        on_object = (points & MASKS[1:]).sum((1, 2))
-        return kd.analysis.KnowledgePoints(points, on_object, on_object)
+    masks = np.array([[[1, 1], [0, 0]]] * 3, bool)
 
-    found = [at((0, 0)), at((0, 0), (0, 1)), at((0, 1))]
+    def at(*cells):
+        """Points on cells of the first row: (image, column)."""
+        points = np.zeros((3, 2, 2), bool)
+        for image, column in cells:
+            points[image, 0, column] = True
+        on_object = points.sum((1, 2))
+        return kd.analysis.KnowledgePoints(points, on_object, np.zeros(3, int))
+
+    # The first image knows most at the second checkpoint, the second at the third;
+    # the third never has a point.
+    found = [
+        at((0, 0)),
+        at((0, 0), (0, 1)),
+        at((0, 1), (1, 0)),
+    ]
     weights = [[np.array([3.0, 4.0])], [np.array([3.0, 5.0])], [np.array([3.0, 7.0])]]
     weights.append([np.array([0.0, 7.0])])
-    learnt = kd.analysis.learning_of_points(found, MASKS[1:], weights)
-    assert learnt.stability == 0.5, "one of two that it ever had"
-    assert learnt.mean_distance == pytest.approx((1 + 2) / 5), (
-        "to the second checkpoint"
-    )
-    assert learnt.variance == 0.0
-    assert learnt.on_object.tolist() == [1, 2, 1]
+    learnt = kd.analysis.learning_of_points(found, masks, weights)
+    assert learnt.stability == pytest.approx((1 / 2 + 1) / 2)
+    ways = [(1 + 2) / 5, (1 + 2 + 3) / 5]
+    assert learnt.mean_distance == pytest.approx(np.mean(ways))
+    assert learnt.variance == pytest.approx(np.var(ways))
+    assert learnt.on_object.tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3])
     with pytest.raises(ValueError, match="before the training and at each"):
-        kd.analysis.learning_of_points(found, MASKS[1:], weights[1:])
+        kd.analysis.learning_of_points(found, masks, weights[1:])
+    nothing = kd.analysis.learning_of_points([at()], masks, weights[:2])
+    assert np.isnan(nothing.mean_distance) and np.isnan(nothing.variance)
 
 
 def test_they_are_drawn(tmp_path):
@@ -133,3 +174,6 @@ def test_they_are_drawn(tmp_path):
     figure.savefig(tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 3000
     assert pytest.approx(1.4189385) == UNIT_ENTROPY
+    learning = kd.analysis.Learning(0.5, 1.0, 0.1, np.array([1.0, 2.0]))
+    lines = kd.analysis.plot_learning({"student": learning}).axes[0].lines
+    assert lines[0].get_ydata().tolist() == [1.0, 2.0]
