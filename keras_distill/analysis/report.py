@@ -100,8 +100,8 @@ class _Asked:
     """A model that was asked once: it predicts what it said of the samples."""
 
     def __init__(self, model, data, batch_size):
-        self.name = model.name
         self.logits = logits_of(model, data, batch_size)
+        self.name = model.name
 
     def predict(self, images, **how):
         del images, how

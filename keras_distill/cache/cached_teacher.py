@@ -141,13 +141,15 @@ class CachedTeacher(Teacher):
 
         Raises:
             TypeError: the data are something else.
-            ValueError: there is no teacher, it was made of other data, ids are there
-                twice, a tap has no fixed shape, what the teacher says is not finite in
-                the type that it is kept in.
+            ValueError: there is no teacher, it was made of other data, data are empty
+                or have no end, ids are there twice, a batch or a shard has no rows, a
+                tap has no fixed shape, what the teacher says is not finite in the type
+                that it is kept in.
             OSError: the disk is full; what is whole stays.
         """
         if self.recipe is None:
             raise ValueError("Only a cache that was given its teacher can be built.")
+        checks.are_counts(batch_size=batch_size, shard_rows=shard_rows)
         image = self.inputs if isinstance(self.inputs, str) else "image"
         source = sources.source(data, self.recipe.views, self.sample_ids, image)
         made_of = {**self.recipe.fingerprints(), "data": source.fingerprint}

@@ -99,3 +99,10 @@ def _temperature(term):
     given = term.loss.temperature
     start = at_step(given, 0)
     return float(start) if start is given else "a schedule's"
+
+
+def are_counts(**numbers: int) -> None:
+    """Check that numbers of rows are 1 or more."""
+    for name, number in numbers.items():
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} is a whole number, 1 or more; got {number!r}.")

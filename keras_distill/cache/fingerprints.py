@@ -21,11 +21,7 @@ def of_teacher(teacher: Teacher) -> str:
     """
     digest = hashlib.sha256()
     for model in teacher.models:
-        kinds = [type(layer).__name__ for layer in model._flatten_layers()]
-        digest.update(json.dumps(kinds).encode())
-        for variable in model.weights:
-            digest.update(f"{variable.shape}{variable.dtype}".encode())
-            digest.update(np.ascontiguousarray(_array(variable)).data)
+        _add_layer(digest, model)
     how = [getattr(teacher, "average", None), getattr(teacher, "weights", None)]
     digest.update(json.dumps(how).encode())
     return digest.hexdigest()
@@ -33,19 +29,23 @@ def of_teacher(teacher: Teacher) -> str:
 
 def of_layer(layer: keras.Layer) -> str:
     """Give a digest of a layer's arguments and weights."""
-    config = {name: x for name, x in layer.get_config().items() if name != "name"}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=repr).encode())
-    for variable in layer.weights:
-        digest.update(np.ascontiguousarray(_array(variable)).data)
+    digest = hashlib.sha256()
+    _add_layer(digest, layer)
     return f"{type(layer).__name__} {digest.hexdigest()}"
 
 
 def of_samples(samples: Samples) -> str:
     """Give a digest of images and ids."""
-    digest = hashlib.sha256(f"{samples.images.dtype}{samples.images.shape}".encode())
-    for array in (samples.images, samples.ids):
-        digest.update(np.ascontiguousarray(array).data)
+    digest = hashlib.sha256()
+    add_arrays(digest, [samples.images, samples.ids])
     return digest.hexdigest()
+
+
+def add_arrays(digest, arrays) -> None:
+    """Add arrays, their types and shapes to a digest."""
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
 
 
 def compare(kept: dict, found: dict, folder) -> None:
@@ -72,6 +72,41 @@ def compare(kept: dict, found: dict, folder) -> None:
             f"({details}). Give what it was made with, name another folder, or remove "
             "this one to make it anew."
         )
+
+
+def _add_layer(digest, layer: keras.Layer) -> None:
+    """Add what a layer, and all below it, was made with, and the weights."""
+    for part in layer._flatten_layers():
+        digest.update(f"{type(part).__name__} {part.compute_dtype}".encode())
+        try:
+            arguments = _arguments(part.get_config())
+        except NotImplementedError:
+            # Code of its own that says nothing of its arguments.
+            arguments = {}
+        digest.update(json.dumps(arguments, sort_keys=True, default=_named).encode())
+    add_arrays(digest, (_array(variable) for variable in layer.weights))
+
+
+# Names, states of random layers, and what stands in the layers below.
+_NOT_ARGUMENTS = {"name", "seed", "build_config", "layers", "layer", "dtype"}
+_NOT_ARGUMENTS |= {"input_layers", "output_layers", "trainable"}
+
+
+def _arguments(config):
+    """Give what is left of a configuration without what counts up or is random."""
+    if isinstance(config, dict):
+        kept = (name for name in config if name not in _NOT_ARGUMENTS)
+        return {str(name): _arguments(config[name]) for name in kept}
+    if isinstance(config, (list, tuple)):
+        return [_arguments(value) for value in config]
+    return config
+
+
+def _named(value) -> str:
+    """Give the name of what JSON can't hold; an address would be another each time."""
+    if isinstance(value, np.ndarray | np.generic):
+        return repr(value.tolist())
+    return getattr(value, "__name__", type(value).__name__)
 
 
 def _short(value) -> str:

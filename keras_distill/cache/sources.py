@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,6 +28,7 @@ class ArraySource:
                 "Samples keep their ids as 'sample_id'; got the key "
                 f"{sample_ids!r}. Leave sample_ids out, or give a tf.data.Dataset."
             )
+        _are_ids(samples.ids)
         self.samples, self.views = samples, views
         self.count = len(samples)
         self.most = int(samples.ids.max())
@@ -67,12 +69,9 @@ class StreamSource:
             )
         self.singles = dataset.map(_inputs).unbatch()
         self.views, self.key, self.image = views, sample_ids, image
-        self.count, self.most = 0, 0
-        ids = dataset.map(lambda *element: _inputs(*element)[sample_ids])
-        for batch in ids.as_numpy_iterator():
-            self.count += len(batch)
-            self.most = max(self.most, int(batch.max(initial=0)))
-        self.fingerprint = f"{self.count} samples of {self.singles.element_spec}"
+        ids, self.fingerprint = _looked_through(dataset.map(_inputs), sample_ids)
+        _are_ids(ids)
+        self.count, self.most = len(ids), int(ids.max())
         self._left = None
 
     def read(self, view: int, start: int, stop: int, size: int) -> Iterator[dict]:
@@ -98,6 +97,38 @@ class StreamSource:
 
 def _inputs(x, *others):
     return x
+
+
+def _looked_through(inputs, key: str) -> tuple[np.ndarray, str]:
+    """Give all ids of a dataset of inputs, and a digest of ids and inputs."""
+    if int(inputs.cardinality()) == -1:
+        raise ValueError(
+            "The data have no end, so a cache of them would have none. Give the dataset "
+            "without repeat()."
+        )
+    digest, ids = hashlib.sha256(), [np.zeros(0, "int64")]
+    for batch in inputs.as_numpy_iterator():
+        ids.append(batch[key])
+        fingerprints.add_arrays(digest, (batch[name] for name in sorted(batch)))
+    return np.concatenate(ids), digest.hexdigest()
+
+
+def _are_ids(ids: np.ndarray) -> None:
+    """Check that there are samples, and that no two have one id."""
+    if not len(ids):
+        raise ValueError(
+            "There are no samples to make a cache of. Check the filter, the split or "
+            "the path that they come from."
+        )
+    if (np.diff(ids) > 0).all():
+        return
+    found, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"A cache is keyed by sample ids, and {int((counts > 1).sum())} of them are "
+            f"there more than once, as {found[counts > 1][:5].tolist()}. Number the "
+            "samples anew."
+        )
 
 
 def source(

@@ -135,7 +135,8 @@ def test_ids_of_any_kind(tmp_path, teacher, samples):
         cached.read([ids[0], 3])
     twice = kd.data.Samples(samples.images, samples.labels, np.r_[ids[:-1], ids[0]])
     with pytest.raises(ValueError, match="are there more than once"):
-        cache(tmp_path / "d", teacher, twice).read([1])
+        cache(tmp_path / "d", teacher, twice)
+    cache(tmp_path / "d", teacher, samples)
 
 
 def test_an_ensemble_is_averaged_at_its_temperature(tmp_path, samples):
@@ -194,6 +195,50 @@ def test_states_and_names_are_no_part_of_the_fingerprint(tmp_path, samples):
     other.evaluate(samples.images, samples.labels, verbose=0)
     other(samples.images, training=True)
     kd.CachedTeacher(tmp_path / "c", other).build(samples, verbose=0)
+
+
+def test_arguments_of_layers_are_part_of_the_fingerprint(tmp_path, samples):
+    def scaled(scale, activation, name):
+        inputs = keras.Input((8, 8, 1))
+        x = keras.layers.Rescaling(scale, name=name)(inputs)
+        return keras.Model(inputs, keras.layers.Activation(activation)(net(seed=4)(x)))
+
+    cache(tmp_path / "c", scaled(1.0, "relu", "one"), samples)
+    kd.CachedTeacher(tmp_path / "c", scaled(1.0, "relu", "two"))
+    for other in (scaled(2.0, "relu", "one"), scaled(1.0, "tanh", "one")):
+        with pytest.raises(ValueError, match="made with another teacher"):
+            kd.CachedTeacher(tmp_path / "c", other)
+
+
+def test_preprocessing_of_several_layers_is_known_again(tmp_path, teacher, samples):
+    def both(scale):
+        parts = keras.layers.Resizing(8, 8), keras.layers.Rescaling(scale)
+        return keras.Sequential([keras.Input((8, 8, 1)), *parts])
+
+    cache(tmp_path / "c", teacher, samples, preprocessing=both(2.0))
+    kd.CachedTeacher(tmp_path / "c", teacher, preprocessing=both(2.0))
+    with pytest.raises(ValueError, match="made with another preprocessing"):
+        kd.CachedTeacher(tmp_path / "c", teacher, preprocessing=both(1.0))
+
+
+def test_a_stream_of_other_data_is_another(tmp_path, teacher, samples):
+    cached = cache(tmp_path / "c", teacher, batches(samples, 40))
+    cached.build(batches(samples, 40), verbose=0)
+    dark = kd.data.Samples(0.5 * samples.images, samples.labels)
+    with pytest.raises(ValueError, match="made with another data"):
+        cached.build(batches(dark, 40), verbose=0)
+    with pytest.raises(ValueError, match=r"without repeat\(\)"):
+        cached.build(batches(samples, 40).repeat(), verbose=0)
+
+
+@pytest.mark.parametrize("numbers", [{"shard_rows": 0}, {"batch_size": 0}])
+def test_a_cache_of_nothing_is_refused(numbers, tmp_path, teacher, samples):
+    with pytest.raises(ValueError, match=f"{next(iter(numbers))} is a whole number"):
+        kd.CachedTeacher(tmp_path / "c", teacher).build(samples, **numbers)
+    for empty in (samples[:0], batches(samples, 40).take(0)):
+        with pytest.raises(ValueError, match="There are no samples"):
+            kd.CachedTeacher(tmp_path / "c", teacher).build(empty, verbose=0)
+    kd.CachedTeacher(tmp_path / "c", teacher).build(samples, verbose=0)
 
 
 @pytest.mark.parametrize("value", [1e5, np.nan])
