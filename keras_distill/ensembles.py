@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import keras
 from keras import ops
 
+from keras_distill import heads
 from keras_distill import taps as tapping
 from keras_distill.taps import LOGITS, Tap
 from keras_distill.teachers import Teacher, check
@@ -31,7 +32,8 @@ class Ensemble(keras.Model):
         name: model name.
 
     Raises:
-        TypeError, ValueError: as in `kd.EnsembleTeacher`.
+        TypeError, ValueError: as in `kd.EnsembleTeacher`, and for models that end in
+            probabilities.
 
     Example:
         >>> ensemble = kd.Ensemble([first, second, third])
@@ -50,6 +52,8 @@ class Ensemble(keras.Model):
         name: str | None = None,
     ):
         shares = member_weights(models, average, weights)
+        for model in models:
+            heads.must_give_logits(model, "member")
         super().__init__(name=name)
         self.members = list(models)
         self.average = average

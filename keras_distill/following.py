@@ -30,6 +30,15 @@ class Copies(keras.Layer):
         self.models = [_copy(source) for source in sources]
         for model in self.models:
             model.trainable = False
+        # Its own, as each optimiser begins at 0.
+        self.steps = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="int",
+            trainable=False,
+            name="steps",
+            aggregation="only_first_replica",
+        )
         self.built = True
 
     def renew(self, when) -> None:
@@ -37,8 +46,15 @@ class Copies(keras.Layer):
         for own, source in self._variables():
             own.assign(ops.where(when, source.value, own.value))
 
-    def average(self, decay) -> None:
-        """Move to the sources' weights by a step of `1 - decay` of the way."""
+    def average(self, most: float) -> None:
+        """Move to the sources' weights by a step of `1 - d` of the way.
+
+        Args:
+            most: d, after the first steps, in which it is less.
+        """
+        step = ops.cast(self.steps, "float32")
+        decay = ops.minimum(most, (1.0 + step) / (10.0 + step))
+        self.steps.assign_add(1)
         for own, source in self._variables():
             if keras.backend.is_float_dtype(own.dtype):
                 kept = ops.cast(decay, own.dtype)
@@ -90,8 +106,8 @@ class MeanTeacher(Teacher):
 
     def follow(self, step) -> None:
         """Move the copy on."""
-        step = ops.cast(step, "float32")
-        self.copies.average(ops.minimum(self.decay, (1.0 + step) / (10.0 + step)))
+        del step
+        self.copies.average(self.decay)
 
 
 def _copy(source):

@@ -10,6 +10,8 @@ from keras import ops
 from keras_distill import taps, tracing
 from keras_distill.taps import Tap
 
+_PROBABILITIES = "softmax", "sigmoid", "log_softmax"
+
 
 class Head(NamedTuple):
     """The weights of a last layer, in the type that it computes in.
@@ -125,3 +127,26 @@ def _no_head(model, tap: Tap, what: str) -> ValueError:
         "ReversibleEmbedding in reverse, as kd.Tap('head', side='input'); else compare "
         "the logits themselves by kd.losses.SoftTarget."
     )
+
+
+def gives_logits(model: keras.Model, layer: keras.Layer | None, role: str) -> None:
+    """Refuse a model that ends in probabilities where a loss takes logits."""
+    if ends_in_probabilities(layer):
+        raise ValueError(
+            f"The {role} '{model.name}' ends in probabilities (layer '{layer.name}'), but "
+            "logits are meant: a softmax of a softmax teaches next to nothing. Take the "
+            "activation off the last layer, and use a loss with from_logits=True."
+        )
+
+
+def ends_in_probabilities(layer: keras.Layer | None) -> bool:
+    """Tell whether a last layer gives probabilities."""
+    activation = getattr(getattr(layer, "activation", None), "__name__", "")
+    return isinstance(layer, keras.layers.Softmax) or activation in _PROBABILITIES
+
+
+def must_give_logits(model: keras.Model, role: str) -> None:
+    """Refuse a model of known inputs that ends in probabilities."""
+    inputs = tracing.input_of(model)
+    if inputs is not None:
+        gives_logits(model, taps.outline(model, inputs)[1], role)

@@ -85,3 +85,13 @@ def test_bad_members_are_refused():
     with pytest.raises(ValueError, match="member 0 to 1"):
         term = kd.Term(kd.losses.SoftTarget(), teacher="5/logits")
         kd.Distiller(linear("c"), other, terms=[term])
+
+
+def test_members_that_give_probabilities_are_refused():
+    inputs = keras.Input((4,))
+    nets = [
+        keras.Model(inputs, keras.layers.Dense(3, "softmax")(inputs), name=f"sure{i}")
+        for i in range(2)
+    ]
+    with pytest.raises(ValueError, match="The member 'sure0' ends in probabilities"):
+        kd.Ensemble(nets)

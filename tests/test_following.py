@@ -127,3 +127,16 @@ def test_bad_input_is_refused():
     model = keras.Sequential([keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="not built"):
         kd.MeanTeacher(model)
+
+
+def test_another_optimiser_does_not_make_it_forget():
+    distiller, teacher = make(0.99)
+    distiller.fit(*points(), batch_size=4, epochs=10, verbose=0)
+    before, student = weights(teacher.model)[0], weights(distiller.student)[0]
+    distiller.compile(keras.optimizers.SGD(0.0), CROSS_ENTROPY)
+    distiller.fit(*points(), batch_size=12, verbose=0)
+    # The thirty-first step.
+    d = 31 / 40
+    np.testing.assert_allclose(
+        weights(teacher.model)[0], d * before + (1 - d) * student, atol=1e-6
+    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from keras_distill import heads
 from keras_distill import taps as tapping
 from keras_distill.cache.contents import Contents
-from keras_distill.distillers import checks, shapes
+from keras_distill.distillers import shapes
 from keras_distill.losses.base import at_step
 from keras_distill.taps import Tap
 from keras_distill.teachers import Teacher
@@ -51,7 +52,7 @@ def gives_logits(teacher: Teacher, inputs) -> None:
     """Refuse a teacher that ends in probabilities."""
     for model in teacher.models:
         _, last_layer = tapping.outline(model, inputs)
-        checks.gives_logits(model, last_layer, "teacher")
+        heads.gives_logits(model, last_layer, "teacher")
 
 
 def are_fixed(found: dict) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from keras_distill import tracing
 from keras_distill.losses.base import DistillationLoss, at_step
 
-PROBABILITIES = ("softmax", "sigmoid", "log_softmax")
 _RESERVED = ("loss", "label_loss")
 
 
@@ -148,22 +147,6 @@ def same_shapes(built: dict, found: dict) -> None:
                 f"{shape}; this one's is {found[tap]}. Give a teacher of the same "
                 "architecture, or make a new Distiller."
             )
-
-
-def gives_logits(model: keras.Model, layer: keras.Layer | None, role: str) -> None:
-    """Refuse a model that ends in probabilities where a loss takes logits."""
-    if ends_in_probabilities(layer):
-        raise ValueError(
-            f"The {role} '{model.name}' ends in probabilities (layer '{layer.name}'), but "
-            "logits are meant: a softmax of a softmax teaches next to nothing. Take the "
-            "activation off the last layer, and use a loss with from_logits=True."
-        )
-
-
-def ends_in_probabilities(layer: keras.Layer | None) -> bool:
-    """Tell whether a last layer gives probabilities."""
-    activation = getattr(getattr(layer, "activation", None), "__name__", "")
-    return isinstance(layer, keras.layers.Softmax) or activation in PROBABILITIES
 
 
 def same_vocabulary(student: int, teacher: int) -> None:
@@ -305,7 +288,9 @@ def first_batch(x, y):
         ValueError: the data are empty.
     """
     if isinstance(x, keras.utils.PyDataset):
-        _not_empty(len(x))
+        count = x.num_batches
+        if count is not None:
+            _not_empty(count)
         return x, x[0]
     if hasattr(x, "element_spec"):
         return x, _first_of(x) if hasattr(x, "take") else None

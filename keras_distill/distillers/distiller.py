@@ -175,15 +175,30 @@ class Distiller(DistillationStep, Fitting, keras.Model):
             batch: `(x, y, ...)`, all of it if the data are arrays; or None.
         """
         checks.can_train(self.teacher)
-        terms = [bound.term for bound in self.terms.values()]
         loss = getattr(self, "loss", None)
         if batch is not None:
             first_x, first_y, _ = keras.utils.unpack_x_y_sample_weight(batch)
             if not self.built:
                 self.bind_to(first_x)
-            checks.labels_fit(first_y, self.classes, loss)
-            checks.labels_fit_terms(first_y, self.classes, terms)
-        checks.are_prepared(terms)
+            self.can_take(first_y, loss)
+        elif not self.gives_probabilities:
+            checks.takes_logits(loss)
+        checks.are_prepared(bound.term for bound in self.terms.values())
+
+    def can_take(self, labels, loss) -> None:
+        """Check labels, or that there are none, against terms and a loss.
+
+        Args:
+            labels: of a batch, or None.
+            loss: as `compile` takes it, or None.
+
+        Raises:
+            ValueError: labels are missing or outside the classes, or the loss takes
+                probabilities and the student gives logits.
+        """
+        checks.labels_fit(labels, self.classes, loss)
+        terms = [bound.term for bound in self.terms.values()]
+        checks.labels_fit_terms(labels, self.classes, terms)
         if not self.gives_probabilities:
             checks.takes_logits(loss)
 
@@ -267,12 +282,12 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         """Find the shape of each tap without computing; check both nets; make adapters."""
         outputs, last_layer = taps.outline(self.student, student_x)
         self.classes = getattr(outputs, "shape", (None,))[-1]
-        self.gives_probabilities = checks.ends_in_probabilities(last_layer)
+        self.gives_probabilities = heads.ends_in_probabilities(last_layer)
         if any(bound.term.loss.match == "classes" for bound in self.terms.values()):
-            checks.gives_logits(self.student, last_layer, "student")
+            heads.gives_logits(self.student, last_layer, "student")
             for model in self.teacher.models:
                 _, last_layer = taps.outline(model, teacher_x)
-                checks.gives_logits(model, last_layer, "teacher")
+                heads.gives_logits(model, last_layer, "teacher")
         for term in (bound.term for bound in self.terms.values()):
             if "teacher_norm" in term.loss.needs:
                 self.teacher.find_norm(teacher_x, term.teacher[0])

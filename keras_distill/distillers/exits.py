@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
+from keras_distill import heads
 from keras_distill.teachers import Teacher
 
 DEEPEST = "deepest"
@@ -30,8 +31,9 @@ class OwnTeacher(Teacher):
 def with_exits(net: keras.Model, exits, features: str | None) -> keras.Model:
     """Give a functional net an exit on each of some layers.
 
-    An exit is a pooling and a dense layer; with `features` before them convolutions of
-    stride 2 that bring its layer to the shape of that one.
+    An exit is a pooling, but where the net's output has places too, and a dense layer;
+    with `features` before them convolutions of stride 2 that bring its layer to the
+    shape of that one.
 
     Args:
         net: functional, of one output of logits.
@@ -50,7 +52,13 @@ def with_exits(net: keras.Model, exits, features: str | None) -> keras.Model:
         x = net.get_layer(name).output
         if target is not None:
             x = _brought_to(target, x, name)
-        if len(x.shape) > 2:
+        if len(x.shape) != len(net.output.shape):
+            if len(net.output.shape) > 2:
+                raise ValueError(
+                    f"The exit '{name}' has the shape {tuple(x.shape)}, from which one "
+                    f"dense layer does not come to logits {tuple(net.output.shape)}. "
+                    "Exit at a layer of the same places."
+                )
             is_map = len(x.shape) == 4
             made = (
                 layers.GlobalAveragePooling2D
@@ -107,6 +115,7 @@ def _can_have_exits(net, exits, features) -> None:
         raise ValueError(
             f"'{net.name}' has {len(net.outputs)} outputs; one is expected."
         )
+    heads.must_give_logits(net, "net")
     if not exits or len(set(exits)) < len(exits):
         raise ValueError(f"Exits are one or more different layers; got {list(exits)}.")
     names = [layer.name for layer in net.layers]
@@ -118,6 +127,7 @@ def _can_have_exits(net, exits, features) -> None:
             )
         x = net.get_layer(name).output
         single = not isinstance(x, (list, tuple, dict))
+        single &= not isinstance(net.get_layer(name), layers.InputLayer)
         if not single or not keras.backend.is_float_dtype(x.dtype) or x is net.output:
             raise ValueError(
                 f"No exit can be at '{name}': it is not one tensor of real numbers "

@@ -104,6 +104,8 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         ]
         self.asked = [self._asked_of(place) for place in range(len(self.peers))]
         self.built = all(member.built for member in self.members)
+        if self.built:
+            _are_of_the_same_classes(self.members)
 
     def compile(
         self, optimizer="rmsprop", loss=None, metrics=None, **arguments
@@ -143,6 +145,8 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         """Check what is there before training."""
         for member in self.members:
             member.can_fit(batch)
+        if batch is not None:
+            _are_of_the_same_classes(self.members)
         self.built = True
 
     def part_names(self) -> list[str]:
@@ -224,6 +228,7 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         for member in self.members:
             if not member.built:
                 member.bind_to(x)
+        _are_of_the_same_classes(self.members)
         self.built = True
 
     def _know(self, x, y) -> dict:
@@ -280,6 +285,15 @@ def _are_peers(peers) -> None:
         raise ValueError(
             f"Peers must have different names, as the logs show each; {twice} are there "
             "more than once. Give each model a name."
+        )
+
+
+def _are_of_the_same_classes(members) -> None:
+    counts = {member.student.name: member.classes for member in members}
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"The class counts differ: {counts}. Peers must predict the same classes in "
+            "the same order."
         )
 
 

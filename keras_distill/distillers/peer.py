@@ -87,5 +87,11 @@ class Peer(Distiller):
 
 
 def _of_pair(term: Term, place: int, name: str) -> Term:
+    for tap in (*term.student, *term.teacher):
+        if tap.is_gradient:
+            raise ValueError(
+                f"The term '{term.name}' taps '{tap}', a gradient by the input, which "
+                "peers do not tell each other. Tap layers or logits."
+            )
     teacher = [Tap(f"{place}/{tap.path}", tap.call, tap.side) for tap in term.teacher]
     return term.copy(teacher, f"{term.name}_from_{name}")

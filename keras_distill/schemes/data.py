@@ -26,7 +26,10 @@ class Data:
         self.y, self.validation_data = y, validation_data
         self.callbacks = list(arguments.pop("callbacks", None) or [])
         self.arguments = arguments
-        self.inputs = batch and keras.utils.unpack_x_y_sample_weight(batch)[0]
+        self.was_looked_at, parts = batch is not None, (None, None, None)
+        if self.was_looked_at:
+            parts = keras.utils.unpack_x_y_sample_weight(batch)
+        self.inputs, self.labels = parts[:2]
         # Nothing public gives the loss and the metrics themselves.
         self.compiled = dict(distiller._compile_config.config)
         self.strategy = getattr(distiller, "distribute_strategy", None)
@@ -37,13 +40,19 @@ class Data:
 
     def fit(self, trainer, epochs: int, callbacks, labelled: bool):
         """Call `fit`; give the history."""
-        validation = self.validation_data if labelled else None
+        given = {**self.arguments, "validation_data": self.validation_data}
+        if not labelled:
+            # Without a loss there is nothing to validate.
+            given = {
+                name: value
+                for name, value in given.items()
+                if not name.startswith("validation")
+            }
         return trainer.fit(
             self.x,
             self.y,
             epochs=epochs,
             callbacks=[*callbacks, *self.callbacks],
             verbose=0,
-            validation_data=validation,
-            **self.arguments,
+            **given,
         )

@@ -44,8 +44,8 @@ def fit_stages(
 
     Raises:
         ValueError: no stages, a distiller that is not compiled, a stage that trains
-            nothing or needs what none before it prepares, a generator, a backup of
-            other stages; all before the first step.
+            nothing or needs what none before it prepares, labels or a loss that do not
+            fit, a generator, a backup of other stages; all before the first step.
 
     Example:
         >>> distiller = kd.Distiller(student, teacher)
@@ -63,7 +63,7 @@ def fit_stages(
     _can_begin(distiller, stages)
     data = Data(distiller, x, y, validation_data, arguments)
     with data.scope():
-        trainers = [stage.trainer(distiller, data.inputs) for stage in stages]
+        trainers = [stage.trainer(distiller, data) for stage in stages]
     ledger = Ledger(backup, [[stage.name, stage.epochs] for stage in stages])
     progress = Progress(sum(stage.epochs for stage in stages), verbose)
     histories = []

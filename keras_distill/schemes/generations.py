@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill import heads, taps, tracing
 from keras_distill.distillers import checks
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
@@ -74,7 +75,7 @@ def fit_generations(
         terms: what each learns from the one before. Default: soft targets at
             temperature 1.
         label_weight: of the loss, from the second model on. Default 1; with 0 their
-            loss and metrics are left out.
+            loss and metrics are left out, but where data are given to validate on.
         teacher: of the first model. Default: none, the first learns from labels alone.
         epochs: of each. Default 1.
         seed: of the first. Default 0.
@@ -105,12 +106,17 @@ def fit_generations(
     if generations < 1:
         raise ValueError(f"generations is 1 or more; got {generations}.")
     checks.can_be_read_again(x)
+    x, batch = checks.first_batch(x, y)
     terms = [Term(SoftTarget(1.0))] if terms is None else terms
     models = [_made(make, place, seed) for place in range(generations)]
     trainers, before = [], teacher
     for model in models:
         trainers.append(_trainer(model, before, terms, label_weight))
+        labelled = before is None or may_count(label_weight)
+        if batch is not None and labelled:
+            _can_take(model, batch, compiled.get("loss"))
         before = model
+    validates = any(name.startswith("validation") for name in arguments)
     ledger = Ledger(backup, {"generations": generations, "epochs": epochs})
     progress = Progress(generations * epochs, verbose)
     histories = []
@@ -120,6 +126,8 @@ def fit_generations(
 
         def train(own, trainer=trainer):
             labelled = not isinstance(trainer, Distiller) or may_count(label_weight)
+            # Of a weight of 0 the loss still tells how the student does.
+            labelled = labelled or validates
             trainer.compile(**with_fresh_optimizer(compiled, labelled))
             callbacks = [progress, *(arguments.get("callbacks") or []), *own]
             given = {**arguments, "callbacks": callbacks, "verbose": 0}
@@ -135,6 +143,19 @@ def _made(make, place: int, seed: int) -> keras.Model:
     model = make(place)
     checks.is_student(model)
     return model
+
+
+def _can_take(model: keras.Model, batch, loss) -> None:
+    """Check labels and loss against a model of known inputs."""
+    inputs = tracing.input_of(model)
+    if inputs is None:
+        return
+    outputs, last_layer = taps.outline(model, inputs)
+    classes = getattr(outputs, "shape", (None,))[-1]
+    labels = keras.utils.unpack_x_y_sample_weight(batch)[1]
+    checks.labels_fit(labels, classes, loss)
+    if not heads.ends_in_probabilities(last_layer):
+        checks.takes_logits(loss)
 
 
 def _trainer(model, teacher, terms, label_weight) -> keras.Model:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_distill import heads
 from keras_distill import taps as tapping
 from keras_distill.cache import fingerprints
 from keras_distill.schemes import spectra
@@ -176,6 +177,7 @@ def record_metadata(
     for name, share in (("keep", keep), ("dropout", dropout)):
         if not 0.0 < share < 1.0:
             raise ValueError(f"{name} lies between 0 and 1; got {share}.")
+    heads.must_give_logits(teacher, "teacher")
     if layers is None:
         layers = [tapping.LOGITS] if kind == "top" else _with_kernels(teacher)
     if kind == "pairs" and len(layers) < 2:

@@ -119,7 +119,8 @@ def reconstruct(
         raise ValueError(f"count is 1 or more; got {count}.")
     rng = np.random.default_rng(seed)
     views = metadata.views(teacher)
-    batch_size = min(batch_size, count)
+    # So that each view has its share.
+    batch_size = min(batch_size, -(-count // len(views)))
     shape = (batch_size, *metadata.settings["input_shape"])
     batches = -(-count // batch_size)
     bar = keras.utils.Progbar(batches, verbose=verbose, unit_name="batch")

@@ -79,14 +79,14 @@ class Stage:
                 "loss of a weight above 0. Give it terms or a label_weight."
             )
 
-    def trainer(self, distiller: Distiller, x) -> keras.Model:
+    def trainer(self, distiller: Distiller, data: Data) -> keras.Model:
         """Make what `fit` is called on, with all checks.
 
         Args:
             distiller: the scheme's.
-            x: inputs of a batch, or None where one can't look.
+            data: what it will be fitted on.
         """
-        made = distiller
+        made, x = distiller, data.inputs
         if self.terms is not None:
             made = distiller.with_terms(self.terms, self.label_weight)
         if not made.built and x is not None:
@@ -96,6 +96,9 @@ class Stage:
                 f"The stage '{self.name}' learns from labels, but the distiller was "
                 "compiled without a loss. Compile it with one, or set label_weight=0."
             )
+        if data.was_looked_at:
+            loss = distiller.loss if self._uses_labels(distiller) else None
+            made.can_take(data.labels, loss)
         with self._part_alone(distiller, x):
             if not made.student.trainable_weights:
                 raise ValueError(
@@ -133,28 +136,29 @@ class Stage:
     @contextlib.contextmanager
     def _part_alone(self, distiller: Distiller, x):
         """Freeze what lies outside the part that is trained."""
-        student, apart = distiller.student, []
-        if self.trains:
-            *begin, end = (self._up_to(distiller, x, tap) for tap in self.trains)
-            part = end - begin[0] if begin else end
-            apart = [
-                layer
-                for layer in student._flatten_layers(include_self=False)
-                if not taps.sublayers(layer) and id(layer) not in part
-            ]
-        before = [(layer, layer.trainable) for layer in apart]
-        for layer in apart:
-            layer.trainable = False
+        apart = self._apart(distiller, x) if self.trains else []
+        leaves = [layer for layer in apart if not taps.sublayers(layer)]
+        # Of a layer with sublayers, which may lie within the part, its own weights.
+        own = [v for layer in apart for v in _own_weights(layer)]
+        before = [(one, one.trainable) for one in [*leaves, *own]]
+        for one, _ in before:
+            one.trainable = False
         try:
             yield
         finally:
-            for layer, trainable in before:
-                layer.trainable = trainable
+            for one, trainable in before:
+                one.trainable = trainable
+
+    def _apart(self, distiller: Distiller, x) -> list[keras.Layer]:
+        *begin, end = (self._up_to(distiller, x, tap) for tap in self.trains)
+        part = end - begin[0] if begin else end
+        layers = distiller.student._flatten_layers()
+        return [layer for layer in layers if id(layer) not in part]
 
     def _up_to(self, distiller: Distiller, x, tap: Tap) -> set:
         inputs = tracing.input_of(distiller.student)
         if inputs is None:
-            inputs = select(x, distiller.student_inputs)
+            inputs = tracing.trace(lambda x: select(x, distiller.student_inputs), x)
         return {id(y) for y in taps.layers_up_to(distiller.student, inputs, tap)}
 
 
@@ -199,11 +203,12 @@ class ParaphraserStage:
         self.callbacks = list(callbacks)
         self.name = name
 
-    def trainer(self, distiller: Distiller, x) -> keras.Model:
+    def trainer(self, distiller: Distiller, data: Data) -> keras.Model:
         """Make what `fit` is called on."""
         teacher, tap, part = distiller.teacher, self.tap, distiller.teacher_inputs
         if not self.paraphraser.built:
-            found = shapes.of_teacher(teacher, select(x, part), [tap])
+            seen = tracing.trace(lambda x: select(x, part), data.inputs)
+            found = shapes.of_teacher(teacher, seen, [tap])
             self.paraphraser.build(tuple(found[str(tap)]))
         return self.paraphraser.trainer(lambda x: teacher(select(x, part), [tap])[tap])
 
@@ -220,6 +225,11 @@ class ParaphraserStage:
     def finish(self) -> None:
         """Freeze the paraphraser."""
         self.paraphraser.trainable = False
+
+
+def _own_weights(layer: keras.Layer) -> list:
+    """List the weights that a layer with sublayers has beside theirs."""
+    return list(layer._trainable_variables) if taps.sublayers(layer) else []
 
 
 def with_fresh_optimizer(compiled: Mapping, labelled: bool = True) -> dict:

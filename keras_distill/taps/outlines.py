@@ -8,7 +8,7 @@ import keras
 
 from keras_distill.frozen_layers import InferenceNormalization
 from keras_distill.recording import record
-from keras_distill.taps.layers import layers_of, leaves_of
+from keras_distill.taps.layers import layers_of, leaves_of, sublayers
 from keras_distill.taps.passes import forward, has_all
 from keras_distill.taps.tap import Tap
 from keras_distill.taps.values import called
@@ -44,7 +44,10 @@ def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
 
 
 def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
-    """List the layers without sublayers that run until a tap has its value.
+    """List the layers that run until a tap has its value, the model itself among them.
+
+    With a layer that ran to its end go all below it: a recurrent layer, for one, may
+    compute for its cell.
 
     Args:
         model: any model.
@@ -57,18 +60,23 @@ def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
     Example:
         >>> guided = kd.taps.layers_up_to(student, student.inputs[0], kd.Tap("stack2"))
     """
-    layers, found, leaves = layers_of(model, [tap]), [], leaves_of(model)
+    layers, found = layers_of(model, [tap]), [model]
+    below = list(model._flatten_layers(include_self=False))
 
     def run(inputs):
-        listened = [*leaves, *layers.values()]
-        with record(listened, functools.partial(has_all, layers)) as calls:
+        with record(below, functools.partial(has_all, layers)) as calls:
             model(inputs, training=False)
-        # A call that was not over is that of the layer whose input is tapped.
-        found.extend(x for x in leaves if any(len(call) > 1 for call in calls[id(x)]))
+        for layer in below:
+            # A call that was not over is that of the layer whose input is tapped, or of
+            # one around it.
+            if any(len(call) > 1 for call in calls[id(layer)]):
+                found.extend(layer._flatten_layers())
+            elif calls[id(layer)] and sublayers(layer):
+                found.append(layer)
         return called(model, calls[id(layers[tap])], tap)
 
     trace(run, inputs)
-    return found
+    return list({id(layer): layer for layer in found}.values())
 
 
 def norms_of(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:

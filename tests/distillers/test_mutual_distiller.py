@@ -224,3 +224,16 @@ def test_is_refused_before_the_first_step(make, words):
 def test_a_peer_is_a_model():
     with pytest.raises(TypeError, match=r"keras\.Model"):
         kd.MutualDistiller([linear("a"), "b"])
+
+
+def test_peers_of_other_classes_or_with_gradient_taps_are_refused():
+    nets = [
+        kd.models.mlp((4,), classes, units=(5,), name=f"p{classes}")
+        for classes in (3, 4)
+    ]
+    hint = kd.Term(kd.losses.Hint(), "hidden1", "hidden1")
+    with pytest.raises(ValueError, match=r"class counts differ: .*'p3': 3, 'p4': 4"):
+        kd.MutualDistiller(nets, [hint])
+    jacobian = kd.Term(kd.losses.Jacobian(), "class_gradient", "class_gradient")
+    with pytest.raises(ValueError, match="peers do not tell each other"):
+        kd.MutualDistiller(peers(), [jacobian])

@@ -188,3 +188,29 @@ def test_only_functional_nets_have_exits():
 
     with pytest.raises(TypeError, match="functional"):
         make("a", net=Own())
+
+
+def test_exits_that_are_none_are_refused():
+    x = keras.Input((4,), name="given")
+    hidden = layers.Dense(5, name="hidden")(x)
+    with pytest.raises(ValueError, match="No exit can be at 'given'"):
+        kd.SelfDistiller(keras.Model(x, layers.Dense(3)(hidden)), ["given"])
+    sure = keras.Model(x, layers.Dense(3, "softmax", name="sure")(hidden), name="net")
+    with pytest.raises(ValueError, match=r"The net 'net' ends in probabilities"):
+        kd.SelfDistiller(sure, ["hidden"])
+
+
+def test_exits_of_a_net_of_tokens_speak_for_each_token():
+    x = keras.Input((6,), dtype="int32")
+    hidden = layers.Embedding(7, 4)(x)
+    hidden = layers.Conv1D(5, 3, padding="causal", name="hidden")(hidden)
+    distiller = kd.SelfDistiller(
+        keras.Model(x, layers.Dense(7, name="logits")(hidden)), ["hidden"]
+    )
+    tokens = np.random.default_rng(0).integers(0, 7, (8, 6))
+    compiled(distiller).fit(tokens, tokens, verbose=0)
+    assert distiller.exit("hidden").output.shape == (None, 6, 7)
+    pooled = layers.GlobalAveragePooling1D(name="pooled")(hidden)
+    more = layers.Add()([hidden, layers.Reshape((1, 5))(pooled)])
+    with pytest.raises(ValueError, match="does not come to logits"):
+        kd.SelfDistiller(keras.Model(x, layers.Dense(7)(more)), ["pooled"])

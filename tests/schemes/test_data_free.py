@@ -153,3 +153,27 @@ def test_bad_input_is_refused(teacher, digits, tmp_path):
     np.savez(tmp_path / "n.npz", a=x)
     with pytest.raises(ValueError, match="no metadata"):
         kd.Metadata.load(tmp_path / "n.npz")
+
+
+def test_every_mask_has_its_share_of_the_inputs(teacher, digits):
+    metadata = kd.record_metadata(
+        teacher, digits.train.images[:200], kind="all", masks=3, seed=1
+    )
+    asked = []
+    targets = metadata.targets
+
+    def counted(count, view, rng):
+        asked.append((view, count))
+        return targets(count, view, rng)
+
+    metadata.targets = counted
+    made = kd.reconstruct(teacher, metadata, 10, steps=1, verbose=0)
+    assert len(made) == 10
+    assert asked == [(0, 4), (1, 4), (2, 4)]
+
+
+def test_a_teacher_of_probabilities_is_refused(digits):
+    x = keras.Input((8, 8, 1))
+    sure = keras.layers.Dense(10, "softmax")(keras.layers.Flatten()(x))
+    with pytest.raises(ValueError, match="ends in probabilities"):
+        kd.record_metadata(keras.Model(x, sure), digits.train.images[:9])

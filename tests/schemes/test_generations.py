@@ -120,3 +120,28 @@ def test_assistants_stand_where_steps_are_even():
     assert kd.choose_assistants([0.9, 0.89, 0.61, 0.6]) == [1]
     with pytest.raises(ValueError, match="can't be chosen of 1 candidate"):
         kd.choose_assistants([0.9, 0.8, 0.7], 2)
+
+
+def test_a_loss_of_probabilities_is_refused_before_the_first():
+    made = []
+
+    def keep(place):
+        made.append(make(place))
+        return made[-1]
+
+    compiled = {"loss": "sparse_categorical_crossentropy"}
+    with pytest.raises(ValueError, match="takes probabilities"):
+        chain(make=keep, compiled=compiled, seed=3)
+    for found, expected in zip(weights(made[0]), drawn(3), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    x, y = points()
+    with pytest.raises(ValueError, match="Labels must lie in"):
+        kd.fit_generations(make, 2, x, y + 9, compiled=COMPILED, verbose=0)
+
+
+def test_generations_without_labels_can_be_validated():
+    found = chain(2, label_weight=0.0, validation_data=points())
+    plain = chain(2, label_weight=0.0)
+    assert "val_loss" in found[1].history and "val_loss" not in plain[1].history
+    for a, b in zip(weights(found[1].model), weights(plain[1].model), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)

@@ -284,3 +284,87 @@ def test_is_refused_before_the_first_step(make, words):
         make()
     for word in words:
         assert word in str(error.value)
+
+
+class Block(keras.layers.Layer):
+    """A layer with a weight of its own beside a sublayer, which it may only look into."""
+
+    def __init__(self, calls=True, **kwargs):
+        super().__init__(**kwargs)
+        self.inner, self.calls = keras.layers.Dense(4, name="inner"), calls
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.gain = self.add_weight(shape=(4,), name="gain", initializer="ones")
+
+    def call(self, x):
+        if self.calls:
+            return self.inner(x) * self.gain
+        return (x @ self.inner.kernel + self.inner.bias) * self.gain
+
+
+@pytest.mark.parametrize(
+    ("trains", "moves"), [("b1", {"b1"}), (("b1", "b2"), {"b2"}), ("b2", {"b1", "b2"})]
+)
+@pytest.mark.parametrize("calls", [True, False])
+def test_weights_of_layers_with_sublayers_are_of_the_part_too(trains, moves, calls):
+    x = keras.Input((8, 8, 1))
+    flat = keras.layers.Dense(4, name="first", trainable=False)(
+        keras.layers.Flatten()(x)
+    )
+    for name in ("b1", "b2", "b3"):
+        flat = Block(calls, name=name)(flat)
+    made = distiller(keras.Model(x, keras.layers.Dense(3, name="logits")(flat)))
+    before = values(made.student)
+    run(made, [kd.Stage([], trains=trains)])
+    moved = {
+        name.split("/")[0]
+        for name, value in values(made.student).items()
+        if np.abs(value - before[name]).max() > 0
+    }
+    assert moved == moves
+    assert len(made.student.trainable_variables) == 11, "all as before"
+
+
+def test_images_alone_and_data_of_no_length():
+    x, y = images()
+    alone = [kd.Stage([soft()], label_weight=0.0)]
+
+    class Endless(keras.utils.PyDataset):
+        num_batches = None
+
+        def __getitem__(self, place):
+            return x[:8], y[:8]
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        bare = tf.data.Dataset.from_tensor_slices(x).batch(8)
+        kd.fit_stages(distiller(), alone, bare, verbose=0)
+    made = distiller()
+    made.fit(Endless(), steps_per_epoch=2, verbose=0)
+    kd.fit_stages(made, alone, Endless(), steps_per_epoch=2, verbose=0)
+
+
+def test_a_stage_without_labels_validates_nothing():
+    for given in ({"validation_split": 0.25}, {"validation_data": images()}):
+        first, second = run(distiller(), fitnets(), **given)
+        assert not any(name.startswith("val") for name in first)
+        assert "val_loss" in second
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "message"),
+    [
+        ("sparse_categorical_crossentropy", lambda y: y, "takes probabilities"),
+        (CROSS_ENTROPY, lambda y: y + 5, "Labels must lie in"),
+        (CROSS_ENTROPY, lambda y: None, "the data have none"),
+    ],
+)
+def test_labels_are_looked_at_before_the_first_stage(loss, labels, message):
+    made, (x, y) = distiller(loss=loss), images()
+    before = values(made.student)
+    with pytest.raises(ValueError, match=message):
+        kd.fit_stages(made, fitnets(), x, labels(y), verbose=0)
+    for name, value in values(made.student).items():
+        np.testing.assert_array_equal(value, before[name])
