@@ -1,7 +1,6 @@
 """Tang et al. 2020: parts of a teacher's prediction, on classes as alike as one asks.
 
     python examples/tang2020_partial_kd.py
-    python examples/tang2020_partial_kd.py --part tuning
     python examples/tang2020_partial_kd.py --part language
 
 On made-up classes of three similarities a student learns from labels, smoothed labels,
@@ -9,9 +8,8 @@ the teacher, and what parts of its prediction are left; then from the top k for 
 k, and in the two cases where distillation fails: a teacher trained on smoothed labels,
 and one too large. `--part language` is of language models of characters. The stand-in
 protocol: 100 features, 20 classes and 20,000 points in place of 500, 50 and 500,000;
-tiny_shakespeare in place of Penn Treebank. Each method has the temperature and weight
-that `--part tuning` finds best, on data of other seeds; the language models were not
-tuned. CIFAR's stand-in is `tang2020_targets.py`. Finished cells are kept in `--out`.
+tiny_shakespeare in place of Penn Treebank. Nothing was tuned. CIFAR's stand-in is
+`tang2020_targets.py`. Finished cells are kept in `--out`.
 """
 
 import argparse
@@ -23,19 +21,7 @@ from keras import layers
 
 import keras_distill as kd
 
-SIMILARITIES, EPOCHS, BATCH = (0.0, 0.5, 0.9), 15, 256
-# Temperature and weight, of those that `--part tuning` tries.
-CHOSEN = {
-    "LS": (1.0, 0.1),
-    "KD": (3.0, 0.7),
-    "KD-pt": (3.0, 0.7),
-    "KD-sim": (3.0, 0.7),
-    "KD-rel": (3.0, 0.7),
-    "KD-pt+sim": (3.0, 0.7),
-    "KD-topk": (3.0, 0.7),
-}
-TRIED = {"temperatures": (1.0, 3.0, 10.0), "weights": (0.3, 0.7, 0.9)}
-TUNING_SEED = 100
+SIMILARITIES, EPOCHS, BATCH, TEMPERATURE, SOFT = (0.0, 0.5, 0.9), 15, 256, 3.0, 0.7
 SIZES = {"features": 100, "classes": 20, "super_classes": 5}
 COUNTS = {"train": 20_000, "validation": 5_000}
 UNITS = {"student": 16, "teacher": 128, "large": 512}
@@ -96,10 +82,7 @@ def from_labels(data, units, seed, settings, smoothing=0.0):
     train = data.batches("train", settings["train"], BATCH)
     if smoothing:
         # Beside the labels a teacher that knows nothing.
-        uniform, still = kd.targets.Uniform(), keras.models.clone_model(model)
-        fit_distilled(
-            model, still, uniform, train, settings["epochs"], (1.0, smoothing)
-        )
+        fit_distilled(model, model, kd.targets.Uniform(), train, settings, smoothing)
     else:
         fit(model, train, settings["epochs"], cross_entropy())
     return model
@@ -109,92 +92,63 @@ def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def fit_distilled(student, teacher, target, train, epochs, how):
-    temperature, weight = how
-    loss = kd.losses.SoftTarget(temperature, target=target)
+def fit_distilled(student, teacher, target, train, settings, soft_weight=SOFT):
+    uniform = isinstance(target, kd.targets.Uniform)
+    if student is teacher:
+        teacher = keras.models.clone_model(student)
+    loss = kd.losses.SoftTarget(1.0 if uniform else TEMPERATURE, target=target)
+    terms = [kd.Term(loss, weight=0.1 if uniform else soft_weight)]
     distiller = kd.Distiller(
-        student,
-        teacher,
-        terms=[kd.Term(loss, weight=weight)],
-        label_weight=1.0 - weight,
+        student, teacher, terms=terms, label_weight=1.0 - terms[0].weight
     )
-    fit(distiller, train, epochs, cross_entropy())
+    fit(distiller, train, settings["epochs"], cross_entropy())
 
 
-def distilled(data, teacher, target, seed, settings, how):
+def distilled(data, teacher, target, seed, settings):
     keras.utils.set_random_seed(1000 + seed)
     student = net(data, UNITS["student"], "student")
     train = data.batches("train", settings["train"], BATCH)
-    fit_distilled(student, teacher, target, train, settings["epochs"], how)
+    fit_distilled(student, teacher, target, train, settings)
     return student
 
 
-class Cells:
-    """Accuracies on points that no model has seen, each model's kept when it is there."""
-
-    def __init__(self, runs, similarity, seed):
-        self.runs, self.similarity, self.seed = runs, similarity, seed
-        self.settings = runs.settings
-        self.data = kd.data.RelatedClasses(similarity, 2, **SIZES, seed=seed)
-        self.held_out = self.data.samples("validation", self.settings["validation"])
-
-    def keep(self, name, make):
-        def right():
-            return 100 - 100 * kd.analysis.wrong(make(), self.held_out).mean()
-
-        name = f"{name}, {self.similarity}"
-        found = self.runs.once(name, self.seed, right)
-        print(f"{name}, seed {self.seed}: {found:.2f}", flush=True)
-
-    def keep_distilled(self, name, teacher, target, how):
-        self.keep(
-            name,
-            lambda: distilled(
-                self.data, teacher, target, self.seed, self.settings, how
-            ),
-        )
-
-    def teacher(self, units=UNITS["teacher"], smoothing=0.0):
-        return from_labels(self.data, units, self.seed, self.settings, smoothing)
-
-
 def synthetic(runs, similarity, seed):
-    """Run each method once on classes of one similarity."""
-    cells = Cells(runs, similarity, seed)
-    plain = cells.teacher()
-    cells.keep("teacher", lambda: plain)
-    alone = lambda: from_labels(  # noqa: E731
-        cells.data, UNITS["student"], 1000 + seed, runs.settings
-    )
-    cells.keep("student", alone)
-    for name, target in targets(cells.data, plain).items():
-        cells.keep_distilled(name, plain, target, CHOSEN[name])
+    """Run each method once on classes of one similarity; give nothing."""
+    settings = runs.settings
+    data = kd.data.RelatedClasses(similarity, 2, **SIZES, seed=seed)
+    held_out = data.samples("validation", settings["validation"])
+    right = lambda model: 100 - 100 * kd.analysis.wrong(model, held_out).mean()  # noqa: E731
+
+    def cell(name, make):
+        found = runs.once(f"{name}, {similarity}", seed, lambda: right(make()))
+        print(f"{name}, {similarity}, seed {seed}: {found:.2f}", flush=True)
+
+    teachers = {}
+
+    def teacher(kind, units, smoothing=0.0):
+        if kind not in teachers:
+            teachers[kind] = from_labels(data, units, seed, settings, smoothing)
+        return teachers[kind]
+
+    plain = teacher("plain", UNITS["teacher"])
+    cell("teacher", lambda: plain)
+    cell("student", lambda: from_labels(data, UNITS["student"], 1000 + seed, settings))
+    for name, target in targets(data, plain).items():
+        cell(name, lambda t=target: distilled(data, plain, t, seed, settings))
     if similarity != SIMILARITIES[1]:
         return
-    for k in runs.settings["tops"]:
+    for k in settings["tops"]:
         top = kd.targets.TopK(k)
-        cells.keep_distilled(f"top {k}", plain, top, CHOSEN["KD-topk"])
+        cell(f"top {k}", lambda t=top: distilled(data, plain, t, seed, settings))
     for kind, units, smoothing in (
         ("smoothed", UNITS["teacher"], 0.1),
         ("large", UNITS["large"], 0.0),
     ):
-        other = cells.teacher(units, smoothing)
-        cells.keep(f"{kind} teacher", lambda m=other: m)
-        cells.keep_distilled(f"KD from {kind}", other, None, CHOSEN["KD"])
-
-
-def tuning(runs, seed):
-    """Try temperatures and weights of each method on classes of one similarity."""
-    cells = Cells(runs, SIMILARITIES[1], seed)
-    plain = cells.teacher()
-    for name, target in targets(cells.data, plain).items():
-        smooths = name == "LS"
-        for temperature in (1.0,) if smooths else runs.settings["temperatures"]:
-            for weight in runs.settings["weights"]:
-                how = temperature, round(1.0 - weight, 1) if smooths else weight
-                cells.keep_distilled(
-                    f"{name} T {how[0]:g} weight {how[1]:g}", plain, target, how
-                )
+        other = teacher(kind, units, smoothing)
+        cell(f"{kind} teacher", lambda m=other: m)
+        cell(
+            f"KD from {kind}", lambda m=other: distilled(data, m, None, seed, settings)
+        )
 
 
 def language_model(alphabet, units, name):
@@ -266,14 +220,6 @@ def report_synthetic(runs):
     )
 
 
-def report_tuning(runs):
-    rows = [{"method": name, "accuracy": runs.shown(name)} for name in runs.names]
-    print(kd.analysis.table(rows))
-    print(
-        f"\nAccuracy in %, mean ± deviation, on data of other seeds. {runs.settings}."
-    )
-
-
 def report_language(runs):
     rows = [
         {
@@ -308,47 +254,36 @@ def plot(file):
     print(f"\nPlot: {file}")
 
 
-PARTS = ("synthetic", "tuning", "language")
-
-
-def settings_of(part, smoke):
-    if part == "language":
-        settings = {**LANGUAGE, "language_epochs": 10}
-        few = {"characters": 4096, "language_epochs": 1}
-    else:
-        settings = {"epochs": EPOCHS, **COUNTS, "units": UNITS, "sizes": SIZES}
-        settings |= TRIED if part == "tuning" else {"tops": (2, 10), "chosen": CHOSEN}
-        few = {"epochs": 1, "train": 512, "validation": 256}
-        few |= {"tops": (2,)} if part == "synthetic" else {"temperatures": (1.0,)}
-    return {**settings, **few} if smoke else settings
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", choices=PARTS, default="synthetic")
+    parser.add_argument(
+        "--part", choices=["synthetic", "language"], default="synthetic"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default="runs/tang2020_partial_kd")
     args = parser.parse_args()
+    settings = {"epochs": EPOCHS, **COUNTS, "tops": (2, 10), "units": UNITS}
+    settings |= {"temperature": TEMPERATURE, "sizes": SIZES}
+    if args.part == "language":
+        settings = {**LANGUAGE, "language_epochs": 10}
     similarities = SIMILARITIES
     if args.smoke:
         args.seeds, args.out, similarities = 1, args.out / "smoke", SIMILARITIES[1:2]
+        settings |= {"epochs": 1, "train": 512, "validation": 256, "tops": (2,)}
+        settings |= {"characters": 4096, "language_epochs": 1}
     args.out.mkdir(parents=True, exist_ok=True)
-    runs = kd.analysis.Runs(
-        args.out / f"{args.part}.json", settings_of(args.part, args.smoke)
-    )
-    for seed in range(args.seeds):
-        if args.part == "language":
+    runs = kd.analysis.Runs(args.out / f"{args.part}.json", settings)
+    if args.part == "language":
+        for seed in range(args.seeds):
             language(runs, seed)
-        elif args.part == "tuning":
-            tuning(runs, TUNING_SEED + seed)
-        else:
-            for similarity in similarities:
-                synthetic(runs, similarity, seed)
-    reports = report_synthetic, report_tuning, report_language
-    dict(zip(PARTS, reports, strict=True))[args.part](runs)
-    if args.part == "synthetic":
-        plot(args.out / "classes.png")
+        report_language(runs)
+        return
+    for seed in range(args.seeds):
+        for similarity in similarities:
+            synthetic(runs, similarity, seed)
+    report_synthetic(runs)
+    plot(args.out / "classes.png")
 
 
 if __name__ == "__main__":

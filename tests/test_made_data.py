@@ -13,18 +13,31 @@ def related(similarity=0.6, difficulty=2, **arguments):
     return kd.data.RelatedClasses(similarity, difficulty, **sizes)
 
 
-@pytest.mark.parametrize("similarity", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("similarity", [0.0, 0.6, 0.9999])
 def test_classes_are_as_alike_as_asked(similarity):
+    """w = tau c + sqrt(1 - tau^2) u, c orthonormal, u orthogonal to all c."""
     data = related(similarity)
     w = data.class_vectors.astype("float64")
     np.testing.assert_allclose(np.linalg.norm(w, axis=1), 1.0, atol=1e-6)
-    # A super-class's direction is in the span of its classes' sum only on average; two
-    # classes of different super-classes have nothing of each other's.
     between = w @ w.T
     place = np.repeat(np.arange(4), 3)
     same = (place[:, None] == place) & ~np.eye(12, dtype=bool)
+    # What is not of the directions has cosines of 0.16, the root of 1 / 40, at random.
     assert between[same].mean() == pytest.approx(similarity**2, abs=0.12)
-    assert between[place[:, None] != place].mean() == pytest.approx(0.0, abs=0.05)
+    apart = between[place[:, None] != place]
+    assert apart.mean() == pytest.approx(0.0, abs=0.05)
+    bound = 1e-6 + 0.55 * (1.0 - similarity**2)
+    assert np.abs(apart).max() < bound
+
+
+def test_super_classes_are_orthogonal_and_none_has_one_class_twice():
+    w = related(1.0, classes=4).class_vectors.astype("float64")
+    np.testing.assert_allclose(w @ w.T, np.eye(4), atol=1e-6)
+    alike = related(0.6)
+    own = related(1.0, classes=4).class_vectors
+    np.testing.assert_allclose((alike.class_vectors @ own.T).max(1), 0.6, atol=1e-5)
+    with pytest.raises(ValueError, match="one and the same"):
+        related(1.0)
 
 
 def test_labels_are_those_of_the_formula():

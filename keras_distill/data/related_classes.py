@@ -25,7 +25,8 @@ class RelatedClasses:
     any number of them is made as it is read, in any order, and none is kept.
 
     Args:
-        similarity: tau, 0 to 1, of a class to its super-class. Default 0.5.
+        similarity: tau, 0 to 1, of a class to its super-class; below 1 where a
+            super-class has several. Default 0.5.
         difficulty: how many sines, 0 or more. Default 2.
         features: d, more than C. Default 500.
         classes: K, a multiple of C. Default 50.
@@ -67,6 +68,11 @@ class RelatedClasses:
             raise ValueError(
                 "classes are a multiple of super_classes, and features more than these; "
                 f"got {classes}, {super_classes} and {features}."
+            )
+        if similarity == 1.0 and classes > super_classes:
+            raise ValueError(
+                "At a similarity of 1 the classes of a super-class are one and the same. "
+                "Give less, or as many super_classes as classes."
             )
         self.similarity, self.difficulty = similarity, difficulty
         self.features, self.classes, self.seed = features, classes, seed
