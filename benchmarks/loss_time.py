@@ -97,10 +97,11 @@ def rows(data, names, rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", default="", help="names, by commas. Default: all")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
-    steps, rounds = (1, 1) if args.smoke else (STEPS, ROUNDS)
+    steps, rounds = (1, 1) if args.smoke else (STEPS, args.rounds)
     names = SMOKE_METHODS if args.smoke else args.methods
     table = list(rows(images(steps), [n for n in names.split(",") if n], rounds))
     print(kd.analysis.table(table))
