@@ -10,7 +10,8 @@ weights that its docstring recommends. Soft targets share the step with the labe
 to 0.1; other losses stand beside labels that count fully; FitNet, AB and FSP train the
 layers first and then labels alone, each stage for all epochs. Accuracy is that of the
 last epoch on a fifth of the training data that is held out from student and teacher,
-so that nothing is chosen on the test split; `--test` shows the test split instead.
+so that nothing is chosen on the test split; `--test` shows the test split instead. With
+`--cached` methods that ask for the teacher's logits alone read them from disk.
 Finished cells are kept in `--out` and not repeated, so the list of methods and the
 seeds can grow.
 """

@@ -1,7 +1,8 @@
 """Tang et al. 2020, Furlanello et al. 2018: what is left of soft targets, part by part.
 
     python examples/tang2020_targets.py --test
-    python examples/tang2020_targets.py --dataset cifar10_jpeg --train-size 5000
+    python examples/tang2020_targets.py --test --cached --dataset cifar10_jpeg \\
+        --teacher-size 5000 --train-size 2500 --teacher-epochs 12 --epochs 30 --width 8
 
 The student learns from labels beside a target that keeps one part of the teacher's
 prediction: its top, its confidence in the true class, the likeness of its classes; and
