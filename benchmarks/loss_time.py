@@ -103,10 +103,12 @@ def main():
     args = parser.parse_args()
     steps, rounds = (1, 1) if args.smoke else (STEPS, args.rounds)
     names = SMOKE_METHODS if args.smoke else args.methods
-    table = list(rows(images(steps), [n for n in names.split(",") if n], rounds))
+    table = []
+    for row in rows(images(steps), [n for n in names.split(",") if n], rounds):
+        table.append(row)
+        if args.json:
+            args.json.write_text(json.dumps(table, indent=1))
     print(kd.analysis.table(table))
-    if args.json:
-        args.json.write_text(json.dumps(table, indent=1))
 
 
 if __name__ == "__main__":
