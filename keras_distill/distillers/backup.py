@@ -11,6 +11,9 @@ from keras import ops
 
 from keras_distill.distillers import state_file
 
+# States of torch's generators: the CPU's, then each GPU's.
+_RANDOM = tuple(f"random{place:02d}" for place in range(65))
+
 
 class ExactBackup(keras.callbacks.BackupAndRestore):
     """What `fit` puts in the place of `keras.callbacks.BackupAndRestore`.
@@ -32,7 +35,7 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
         )
         self._path = os.path.join(self.backup_dir, "state.npz")
         self._previous = os.path.join(self.backup_dir, "previous.npz")
-        self._found = self._random = None
+        self._found, self._random = None, []
         self._done = 0
         self._newest_is_damaged = False
 
@@ -72,7 +75,8 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
         if self._found is None:
             return
         self.model._initial_epoch = self._current_epoch
-        self._random = self._found.pop("random", None)
+        kept = [name for name in _RANDOM if name in self._found]
+        self._random = [self._found.pop(name) for name in kept]
         self._restore(self._of_run(), "run")
         if not self._done:
             self._found = None
@@ -82,12 +86,14 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
         self._current_epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Put torch's generator back, once the reader of the data has drawn from it."""
-        if self._found is None and self._random is not None:
+        """Put torch's generators back, once the reader of the data has drawn from one."""
+        if self._found is None and self._random:
             import torch
 
-            torch.set_rng_state(torch.from_numpy(self._random))
-            self._random = None
+            on_cpu, *on_gpus = map(torch.from_numpy, self._random)
+            torch.set_rng_state(on_cpu)
+            torch.cuda.set_rng_state_all(on_gpus)
+            self._random = []
 
     def on_train_batch_end(self, batch, logs=None):
         """Save where it is time; after the batches left out, put the means back."""
@@ -140,8 +146,10 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
         if keras.backend.backend() == "torch":
             import torch
 
-            # Keras's random layers draw from it, past their own seeds.
-            values["random"] = torch.get_rng_state().numpy()
+            # Keras's random layers draw from them, past their own seeds.
+            states = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+            for name, state in zip(_RANDOM, states, strict=False):
+                values[name] = state.numpy()
         if not _is_first_worker(self.model):
             return
         os.makedirs(self.backup_dir, exist_ok=True)
