@@ -3,9 +3,10 @@
     python benchmarks/first_step.py
 
 Each variant of `step_time.py` in processes of its own, in turn: the seconds from the
-nets to the end of the first step, and by how much the peak of the process grew in five
-steps, medians and ratios to the hand-written loop; glibc is told to give freed blocks
-back. And by how much `import keras_distill` takes longer than `import keras`.
+nets to the end of the first step, the peak of the process after five steps, and by how
+much it grew from before the nets were made, in which each is made twice; medians and
+ratios to the hand-written loop. glibc is told to give freed blocks back. And by how much
+`import keras_distill` takes longer than `import keras`.
 """
 
 import argparse
@@ -36,14 +37,14 @@ def peak_bytes():
 
 
 def measure(kind, terms, variant):
-    """Give seconds to the end of the first step, and the growth of the peak in bytes."""
+    """Give seconds to the end of the first step, the peak in bytes, and its growth."""
     taps = step_time.STACKS if terms else ()
     first, train = (step_time.data(kind, steps) for steps in (1, STEPS))
     before, start = peak_bytes(), time.perf_counter()
     step_time.variants(kind, taps, first)[variant]()()
     seconds = time.perf_counter() - start
     step_time.variants(kind, taps, train)[variant]()()
-    return seconds, peak_bytes() - before
+    return seconds, peak_bytes(), peak_bytes() - before
 
 
 def printed(command, **environment):
@@ -54,7 +55,7 @@ def printed(command, **environment):
         check=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
     )
-    return [float(word) for word in done.stdout.split()[-2:]]
+    return [float(word) for word in done.stdout.split()[-3:]]
 
 
 def import_seconds(rounds):
@@ -81,15 +82,17 @@ def rows(kind, terms, rounds):
         for name, pairs in found.items()
     }
     floor = middle["by hand"]
-    for name, (seconds, size) in middle.items():
+    for name, (seconds, peak, grown) in middle.items():
         yield {
             "nets": kind,
             "terms": "and three layers" if terms else "soft targets",
             "variant": name,
             "s to first step": round(seconds, 1),
             "of by hand": f"{seconds / floor[0]:.2f}",
-            "peak, MiB": round(size / 2**20),
-            "peak of by hand": f"{size / floor[1]:.2f}",
+            "peak, MiB": round(peak / 2**20),
+            "peak of by hand": f"{peak / floor[1]:.3f}",
+            "grown, MiB": round(grown / 2**20),
+            "grown of by hand": f"{grown / floor[2]:.2f}",
         }
 
 
