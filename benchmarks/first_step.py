@@ -2,10 +2,10 @@
 
     python benchmarks/first_step.py
 
-Each variant of `step_time.py` in processes of its own, in turn: the seconds from the
-nets to the end of the first step, the peak of the process after five steps, and by how
-much it grew from before the nets were made, in which each is made twice; medians and
-ratios to the hand-written loop. glibc is told to give freed blocks back. And by how much
+Each variant of `step_time.py` in processes of its own, in turn: in one the seconds from the
+nets to the end of the first step, in another the peak of the process after five steps,
+and by how much it grew from before the nets were made; medians and ratios to the
+hand-written loop. glibc is told to give freed blocks back. And by how much
 `import keras_distill` takes longer than `import keras`.
 """
 
@@ -36,15 +36,13 @@ def peak_bytes():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def measure(kind, terms, variant):
-    """Give seconds to the end of the first step, the peak in bytes, and its growth."""
+def measure(kind, terms, variant, steps):
+    """Give seconds to the end of some steps, the peak in bytes, and its growth."""
     taps = step_time.STACKS if terms else ()
-    first, train = (step_time.data(kind, steps) for steps in (1, STEPS))
+    train = step_time.data(kind, steps)
     before, start = peak_bytes(), time.perf_counter()
-    step_time.variants(kind, taps, first)[variant]()()
-    seconds = time.perf_counter() - start
     step_time.variants(kind, taps, train)[variant]()()
-    return seconds, peak_bytes(), peak_bytes() - before
+    return time.perf_counter() - start, peak_bytes(), peak_bytes() - before
 
 
 def printed(command, **environment):
@@ -76,7 +74,10 @@ def rows(kind, terms, rounds):
     for _ in range(rounds):
         for name in names:
             command = [__file__, "--variant", f"{kind}|{terms}|{name}"]
-            found[name].append(printed(command, **GIVE_BACK))
+            one, five = (
+                printed([*command, f"--steps={n}"], **GIVE_BACK) for n in (1, STEPS)
+            )
+            found[name].append([one[0], *five[1:]])
     middle = {
         name: [statistics.median(column) for column in zip(*pairs, strict=True)]
         for name, pairs in found.items()
@@ -99,6 +100,7 @@ def rows(kind, terms, rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variant", help="measure one, in this process")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of that one")
     parser.add_argument("--nets", default=",".join(step_time.NETS))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--smoke", action="store_true")
@@ -106,7 +108,7 @@ def main():
     args = parser.parse_args()
     if args.variant:
         kind, terms, variant = args.variant.split("|")
-        print(*measure(kind, int(terms), variant))
+        print(*measure(kind, int(terms), variant, args.steps))
         return
     kinds, rounds = args.nets.split(","), args.rounds
     if args.smoke:
