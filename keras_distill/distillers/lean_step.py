@@ -52,9 +52,12 @@ def _lean(model, keras_step):
         autograph=False,
     )
 
+    # A function inside of a function is a second graph, which XLA alone needs.
+    inner = step if model.jit_compile else model.train_step
+
     @tf.function(reduce_retracing=True, autograph=False)
     def from_iterator(iterator):
-        return step(iterator.get_next())
+        return inner(iterator.get_next())
 
     def run(iterator):
         if not isinstance(iterator, tf.data.Iterator) or _has_options(iterator):
