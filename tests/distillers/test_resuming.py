@@ -203,6 +203,7 @@ def test_damaged_backups_without_another_are_refused(images, tmp_path):
         run(images, [double(tmp_path)])
 
 
+@pytest.mark.long
 def test_initial_epoch_with_a_backup(images, tmp_path):
     """As one goes on training a loaded distiller: `initial_epoch` is in the command."""
 

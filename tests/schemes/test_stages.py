@@ -346,11 +346,18 @@ def test_images_alone_and_data_of_no_length():
     kd.fit_stages(made, alone, Endless(), steps_per_epoch=2, verbose=0)
 
 
-def test_a_stage_without_labels_validates_nothing():
-    for given in ({"validation_split": 0.25}, {"validation_data": images()}):
-        first, second = run(distiller(), fitnets(), **given)
-        assert not any(name.startswith("val") for name in first)
-        assert "val_loss" in second
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"validation_split": 0.25},
+        pytest.param({"validation_data": images()}, marks=pytest.mark.long),
+    ],
+    ids=["split", "data"],
+)
+def test_a_stage_without_labels_validates_nothing(given):
+    first, second = run(distiller(), fitnets(), **given)
+    assert not any(name.startswith("val") for name in first)
+    assert "val_loss" in second
 
 
 @pytest.mark.parametrize(
