@@ -52,12 +52,9 @@ def _lean(model, keras_step):
         autograph=False,
     )
 
-    # A function inside of a function is a second graph, which XLA alone needs.
-    inner = step if model.jit_compile else model.train_step
-
     @tf.function(reduce_retracing=True, autograph=False)
     def from_iterator(iterator):
-        return inner(iterator.get_next())
+        return step(iterator.get_next())
 
     def run(iterator):
         if not isinstance(iterator, tf.data.Iterator) or _has_options(iterator):
