@@ -144,7 +144,7 @@ def learning_of_points(
     steps = [_distance(a, b) for a, b in itertools.pairwise(weights)]
     way = np.cumsum(steps) / _distance(weights[0])
     counts = np.stack([one.on_object for one in found])
-    distances = way[counts.argmax(0)][counts.max(0) > 0]
+    distances = way[counts.argmax(0)][some]
     return Learning(
         stability=float((last[some] / ever[some]).mean()) if some.any() else 0.0,
         mean_distance=float(distances.mean()) if len(distances) else float("nan"),

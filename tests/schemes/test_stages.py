@@ -340,10 +340,18 @@ def test_images_alone_and_data_of_no_length():
         import tensorflow as tf
 
         bare = tf.data.Dataset.from_tensor_slices(x).batch(8)
-        kd.fit_stages(distiller(), alone, bare, verbose=0)
+        made = distiller()
+        (history,) = kd.fit_stages(made, alone, bare, verbose=0)
+        assert set(history) == {"loss", "soft_target"}
+        # The same images with labels that the stage leaves alone.
+        other = distiller()
+        run(other, alone)
+        for name, value in values(other.student).items():
+            np.testing.assert_allclose(values(made.student)[name], value, atol=1e-6)
     made = distiller()
     made.fit(Endless(), steps_per_epoch=2, verbose=0)
-    kd.fit_stages(made, alone, Endless(), steps_per_epoch=2, verbose=0)
+    assert int(made.optimizer.iterations) == 2
+    kd.fit_stages(made, alone, Endless(), steps_per_epoch=3, verbose=0)
 
 
 @pytest.mark.parametrize(
