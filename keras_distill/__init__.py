@@ -13,7 +13,13 @@ from keras_distill import (
 from keras_distill.cache import CachedTeacher
 
 # Distillers: what `compile` and `fit` are called on.
-from keras_distill.distillers import Distiller, MutualDistiller, SelfDistiller, Term
+from keras_distill.distillers import (
+    Distiller,
+    MutualDistiller,
+    RemotePeers,
+    SelfDistiller,
+    Term,
+)
 
 # Teachers.
 from keras_distill.ensembles import Ensemble, EnsembleTeacher
@@ -58,6 +64,7 @@ __all__ = [
     "Metadata",
     "MutualDistiller",
     "ParaphraserStage",
+    "RemotePeers",
     "SelfDistiller",
     "SpecialistEnsemble",
     "Stage",

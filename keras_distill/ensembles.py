@@ -206,9 +206,11 @@ def is_shared(tap: Tap) -> bool:
     return tap.path.split("/")[0] == LOGITS
 
 
-def member_weights(models: Sequence, average: str, weights: Sequence | None) -> list:
+def member_weights(
+    models: Sequence, average: str, weights: Sequence | None, least: int = 2
+) -> list:
     """Check what an ensemble is made of; give its weights, which sum to one."""
-    if len(models) < 2 or len({id(model) for model in models}) < len(models):
+    if len(models) < least or len({id(model) for model in models}) < len(models):
         raise ValueError(
             "An ensemble needs two or more different models; got "
             f"{[getattr(model, 'name', model) for model in models]}. "
@@ -242,7 +244,7 @@ def averaged(logits: Sequence, weights: Sequence, average: str, temperature=1.0)
             "The members of an ensemble must have the same classes; their logits "
             f"have {[z.shape[-1] for z in members]}."
         )
-    if average == "geometric":
+    if average == "geometric" or len(members) == 1:
         return sum(w * z for w, z in zip(weights, members, strict=True))
     log_probabilities = [
         ops.log(w) + ops.log_softmax(z / temperature, axis=-1)

@@ -68,6 +68,10 @@ class Teacher:
     def follow(self, step) -> None:
         """Move on with the student, at each step and before the call."""
 
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """Give callbacks that `fit` is to take beside the user's."""
+        return []
+
     def can_teach(self, terms: Sequence) -> None:
         """Check, before anything runs, that the teacher has what terms ask for.
 

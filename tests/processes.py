@@ -58,6 +58,22 @@ def start(module, folder, count, arguments=(), last=(), backend="tensorflow"):
     return workers
 
 
+def start_each(module, arguments, folder, backend):
+    """Start processes that know nothing of each other, each with arguments of its own.
+
+    Their logs go to a folder, as `0.log` and so on.
+    """
+    return [
+        subprocess.Popen(
+            _command(module, own),
+            env=_environment(backend),
+            stdout=subprocess.DEVNULL,
+            stderr=(folder / f"{place}.log").open("w"),
+        )
+        for place, own in enumerate(arguments)
+    ]
+
+
 def results(folder, workers):
     """Wait for the workers to end well; give what each one kept."""
     for place, worker in enumerate(workers):

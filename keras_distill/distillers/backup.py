@@ -7,9 +7,10 @@ import warnings
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_distill.distillers import state_file
+from keras_distill.distillers.jax_state import synchronise
+from keras_distill.strategies.replicas import is_first_worker
 
 # States of torch's generators: the CPU's, then each GPU's.
 _RANDOM = tuple(f"random{place:02d}" for place in range(65))
@@ -101,7 +102,7 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
             self._done = batch + 1
             super().on_train_batch_end(batch, logs)
         elif batch + 1 >= self._done:
-            _synchronise(self.model)
+            synchronise(self.model)
             self._restore(self._of_epoch(), "epoch")
             self._found = None
 
@@ -112,23 +113,23 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
 
     def on_train_end(self, logs=None):
         """Remove what was saved, unless it is to be kept."""
-        if _is_first_worker(self.model):
+        if is_first_worker(self.model):
             super().on_train_end(logs)
 
     def _of_run(self) -> dict:
         model = self.model
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        return _numbered([*model.variables, *model.optimizer.variables], "run")
+        return state_file.numbered(
+            [*model.variables, *model.optimizer.variables], "run"
+        )
 
     def _of_epoch(self) -> dict:
-        return _numbered(self.model.metrics_variables, "epoch")
+        return state_file.numbered(self.model.metrics_variables, "epoch")
 
     def _restore(self, variables: dict, part: str) -> None:
-        shapes = {name: tuple(v.shape) for name, v in variables.items()}
-        found = {n: x.shape for n, x in self._found.items() if n.startswith(part)}
-        if shapes != found:
-            apart = sorted(dict(shapes.items() ^ found.items()))
+        found = {n: x for n, x in self._found.items() if n.startswith(part)}
+        if apart := state_file.differing(variables, found):
             raise ValueError(
                 f"The backup in '{self.backup_dir}' is of another model, optimiser or "
                 f"terms: they differ in {', '.join(apart[:4])}. Go on with those, or "
@@ -138,11 +139,13 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
             variable.assign(self._found[name])
 
     def _save_model(self):
-        _synchronise(self.model)
+        synchronise(self.model)
         self.model.share_statistics()
         variables = {**self._of_run(), **self._of_epoch()}
         # Every worker reads, as reading may add up what the workers hold.
-        values = {name: _array(variable) for name, variable in variables.items()}
+        values = {
+            name: state_file.array(variable) for name, variable in variables.items()
+        }
         if keras.backend.backend() == "torch":
             import torch
 
@@ -150,7 +153,7 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
             states = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
             for name, state in zip(_RANDOM, states, strict=False):
                 values[name] = state.numpy()
-        if not _is_first_worker(self.model):
+        if not is_first_worker(self.model):
             return
         os.makedirs(self.backup_dir, exist_ok=True)
         values["position"] = np.array([self._current_epoch, self._done])
@@ -173,28 +176,3 @@ def exact(callbacks) -> tuple:
                 listed[place].set_params(callback.params)
             return callbacks, listed[place]
     return callbacks, None
-
-
-def _synchronise(model) -> None:
-    """On JAX, give the variables the values that the loop holds."""
-    if keras.backend.backend() == "jax":
-        model.jax_state_sync()
-
-
-def _is_first_worker(model) -> bool:
-    if keras.backend.backend() != "tensorflow":
-        return True
-    resolver = model.distribute_strategy.cluster_resolver
-    return resolver is None or resolver.task_id in (None, 0)
-
-
-def _numbered(variables, prefix: str) -> dict:
-    # Paths hold names that Keras counts up anew for each model of a process.
-    return {f"{prefix} {i} {v.name}": v for i, v in enumerate(variables)}
-
-
-def _array(variable):
-    # NumPy's files know no bfloat16; float32 holds its values exactly.
-    wide = keras.backend.standardize_dtype(variable.dtype) == "bfloat16"
-    value = ops.cast(variable, "float32") if wide else variable
-    return ops.convert_to_numpy(value)

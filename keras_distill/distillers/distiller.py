@@ -202,6 +202,10 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         if not self.gives_probabilities:
             checks.takes_logits(loss)
 
+    def own_callbacks(self) -> list:
+        """Give the callbacks that stand before the user's, the teacher's among them."""
+        return [*super().own_callbacks(), *self.teacher.callbacks()]
+
     def part_names(self) -> list[str]:
         """Give the names of the parts of the loss in the logs."""
         return ["label_loss", *self.terms]

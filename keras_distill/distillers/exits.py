@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import layers, ops
 
-from keras_distill import heads
+from keras_distill import gradients, heads
 from keras_distill.teachers import Teacher
 
 DEEPEST = "deepest"
@@ -69,6 +70,53 @@ def with_exits(net: keras.Model, exits, features: str | None) -> keras.Model:
         outputs[name] = layers.Dense(classes, name=f"{name}_exit")(x)
     outputs[DEEPEST] = net.output
     return keras.Model(net.inputs, outputs, name=f"{net.name}_with_exits")
+
+
+def have_gradients(net: keras.Model, exits, inputs) -> None:
+    """Refuse exits on layers that training the net does not reach from its output.
+
+    Args:
+        net: functional, of one output.
+        exits: names of layers.
+        inputs: a batch of what the net takes.
+
+    Raises:
+        ValueError: the gradient is stopped everywhere between a layer and the output.
+    """
+    tensors = [net.get_layer(name).output for name in exits]
+    both = keras.Model(net.input, [net.inputs, tensors])
+    inputs, values = both(inputs, training=False)
+    for name, tensor, value in zip(exits, tensors, values, strict=True):
+        rest = keras.Model([*net.inputs, tensor], net.output)
+        if not _reaches(rest, inputs, value):
+            raise ValueError(
+                f"No exit can be at '{name}': no gradient comes to it from the output of "
+                f"'{net.name}', as something between them stops it. Name another layer."
+            )
+
+
+def _reaches(rest: keras.Model, inputs, value) -> bool:
+    """Tell whether what a net makes of its inputs and a layer's value has a gradient."""
+
+    def function(value):
+        outputs = rest([*inputs, value], training=False)
+        # The value itself, so that what does not reach it has a gradient, of zeros.
+        return {"score": ops.sum(ops.sin(outputs)) + 0.0 * ops.sum(value)}, None
+
+    rng = np.random.default_rng(0)
+    # A weight may be zero now that is not later, so a zero counts for other weights too.
+    for spread in (0.0, 0.1):
+        others = [
+            (v, v.value + ops.convert_to_tensor(spread * rng.random(v.shape), v.dtype))
+            for v in rest.variables
+            if keras.backend.is_float_dtype(v.dtype)
+        ]
+        with keras.StatelessScope(others):
+            slopes, _ = gradients.by_input(function, value, rest.variables)
+        gradients.forget(rest)
+        if np.any(ops.convert_to_numpy(slopes["score"]) != 0.0):
+            return True
+    return False
 
 
 def bottleneck_of(exit: str) -> str:

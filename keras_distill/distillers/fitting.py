@@ -45,7 +45,7 @@ class Fitting(Watching, AcrossWorkers, Resuming, LeanStep):
         self.can_fit(batch)
         self.order_is_shared(x, kwargs)
         self.watch(callbacks or [])
-        callbacks = before([StopAtNotFinite(), SameStatistics()], callbacks)
+        callbacks = before(self.own_callbacks(), callbacks)
         x, callbacks = self.resume(x, batch, callbacks, kwargs)
         self.look_at_length(x)
         try:
@@ -55,3 +55,7 @@ class Fitting(Watching, AcrossWorkers, Resuming, LeanStep):
                 )
         finally:
             self.resumed()
+
+    def own_callbacks(self) -> list:
+        """Give the callbacks that stand before the user's."""
+        return [StopAtNotFinite(), SameStatistics()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keras
+
 
 def _kinds(model) -> tuple:
     return (
@@ -25,3 +27,9 @@ def values_of(model, state) -> dict:
 def state_of(model, values: dict) -> tuple:
     """Give the state of a model out of values by variable."""
     return tuple([values[id(v)] for v in kind] for kind in _kinds(model))
+
+
+def synchronise(model) -> None:
+    """Give a model's variables, inside of `fit`, the values that its loop holds."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()

@@ -15,6 +15,7 @@ from keras_distill.distillers.exits import (
     DEEPEST,
     OwnTeacher,
     bottleneck_of,
+    have_gradients,
     stopped,
     with_exits,
 )
@@ -134,9 +135,13 @@ class SelfDistiller(KeptCompile, Distiller):
     def can_fit(self, batch) -> None:
         """Check what is there before training."""
         super().can_fit(batch)
-        if batch is not None and self.loss is not None:
-            labels = keras.utils.unpack_x_y_sample_weight(batch)[1]
+        if batch is None:
+            return
+        x, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        if self.loss is not None:
             checks.labels_fit(labels, self.classes, self._given()["loss"])
+        few = keras.tree.map_structure(lambda part: part[:2], x)
+        have_gradients(self.net(), self.exits, select(few, self.student_inputs))
 
     def exit(self, name: str = DEEPEST) -> keras.Model:
         """Give a plain model that ends at an exit; it shares the trained weights.

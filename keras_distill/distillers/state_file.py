@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
+import keras
 import numpy as np
+from keras import ops
 
 
 class Damaged(Exception):
@@ -43,3 +45,24 @@ def read(path: str) -> dict:
     if len(arrays) != count:
         raise Damaged(f"{len(arrays)} of {count} arrays are there")
     return arrays
+
+
+def numbered(variables, prefix: str) -> dict:
+    """Name variables by their places: Keras counts names up anew for each model."""
+    return {f"{prefix} {i} {v.name}": v for i, v in enumerate(variables)}
+
+
+def array(variable) -> np.ndarray:
+    """Give a variable's value, in a type that such a file can hold."""
+    # NumPy's files know no bfloat16; float32 holds its values exactly.
+    wide = keras.backend.standardize_dtype(variable.dtype) == "bfloat16"
+    value = ops.cast(variable, "float32") if wide else variable
+    return ops.convert_to_numpy(value)
+
+
+def differing(variables: dict, arrays: dict) -> list[str]:
+    """List the names that are only among variables or arrays, or whose shapes differ."""
+    shapes = {(name, tuple(v.shape)) for name, v in variables.items()}
+    return sorted(
+        {name for name, _ in shapes ^ {(n, x.shape) for n, x in arrays.items()}}
+    )

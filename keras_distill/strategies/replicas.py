@@ -147,3 +147,11 @@ def worker() -> tuple[int, int]:
         resolver = tf.distribute.get_strategy().cluster_resolver
         return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
     return 0, 1
+
+
+def is_first_worker(model) -> bool:
+    """Tell whether this process is the one that writes what all workers share."""
+    if keras.backend.backend() != "tensorflow":
+        return True
+    resolver = model.distribute_strategy.cluster_resolver
+    return resolver is None or resolver.task_id in (None, 0)

@@ -214,3 +214,60 @@ def test_exits_of_a_net_of_tokens_speak_for_each_token():
     more = layers.Add()([hidden, layers.Reshape((1, 5))(pooled)])
     with pytest.raises(ValueError, match="does not come to logits"):
         kd.SelfDistiller(keras.Model(x, layers.Dense(7)(more)), ["pooled"])
+
+
+def behind_a_stop(stop, head="glorot_uniform", beside=False):
+    """A net in which something stands between its layer "hidden" and the output."""
+    x = keras.Input((4,), name="given")
+    hidden = layers.Dense(5, name="hidden")(x)
+    y = stop(hidden)
+    if beside:
+        y = layers.Add()([y, layers.Dense(5)(hidden)])
+    made = layers.Dense(3, kernel_initializer=head, name="logits")
+    return keras.Model(x, made(layers.ReLU()(y)))
+
+
+class Stops(layers.Layer):
+    def call(self, x):
+        return keras.ops.stop_gradient(x)
+
+
+STOPS = {
+    "operation": keras.ops.stop_gradient,
+    "layer": Stops(),
+    "rounding": keras.ops.sign,
+}
+
+
+@pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
+def test_an_exit_that_no_gradient_comes_to_is_refused(stop):
+    distiller = compiled(kd.SelfDistiller(behind_a_stop(stop), ["hidden"]))
+    before = [np.array(w) for w in distiller.weights]
+    with pytest.raises(ValueError, match=r"No exit can be at 'hidden'.*stops it"):
+        distiller.fit(*points(), verbose=0)
+    for a, b in zip(before, distiller.weights, strict=True):
+        np.testing.assert_array_equal(a, np.array(b))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        lambda: behind_a_stop(keras.ops.stop_gradient, beside=True),
+        lambda: behind_a_stop(layers.Identity(), head="zeros"),
+    ],
+    ids=["stopped on one of two ways", "weights that are zero now"],
+)
+def test_an_exit_that_a_gradient_may_come_to_is_taken(net):
+    distiller = compiled(kd.SelfDistiller(net(), ["hidden"]))
+    distiller.fit(*points(), verbose=0)
+
+
+def test_exits_of_a_net_of_several_inputs():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    hidden = layers.Dense(5, name="hidden")(layers.Concatenate()([a, b]))
+    for inputs in ({"a": a, "b": b}, [a, b]):
+        net = keras.Model(inputs, layers.Dense(3)(layers.Add()([hidden, hidden])))
+        distiller = compiled(kd.SelfDistiller(net, ["hidden"]))
+        x, y = points()
+        given = {"a": x, "b": -x} if isinstance(inputs, dict) else [x, -x]
+        distiller.fit(given, y, verbose=0)
