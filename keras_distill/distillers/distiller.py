@@ -11,7 +11,7 @@ from keras_distill import heads, taps, tracing
 from keras_distill.distillers import checks, shapes
 from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.fitting import Fitting
-from keras_distill.distillers.inputs import Selection, select
+from keras_distill.distillers.inputs import Selection, has_parts, select
 from keras_distill.distillers.moving import moving_variable
 from keras_distill.distillers.part_means import PartMeans
 from keras_distill.distillers.step import DistillationStep
@@ -178,6 +178,9 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         loss = getattr(self, "loss", None)
         if batch is not None:
             first_x, first_y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            has_parts(
+                first_x, self.student_inputs, self.teacher_inputs, self.sample_ids
+            )
             if not self.built:
                 self.bind_to(first_x)
             self.can_take(first_y, loss)

@@ -46,8 +46,9 @@ class Fitting(Watching, AcrossWorkers, Resuming, LeanStep):
         self.order_is_shared(x, kwargs)
         self.watch(callbacks or [])
         callbacks = before(self.own_callbacks(), callbacks)
-        x, callbacks = self.resume(x, batch, callbacks, kwargs)
+        x, callbacks = self.resume(x, callbacks, kwargs)
         self.look_at_length(x)
+        self.build_state(batch)
         try:
             with no_samples_refused():
                 return super().fit(

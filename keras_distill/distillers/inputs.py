@@ -37,6 +37,21 @@ def select(x, selection: Selection):
         ) from error
 
 
+def has_parts(x, *selections: Selection) -> None:
+    """Refuse a batch without a part that is asked for; no layer runs.
+
+    Args:
+        x: the inputs of a batch.
+        *selections: as in `select`.
+
+    Raises:
+        ValueError: the batch has no such part.
+    """
+    for selection in keras.tree.flatten(selections):
+        if not isinstance(selection, keras.Layer):
+            select(x, selection)
+
+
 def weight_for(sample_weight, tap: Tap):
     """Give a term the sample weights of the output that it compares.
 

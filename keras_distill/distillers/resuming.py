@@ -12,12 +12,11 @@ class Resuming:
 
     left_out = 0
 
-    def resume(self, x, batch, callbacks, arguments: dict) -> tuple:
+    def resume(self, x, callbacks, arguments: dict) -> tuple:
         """Find a backup and move the data to where it was made.
 
         Args:
             x: the data.
-            batch: the first one, or None.
             callbacks: of `fit`.
             arguments: of `fit`, the others; steps_per_epoch is filled in.
 
@@ -34,18 +33,9 @@ class Resuming:
         if backup.save_freq != "epoch":
             _order_is_known(x, arguments)
         epoch, self.left_out = backup.find()
-        if self.left_out and batch is not None and self._builds_while_it_trains():
-            # Metrics that are built have means that can be put back.
-            self._symbolic_build(data_batch=batch)
         # The data began with the first epoch of this command.
         begun = max(epoch - arguments.get("initial_epoch", 0), 0)
         return _after(x, begun, arguments), callbacks
-
-    def _builds_while_it_trains(self) -> bool:
-        """Tell whether Keras leaves building to the first step, which is left out."""
-        if keras.backend.backend() != "tensorflow":
-            return False
-        return self._distribute_strategy is None
 
     def resumed(self) -> None:
         """Forget what was left out."""

@@ -12,6 +12,7 @@ from keras_distill.distillers.inputs import select
 from keras_distill.distillers.moving import advance
 from keras_distill.distillers.scores import scores
 from keras_distill.distillers.shares import shared
+from keras_distill.strategies.replicas import with_samples
 
 LOGITS = taps.Tap(taps.LOGITS)
 
@@ -158,6 +159,7 @@ class DistillationStep(TrainStep):
 def _tensorflow(distiller, data) -> dict:
     import tensorflow as tf
 
+    data = with_samples(data)
     batch = keras.utils.unpack_x_y_sample_weight(data)
     knowledge = distiller._know(*batch[:2])
     with tf.GradientTape() as tape:

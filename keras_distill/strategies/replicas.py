@@ -88,10 +88,27 @@ def mean_count(count):
         return count
     import tensorflow as tf
 
-    both = tf.cast(tf.stack([count, tf.cast(count == 0, count.dtype)]), "float32")
-    samples, without = tf.unstack(context.all_reduce("sum", both))
+    return context.all_reduce("sum", tf.cast(count, "float32")) / replica_count()
+
+
+def with_samples(batch):
+    """Give a replica's part of a batch, once it is known that every replica has one.
+
+    Of no samples some layers make an error of their own, others nothing.
+
+    Args:
+        batch: a structure of tensors.
+    """
+    context, count = _replica(), keras.ops.shape(keras.tree.flatten(batch)[0])[0]
+    if context is None or isinstance(count, int):
+        return batch
+    import tensorflow as tf
+
+    without = context.all_reduce("sum", tf.cast(count == 0, "float32"))
     with tf.control_dependencies([tf.debugging.Assert(without == 0, [NO_SAMPLES])]):
-        return samples / replica_count()
+        return keras.tree.map_structure(
+            lambda x: None if x is None else tf.identity(x), batch
+        )
 
 
 def _replica():

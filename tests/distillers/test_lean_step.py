@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
+from keras_distill.distillers import lean_step
 from tests.linear import points
 
 tf = pytest.importorskip("tensorflow", reason="the lean step is TensorFlow's")
@@ -113,3 +114,25 @@ def test_what_is_not_finite_is_found_by_a_look_now_and_then():
     distiller = make()
     with pytest.raises(ValueError, match="epoch 0: label_loss"):
         distiller.fit(x, np.zeros(64), batch_size=5, shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize("metrics", [None, ["accuracy"]])
+@pytest.mark.parametrize("small", [0, 10_000])
+def test_a_step_is_traced_once(small, metrics, monkeypatch):
+    """Also where the last batch is a smaller one."""
+    monkeypatch.setattr(lean_step, "_SMALL", small)
+    distiller, traces = make(metrics=metrics), []
+    step = distiller.train_step
+    distiller.train_step = lambda data: traces.append(data) or step(data)
+    data = tf.data.Dataset.from_tensor_slices(points()).batch(5)
+    distiller.fit(data, epochs=2, verbose=0)
+    assert len(traces) == 1
+
+
+def test_a_large_step_is_the_same(monkeypatch):
+    lean, logs = fitted(dataset())
+    monkeypatch.setattr(lean_step, "_SMALL", 0)
+    other, other_logs = fitted(dataset())
+    for a, b in zip(state(lean), state(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert logs == other_logs
