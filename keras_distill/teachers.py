@@ -65,6 +65,11 @@ class Teacher:
         """Give the layer that holds what moves with the student, if anything does."""
         return None
 
+    @property
+    def replicated(self) -> keras.Layer | None:
+        """Give of it the layer that is to be the same on all replicas."""
+        return self.followers
+
     def follow(self, step) -> None:
         """Move on with the student, at each step and before the call."""
 

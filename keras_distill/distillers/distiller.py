@@ -219,7 +219,8 @@ class Distiller(DistillationStep, Fitting, keras.Model):
             (bound.student_adapters, bound.teacher_adapters)
             for bound in self.terms.values()
         ]
-        found = [self.student, self.followers, *keras.tree.flatten(adapters)]
+        of_teacher = self.teacher and self.teacher.replicated
+        found = [self.student, of_teacher, *keras.tree.flatten(adapters)]
         return [layer for layer in found if layer is not None]
 
     def get_config(self) -> dict:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -84,7 +87,7 @@ def have_gradients(net: keras.Model, exits, inputs) -> None:
         ValueError: the gradient is stopped everywhere between a layer and the output.
     """
     tensors = [net.get_layer(name).output for name in exits]
-    both = keras.Model(net.input, [net.inputs, tensors])
+    both = keras.Model(net.inputs, [net.inputs, tensors])
     inputs, values = both(inputs, training=False)
     for name, tensor, value in zip(exits, tensors, values, strict=True):
         rest = keras.Model([*net.inputs, tensor], net.output)
@@ -98,21 +101,23 @@ def have_gradients(net: keras.Model, exits, inputs) -> None:
 def _reaches(rest: keras.Model, inputs, value) -> bool:
     """Tell whether what a net makes of its inputs and a layer's value has a gradient."""
 
-    def function(value):
-        outputs = rest([*inputs, value], training=False)
+    def function(value, training):
+        outputs = rest([*inputs, value], training=training)
         # The value itself, so that what does not reach it has a gradient, of zeros.
         return {"score": ops.sum(ops.sin(outputs)) + 0.0 * ops.sum(value)}, None
 
     rng = np.random.default_rng(0)
-    # A weight may be zero now that is not later, so a zero counts for other weights too.
-    for spread in (0.0, 0.1):
+    # A weight may be zero now that is not later, and a layer hard in inference alone, so
+    # a zero counts for other weights and in both forms.
+    for spread, training in itertools.product((0.0, 0.1), (False, True)):
+        run = functools.partial(function, training=training)
         others = [
             (v, v.value + ops.convert_to_tensor(spread * rng.random(v.shape), v.dtype))
             for v in rest.variables
             if keras.backend.is_float_dtype(v.dtype)
         ]
         with keras.StatelessScope(others):
-            slopes, _ = gradients.by_input(function, value, rest.variables)
+            slopes, _ = gradients.by_input(run, value, rest.variables)
         gradients.forget(rest)
         if np.any(ops.convert_to_numpy(slopes["score"]) != 0.0):
             return True

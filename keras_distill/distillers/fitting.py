@@ -32,7 +32,8 @@ class Fitting(Watching, AcrossWorkers, Resuming, LeanStep):
         Arrays are looked at whole, of other data the first batch. Stopped and called
         again with `keras.callbacks.BackupAndRestore`, it goes on after the last batch
         that was saved, with all that it knew then: a run that was killed ends as one
-        that was not, if its data come in an order that a seed decides.
+        that was not, if its data come in an order that a seed decides and no
+        `kd.RemotePeers` teach.
 
         Raises:
             ValueError: there is no teacher, the data are empty, labels lie outside the

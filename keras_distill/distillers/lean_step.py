@@ -40,9 +40,12 @@ class LeanStep:
         Args:
             batch: the first one, or None.
         """
-        on_tensorflow = keras.backend.backend() == "tensorflow"
-        if on_tensorflow and self._distribute_strategy is None and batch is not None:
-            self._symbolic_build(data_batch=batch)
+        traced = self.compiled and (not self.run_eagerly or self.left_out)
+        if keras.backend.backend() != "tensorflow" or not traced or batch is None:
+            return
+        specs = keras.tree.map_structure(_spec, batch)
+        if self._distribute_strategy is None and False not in keras.tree.flatten(specs):
+            self._symbolic_build(data_batch=specs)
 
     def make_train_function(self, force=False):
         """Make the step."""
@@ -89,6 +92,17 @@ def _lean(model, keras_step):
         return step(next(iterator))
 
     return run
+
+
+def _spec(x):
+    """Give a part's spec for any number of samples, None for none, False if unknown."""
+    if x is None:
+        return None
+    try:
+        dtype = keras.backend.standardize_dtype(x.dtype)
+    except (AttributeError, ValueError):
+        return False
+    return keras.KerasTensor((None, *x.shape[1:]), dtype)
 
 
 def _has_options(iterator) -> bool:

@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
 
 from keras_distill.distillers import state_file
 from keras_distill.distillers.jax_state import synchronise
 from keras_distill.ensembles import EnsembleTeacher, member_weights
 from keras_distill.following import Copies
-from keras_distill.strategies.replicas import is_first_worker
+from keras_distill.strategies.replicas import is_first_worker, worker
 from keras_distill.teachers import check
 
 
@@ -32,9 +33,10 @@ class RemotePeers(EnsembleTeacher):
     with a term's weight as a schedule that is 0 at first. `MutualDistiller` with
     `refresh` does the same in one process.
 
-    A peer may train under a strategy; its first worker writes. Layers are tapped by the
-    place of the peer, `"0/stack2"`, as those of an ensemble. The folder is one run's:
-    what is in it already is taken for the peers' newest.
+    A peer may train under a strategy; its first worker writes. Weights that are not
+    finite are neither written nor read. Layers are tapped by the place of the peer,
+    `"0/stack2"`, as those of an ensemble. The folder is one run's: what is in it already
+    is taken for the peers' newest.
 
     Args:
         peers: models of the other peers' architectures, by the peers' names; they are
@@ -50,8 +52,8 @@ class RemotePeers(EnsembleTeacher):
     Raises:
         TypeError: a peer is no `keras.Model`.
         ValueError: no peers, a name that is no file's or is its own, a model that is not
-            built, numbers out of range; as `fit` begins, no weights of a peer, or those
-            of another architecture.
+            built, numbers out of range; as `fit` begins, no weights of a peer, those of
+            another architecture, or a peer of several processes on JAX.
 
     Example:
         >>> teacher = kd.RemotePeers({"second": net()}, "runs/peers", name="first")
@@ -93,6 +95,11 @@ class RemotePeers(EnsembleTeacher):
         """Give the layer that holds the copies."""
         return self.copies
 
+    @property
+    def replicated(self) -> None:
+        """Give no layer: the workers of a peer may have read one after another."""
+        return
+
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """Give the callback that writes and reads."""
         return [_Exchange(self)]
@@ -106,15 +113,19 @@ class RemotePeers(EnsembleTeacher):
         os.makedirs(self.folder, exist_ok=True)
         variables = state_file.numbered(student.variables, "weight")
         values = {name: state_file.array(v) for name, v in variables.items()}
+        if not _are_finite(values):
+            return
         path = self._path(self.name)
         os.replace(state_file.write(path, values), path)
 
-    def are_there(self) -> None:
-        """Wait for the weights of every peer.
+    def meet(self) -> None:
+        """Wait for the weights of every peer, and take them.
 
         Raises:
-            ValueError: those of one do not come.
+            ValueError: those of one do not come, or are of another architecture.
         """
+        # The copies may have been put back meanwhile to what they were before.
+        self._read.clear()
         end = time.monotonic() + self.wait
         for name in self.names:
             while not os.path.exists(self._path(name)):
@@ -125,6 +136,7 @@ class RemotePeers(EnsembleTeacher):
                         f"with name='{name}' and the same folder, or wait longer."
                     )
                 time.sleep(0.05)
+        self.read()
 
     def read(self) -> None:
         """Take the newest weights of the others, where they are newer than those here.
@@ -134,10 +146,22 @@ class RemotePeers(EnsembleTeacher):
         """
         for name, model in zip(self.names, self.members, strict=True):
             path = self._path(name)
-            written = os.stat(path).st_mtime_ns
-            if self._read.get(name) != written:
-                self._read[name] = written
-                _take(path, name, model)
+            try:
+                written = os.stat(path).st_mtime_ns
+                if self._read.get(name) == written:
+                    continue
+                found = state_file.read(path)
+                if not _are_finite(found):
+                    raise state_file.Damaged("weights that are not finite")
+            except (OSError, state_file.Damaged) as error:
+                warnings.warn(
+                    f"'{path}' can't be used ({error}); the peer '{name}' teaches on "
+                    "with the weights before.",
+                    stacklevel=2,
+                )
+                continue
+            _put(found, model, name, path)
+            self._read[name] = written
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, f"{name}.npz")
@@ -146,25 +170,32 @@ class RemotePeers(EnsembleTeacher):
 class _Exchange(keras.callbacks.Callback):
     """Writes and reads as `fit` begins, every so many steps, and at the end.
 
+    It works between two batches, where Keras calls it from the loop itself, and does not
+    ask for the logs of each.
+
     Args:
         peers: what is written and read.
     """
 
+    async_safe = True
+
     def __init__(self, peers: RemotePeers):
         super().__init__()
         self.peers = peers
-        self.met, self.since, self.last = False, 0, -1
+        self.met, self.since, self.last = False, 0, 0
 
     def on_epoch_begin(self, epoch, logs=None):
         """Meet the others, at first; by then a backup has been put back."""
-        self.last = -1
         if not self.met:
             self.met = True
+            _is_one_process()
             self._write()
-            self.peers.are_there()
-            self.peers.read()
+            self.peers.meet()
+        else:
+            self.since += self.model.steps_per_execution
+        self.last = 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_begin(self, batch, logs=None):
         """Write and read where it is time; one call may have been of several steps."""
         self.since += batch - self.last
         self.last = batch
@@ -180,21 +211,20 @@ class _Exchange(keras.callbacks.Callback):
     def _write(self):
         synchronise(self.model)
         self.model.share_statistics()
-        if is_first_worker(self.model):
+        if not is_first_worker(self.model):
+            return
+        try:
             self.peers.write(self.model.student)
+        except OSError as error:
+            warnings.warn(
+                f"The weights of '{self.peers.name}' can't be written ({error}); the "
+                "others learn on from those before.",
+                stacklevel=2,
+            )
 
 
-def _take(path: str, name: str, model: keras.Model) -> None:
+def _put(found: dict, model: keras.Model, name: str, path: str) -> None:
     """Put what a file holds into a model."""
-    try:
-        found = state_file.read(path)
-    except state_file.Damaged as error:
-        warnings.warn(
-            f"'{path}' is damaged ({error}); the peer '{name}' teaches on with the "
-            "weights before.",
-            stacklevel=2,
-        )
-        return
     variables = state_file.numbered(model.variables, "weight")
     if apart := state_file.differing(variables, found):
         raise ValueError(
@@ -204,6 +234,18 @@ def _take(path: str, name: str, model: keras.Model) -> None:
         )
     for key, variable in variables.items():
         variable.assign(found[key])
+
+
+def _are_finite(arrays: dict) -> bool:
+    return all(np.isfinite(x).all() for x in arrays.values() if x.dtype.kind == "f")
+
+
+def _is_one_process() -> None:
+    if keras.backend.backend() == "jax" and worker()[1] > 1:
+        raise ValueError(
+            "On JAX a peer trains in one process, as its copies of the others are to be "
+            f"the same on all; there are {worker()[1]}. Train one peer in each."
+        )
 
 
 def _are_names(names: Sequence[str]) -> None:

@@ -51,8 +51,8 @@ class SelfDistiller(KeptCompile, Distiller):
 
     Raises:
         TypeError: the net is not functional.
-        ValueError: a layer that is not there, or from which no gradient comes to the
-            output; weights out of range.
+        ValueError: a layer that is not there, or weights out of range; as `fit` begins,
+            a layer to which no gradient comes from the output.
 
     Example:
         >>> distiller = kd.SelfDistiller(net, ["stack1", "stack2"], features="stack3")
@@ -140,7 +140,9 @@ class SelfDistiller(KeptCompile, Distiller):
         x, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
         if self.loss is not None:
             checks.labels_fit(labels, self.classes, self._given()["loss"])
-        few = keras.tree.map_structure(lambda part: part[:2], x)
+        few = keras.tree.map_structure(
+            lambda part: None if part is None else part[:2], x
+        )
         have_gradients(self.net(), self.exits, select(few, self.student_inputs))
 
     def exit(self, name: str = DEEPEST) -> keras.Model:

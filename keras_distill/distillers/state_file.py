@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import keras
 import numpy as np
@@ -48,8 +49,9 @@ def read(path: str) -> dict:
 
 
 def numbered(variables, prefix: str) -> dict:
-    """Name variables by their places: Keras counts names up anew for each model."""
-    return {f"{prefix} {i} {v.name}": v for i, v in enumerate(variables)}
+    """Name variables by their places and names, without what Keras counts up."""
+    plain = [re.sub(r"_\d+$", "", v.name) for v in variables]
+    return {f"{prefix} {i} {plain[i]}": v for i, v in enumerate(variables)}
 
 
 def array(variable) -> np.ndarray:

@@ -49,7 +49,8 @@ def freeze(
         keep: taps or paths of layers that are copied as they are, with all below them.
             Default: none.
         dtype: of weights and computation, as `"bfloat16"` or `"float16"`, but for what
-            is quantised; meant for accelerators. Default: that of each layer.
+            is quantised; meant for accelerators, and CPUs that have instructions for
+            bfloat16. Default: that of each layer.
         tolerance: how far outputs and kept taps may be from the model's, as a part of
             the largest absolute value. Default: 1e-4; where the copy computes in
             float16 0.01, in bfloat16 0.05. A GPU that multiplies float32

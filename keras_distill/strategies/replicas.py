@@ -169,6 +169,6 @@ def worker() -> tuple[int, int]:
 def is_first_worker(model) -> bool:
     """Tell whether this process is the one that writes what all workers share."""
     if keras.backend.backend() != "tensorflow":
-        return True
+        return worker()[0] == 0
     resolver = model.distribute_strategy.cluster_resolver
     return resolver is None or resolver.task_id in (None, 0)

@@ -136,3 +136,32 @@ def test_a_large_step_is_the_same(monkeypatch):
     for a, b in zip(state(lean), state(other), strict=True):
         np.testing.assert_array_equal(a, b)
     assert logs == other_logs
+
+
+def test_a_metric_that_reads_values_runs_eagerly():
+    seen = []
+
+    def most(y_true, y_pred):
+        seen.append(y_true.numpy().max())
+        return keras.ops.mean(y_pred)
+
+    distiller = make(run_eagerly=True, metrics=[most])
+    distiller.fit(*points(), verbose=0)
+    assert max(seen) == points()[1].max()
+
+
+def test_without_compile_keras_says_so():
+    x = keras.Input((4,))
+    student = keras.Model(x, keras.layers.Dense(3)(x))
+    distiller = kd.Distiller(student, kd.MeanTeacher(student))
+    with pytest.raises(ValueError, match=r"call `compile\(\)`"):
+        distiller.fit(*points(), verbose=0)
+
+
+def test_a_student_of_one_batch_size_takes_larger_arrays():
+    x = keras.Input(batch_shape=(4, 4))
+    halves = keras.ops.split(x, 2, axis=0)
+    student = keras.Model(x, keras.layers.Dense(3)(keras.ops.concatenate(halves)))
+    distiller = kd.Distiller(student, kd.MeanTeacher(student))
+    distiller.compile("sgd", CROSS_ENTROPY)
+    distiller.fit(*points(12), batch_size=4, verbose=0)

@@ -249,13 +249,21 @@ def test_an_exit_that_no_gradient_comes_to_is_refused(stop):
         np.testing.assert_array_equal(a, np.array(b))
 
 
+class Rounds(layers.Layer):
+    """Gives signs in inference, and has a slope in training alone."""
+
+    def call(self, x, training=False):
+        return 2.0 * x if training else keras.ops.sign(x)
+
+
 @pytest.mark.parametrize(
     "net",
     [
         lambda: behind_a_stop(keras.ops.stop_gradient, beside=True),
         lambda: behind_a_stop(layers.Identity(), head="zeros"),
+        lambda: behind_a_stop(Rounds()),
     ],
-    ids=["stopped on one of two ways", "weights that are zero now"],
+    ids=["stopped on one of two ways", "weights that are zero now", "in training"],
 )
 def test_an_exit_that_a_gradient_may_come_to_is_taken(net):
     distiller = compiled(kd.SelfDistiller(net(), ["hidden"]))
