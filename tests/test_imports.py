@@ -82,6 +82,7 @@ MAY_IMPORT = {
         "adapters",
         "ensembles",
         "following",
+        "gradients",
         "heads",
         "losses",
         "strategies",
