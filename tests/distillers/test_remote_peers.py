@@ -231,6 +231,22 @@ def test_a_peer_is_a_model(tmp_path):
         kd.RemotePeers({"b": 3}, tmp_path, name="a")
 
 
+def test_a_peer_of_two_replicas_is_one_of_one(tmp_path, two_replicas):
+    write(tmp_path, "b", seed=5)
+
+    def fit():
+        made = distiller(teacher(tmp_path, refresh=2))
+        fit = {"batch_size": 4, "shuffle": False, "epochs": 2, "verbose": 0}
+        made.fit(*points(), **fit)
+        return weights(made.student) + weights(made.teacher.members[0])
+
+    one = fit()
+    with two_replicas.scope():
+        two = fit()
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_two_processes_end_more_alike_than_alone(tmp_path, backend):
