@@ -187,10 +187,10 @@ class _Exchange(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Meet the others, at first; by then a backup has been put back."""
         if not self.met:
-            self.met = True
             _is_one_process()
             self._write()
             self.peers.meet()
+            self.met = True
         else:
             self.since += self.model.steps_per_execution
         self.last = 0
@@ -216,6 +216,8 @@ class _Exchange(keras.callbacks.Callback):
         try:
             self.peers.write(self.model.student)
         except OSError as error:
+            if not self.met:
+                raise
             warnings.warn(
                 f"The weights of '{self.peers.name}' can't be written ({error}); the "
                 "others learn on from those before.",

@@ -165,3 +165,4 @@ def test_a_student_of_one_batch_size_takes_larger_arrays():
     distiller = kd.Distiller(student, kd.MeanTeacher(student))
     distiller.compile("sgd", CROSS_ENTROPY)
     distiller.fit(*points(12), batch_size=4, verbose=0)
+    assert int(distiller.optimizer.iterations) == 3

@@ -106,6 +106,25 @@ def test_the_others_get_the_weights_it_ends_with(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_folder_that_is_lost_stops_nobody_once_they_have_met(tmp_path):
+    write(tmp_path, "b", seed=5)
+
+    class Loses(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if (tmp_path / "b.npz").exists():
+                for file in tmp_path.iterdir():
+                    file.unlink()
+                tmp_path.rmdir()
+                tmp_path.write_text("")
+
+    made = distiller(teacher(tmp_path, refresh=1))
+    with pytest.warns(UserWarning, match="can't be written"):
+        made.fit(*points(), batch_size=4, verbose=0, callbacks=[Loses()])
+    assert int(made.optimizer.iterations) == 3
+    with pytest.raises(OSError):
+        distiller(teacher(tmp_path)).fit(*points(), verbose=0)
+
+
 class Stop(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 1:

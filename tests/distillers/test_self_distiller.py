@@ -267,7 +267,8 @@ class Rounds(layers.Layer):
 )
 def test_an_exit_that_a_gradient_may_come_to_is_taken(net):
     distiller = compiled(kd.SelfDistiller(net(), ["hidden"]))
-    distiller.fit(*points(), verbose=0)
+    logs = distiller.fit(*points(), verbose=0).history
+    assert logs["soft_hidden"][0] > 0
 
 
 def test_exits_of_a_net_of_several_inputs():
@@ -278,4 +279,5 @@ def test_exits_of_a_net_of_several_inputs():
         distiller = compiled(kd.SelfDistiller(net, ["hidden"]))
         x, y = points()
         given = {"a": x, "b": -x} if isinstance(inputs, dict) else [x, -x]
-        distiller.fit(given, y, verbose=0)
+        logs = distiller.fit(given, y, verbose=0).history
+        assert logs["soft_hidden"][0] > 0
