@@ -7,6 +7,7 @@ import pytest
 import keras_distill as kd
 from tests.distillers.conftest import conv_pair
 from tests.linear import linear, points, softmax, weights
+from tests.ordering import unordered_accesses
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -46,6 +47,27 @@ def test_its_weights_follow_the_recurrence(decay, how):
         mean = [d * a + (1 - d) * b for a, b in zip(mean, seen, strict=True)]
     for found, expected in zip(weights(teacher.model), mean, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda one, other: kd.Distiller(one, kd.MeanTeacher(one)),
+        lambda one, other: kd.MutualDistiller([one, other], refresh=2),
+    ],
+    ids=["mean teacher", "mutual"],
+)
+@pytest.mark.parametrize("nets", [conv_pair, lambda: (linear("one"), linear("other"))])
+def test_copies_read_weights_before_those_are_updated(nets, of):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("The order of other backends is that of the code.")
+    one, other = nets()
+    distiller = of(one, other)
+    distiller.compile("adam", CROSS_ENTROPY)
+    x = np.zeros((6, *one.input_shape[1:]), "float32")
+    y = np.zeros(6, "int32")
+    fit = lambda: distiller.fit(x, y, batch_size=3, verbose=0)  # noqa: E731
+    assert not unordered_accesses(fit)
 
 
 def test_it_is_not_trained_and_moves_on_replicas_alike(two_replicas):

@@ -123,6 +123,11 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
             member.compile(self.optimizer, loss, metrics=copied(metrics), **arguments)
 
     @property
+    def followers(self) -> Copies | None:
+        """Give the layer of copies."""
+        return self.copies
+
+    @property
     def metrics(self) -> list[keras.Metric]:
         """Give the running means of all peers' logs."""
         return [metric for member in self.members for metric in member.metrics]

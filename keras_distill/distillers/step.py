@@ -24,6 +24,9 @@ class TrainStep:
     total and whatever else; and `_note`, from all of it to the logs.
     """
 
+    # The layer of copies that move as `_know` begins.
+    followers = None
+
     def train_step(self, *arguments):
         """Take one step; give the logs, on JAX beside the state."""
         steps = {"tensorflow": _tensorflow, "torch": _torch, "jax": _jax}
@@ -162,13 +165,29 @@ def _tensorflow(distiller, data) -> dict:
     data = with_samples(data)
     batch = keras.utils.unpack_x_y_sample_weight(data)
     knowledge = distiller._know(*batch[:2])
+    x = _after(distiller.followers, batch[0])
     with tf.GradientTape() as tape:
-        found = distiller._learn(*batch, knowledge)
+        found = distiller._learn(x, *batch[1:], knowledge)
         scaled = distiller.optimizer.scale_loss(found[0])
     variables = distiller.trainable_variables
     gradients = tape.gradient(scaled, variables)
     distiller.optimizer.apply_gradients(zip(gradients, variables, strict=True))
     return strategies.reducible(distiller._note(*batch, *found))
+
+
+def _after(followers, x):
+    """Let the student's run wait until copies have read its weights.
+
+    A copy's read and the update of what it read are ordered by a control edge alone,
+    which TensorFlow drops where a path by a tensor leads there too, even by a shape
+    that it then folds into a constant. The path by the inputs stays.
+    """
+    if followers is None:
+        return x
+    import tensorflow as tf
+
+    with tf.control_dependencies([tf.identity(v.value) for v in followers.variables]):
+        return keras.tree.map_structure(tf.identity, x)
 
 
 def _torch(distiller, data) -> dict:
