@@ -7,7 +7,8 @@ For 8 texts of 128 tokens: from the logits of both nets, and from the states of 
 tokens, which loads all that it needs, then on all; the table shows by how much the peak
 (Linux's `VmHWM`) grew, in copies of one net's logits `(8, 128, 32000)`, what of that is
 the gradient that comes out, the rest, and the time beside that of the same by hand.
-glibc is told to give freed blocks back.
+glibc is told to give freed blocks back, and TensorFlow to compute without oneDNN, whose
+own allocator keeps them.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import keras_distill as kd
 TOKENS, WIDTH, WORDS, TEMPERATURE = (8, 128), 256, 32_000, 2.0
 ROUNDS = 5
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+GIVE_BACK |= {"TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
 def memory(field):

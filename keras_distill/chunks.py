@@ -129,6 +129,15 @@ def buffer(shape: tuple, dtype: str):
     return ops.zeros(shape, dtype)
 
 
+def unwritten(shape: tuple, dtype: str):
+    """Make a tensor for `Chunk.put` to write every row of, which may hold anything."""
+    if _runs_kernels():
+        import tensorflow as tf
+
+        return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=False)
+    return ops.empty(shape, dtype)
+
+
 def share_of(rows, share: int, least: int):
     """Give the size of chunks, a share of the rows but so many at least."""
     return rows if _is_symbol(rows) else _larger((rows + share - 1) // share, least)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_distill.chunks import Chunks, buffer, share_of
+from keras_distill.chunks import Chunks, share_of, unwritten
 from keras_distill.losses.divergence import Divergence
 
 # From so many classes on, the tokens of a sequence are compared chunk by chunk: a 64th
@@ -75,9 +75,11 @@ class SoftTarget(Divergence):
 
 
 def by_token(teacher, student, temperature):
-    """Give each token's divergence times T^2, `(...)`, holding but a chunk of them.
+    """Give each token's divergence times T^2, `(...)`, and hold but the gradient.
 
-    The gradient's chunks are computed from the logits again. It has no second
+    The gradient is made with the value where the student's logits are of the type to
+    compute in. In a coarser type it would lose what is small before the step scales
+    it, so there its chunks are computed later, from the logits again. It has no second
     derivative.
 
     Args:
@@ -91,42 +93,53 @@ def by_token(teacher, student, temperature):
     tokens = ops.shape(teacher)[0]
     chunks = Chunks(tokens, share_of(tokens, SHARE, max(1, LOGITS // width)))
     dtype = temperature.dtype
+    held = student.dtype == dtype
 
-    def softened(chunk, logits):
-        logits = ops.reshape(logits, (-1, width))
-        return ops.cast(chunk.take(logits), dtype) / temperature
+    def sides(chunk, student):
+        rows = (chunk.take(x) for x in (teacher, ops.reshape(student, (-1, width))))
+        return [ops.cast(x, dtype) * (1.0 / temperature) for x in rows]
+
+    def again(student, upstream):
+        def step(chunk, found):
+            known, seen = (ops.softmax(x, axis=-1) for x in sides(chunk, student))
+            slopes = chunk.take(upstream) * (seen - known)
+            return chunk.put(found, ops.cast(slopes, student.dtype))
+
+        return chunks.walk(step, unwritten((tokens, width), student.dtype))
 
     @ops.custom_gradient
     def divergences(student):
-        def value(chunk, found):
-            sides = (softened(chunk, logits) for logits in (teacher, student))
-            return chunk.put(found, ops.square(temperature) * divergence(*sides))
+        def step(chunk, found):
+            known, seen = map(prediction, sides(chunk, student))
+            values = ops.square(temperature) * divergence(known, seen)
+            values = chunk.put(found[0], values)
+            return values, *(chunk.put(x, seen[0] - known[0]) for x in found[1:])
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
             upstream = temperature * ops.reshape(upstream, (-1, 1))
+            slopes = found[1] * upstream if held else again(student, upstream)
+            return ops.reshape(slopes, shape)
 
-            def slope(chunk, found):
-                sides = (softened(chunk, logits) for logits in (teacher, student))
-                slopes = chunk.take(upstream) * excess(*sides)
-                return chunk.put(found, ops.cast(slopes, student.dtype))
-
-            found = chunks.walk(slope, buffer((tokens, width), student.dtype))
-            return ops.reshape(found, shape)
-
-        found = chunks.walk(value, buffer((tokens,), dtype))
-        return ops.reshape(found, shape[:-1]), gradient
+        found = [unwritten((tokens,), dtype)]
+        found += [unwritten((tokens, width), dtype)] if held else []
+        found = chunks.walk(step, tuple(found))
+        return ops.reshape(found[0], shape[:-1]), gradient
 
     return divergences(student)
 
 
-def divergence(teacher, student):
-    """Give `sum_k p_k (log p_k - log q_k)` of logits at T = 1, `(N,)`."""
-    log_p = ops.log_softmax(teacher, axis=-1)
-    log_q = ops.log_softmax(student, axis=-1)
-    return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
+def divergence(teacher: tuple, student: tuple):
+    """Give `sum_k p_k (log p_k - log q_k)` of what `prediction` gives, `(N,)`."""
+    (p, known, known_log), (_, seen, seen_log) = teacher, student
+    return ops.sum(p * (known - seen), axis=-1) + known_log - seen_log
 
 
-def excess(teacher, student):
-    """Give `q - p`, the divergence's gradient by the student's logits, `(N, V)`."""
-    return ops.softmax(student, axis=-1) - ops.softmax(teacher, axis=-1)
+def prediction(logits) -> tuple:
+    """Give p at T = 1, and the parts `z - max z`, `(N, V)`, and `log max p` of log p.
+
+    No logarithm is taken but one a row.
+    """
+    p = ops.softmax(logits, axis=-1)
+    below = logits - ops.max(logits, axis=-1, keepdims=True)
+    return p, below, ops.log(ops.max(p, axis=-1))

@@ -6,10 +6,10 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill.chunks import Chunks, buffer, share_of
+from keras_distill.chunks import Chunks, buffer, share_of, unwritten
 from keras_distill.heads import Head
 from keras_distill.losses.base import DistillationLoss, positive
-from keras_distill.losses.soft_target import divergence, excess
+from keras_distill.losses.soft_target import divergence, prediction
 
 # A chunk's share of the tokens and its least size; the kernel's gradient is added up in
 # so many parts.
@@ -129,7 +129,8 @@ class _Part:
 
     def value(self, chunk, student):
         """Give the loss of logits, `(size,)`."""
-        values = divergence(self._known(chunk), student / self.temperature)
+        sides = self._known(chunk), student / self.temperature
+        values = divergence(*map(prediction, sides))
         values = ops.square(self.temperature) * values
         if self.labels is None:
             return values
@@ -138,8 +139,8 @@ class _Part:
 
     def slope(self, chunk, student):
         """Give its gradient by the logits, `(size, V)`."""
-        slopes = excess(self._known(chunk), student / self.temperature)
-        slopes = self.temperature * slopes
+        slopes = ops.softmax(student / self.temperature, axis=-1)
+        slopes = self.temperature * (slopes - ops.softmax(self._known(chunk), axis=-1))
         if self.labels is None:
             return slopes
         label_slopes = ops.softmax(student, axis=-1) - self._true(chunk, student)
@@ -182,7 +183,7 @@ def _values(part: _Part, chunks: Chunks, states, head: Head):
                 ops.cast(x, like.dtype) for x, like in zip(found, given, strict=True)
             )
 
-        found = chunks.walk(value, buffer((chunks.rows,), part.dtype))
+        found = chunks.walk(value, unwritten((chunks.rows,), part.dtype))
         return found, gradient
 
     return values(states, *(x for x in head[:2] if x is not None))

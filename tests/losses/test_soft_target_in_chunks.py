@@ -83,6 +83,14 @@ def test_equal_logits_give_zero_and_no_gradient():
     np.testing.assert_allclose(numbers(slope), 0.0, atol=1e-7)
 
 
+def test_what_all_logits_have_in_common_does_not_matter():
+    """Logits of a power of two's parts, to which the sums add without rounding."""
+    teacher, student = np.round(draw((2, 3, 300)) * 256) / 256
+    apart = SoftTarget(2.0, reduction=None)(teacher + 4096, student - 2048)
+    expected = soft_target(*(x.astype("float64") for x in (teacher, student)), 2.0)
+    np.testing.assert_allclose(numbers(apart), expected, rtol=1e-4)
+
+
 def test_no_gradient_of_a_masked_token():
     teacher, student = draw((3, 4, 300))
     mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 1, 1, 1]], bool)

@@ -66,10 +66,13 @@ def soft_target_slope(student, teacher):
     return tape.gradient(value, student)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_soft_targets_make_but_the_gradient(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "makers"), [("float32", ["Empty", "Mul"]), ("float16", ["Empty"])]
+)
+def test_soft_targets_make_but_the_gradient(dtype, makers):
+    """The product is put into the memory of its factor, which nothing else reads."""
     specs = [tf.TensorSpec(LOGITS.shape, dtype)] * 2
-    assert makers_of_whole_tensors(soft_target_slope, *specs) == ["Empty"]
+    assert makers_of_whole_tensors(soft_target_slope, *specs) == makers
 
 
 def value_in_chunks(transposed=False):
@@ -100,6 +103,6 @@ def test_one_chunk_is_taken_at_a_time():
     found = operations(slope_of(value), *specs)
     found += operations(soft_target_slope, LOGITS, LOGITS)
     loops = [op for op in found if "While" in op.type]
-    # Values and gradients of both, and the parts of the kernel's gradient.
-    assert len(loops) >= 5
+    # Of one loss both at once; of the other values, gradients, the kernel's in parts.
+    assert len(loops) >= 4
     assert {op.get_attr("parallel_iterations") for op in loops} == {1}
