@@ -3,9 +3,10 @@
     python benchmarks/frozen_teacher.py
     KERAS_BACKEND=jax python benchmarks/frozen_teacher.py
 
-Teacher, frozen teacher and one frozen in bfloat16 infer a batch in one process and in
-turn, compiled where the backend compiles; the table shows medians of milliseconds, and
-of the ratio to the teacher with the span of the middle half of the rounds. `taskset -c 0`
+Teacher, frozen teacher, that in four portions of the batch (`kd.Teacher(portions=)`) and
+one frozen in bfloat16 infer a batch in one process and in turn, compiled where the
+backend compiles; the table shows medians of milliseconds, and of the ratio to the
+teacher with the span of the middle half of the rounds. `taskset -c 0`
 shows a single core. TensorFlow computes by oneDNN on CPUs with AVX-512 alone, or where
 `TF_ENABLE_ONEDNN_OPTS` is 1; bfloat16 is quick on CPUs that have instructions for it.
 """
@@ -20,7 +21,7 @@ import numpy as np
 
 import keras_distill as kd
 
-ROUNDS = 30
+ROUNDS, PORTIONS = 30, 4
 NETS = {
     "resnet20": lambda: kd.models.resnet((32, 32, 3), 10, depth=20, width=16),
     "wide resnet 16-2": lambda: kd.models.wide_resnet((32, 32, 3), 10, depth=16),
@@ -29,11 +30,12 @@ NETS = {
 BATCHES = {"resnet20": 128, "wide resnet 16-2": 128, "MobileNetV2": 32}
 
 
-def inference(model, images):
+def inference(teacher, images):
     """Give the function that infers the batch, and ends when that is done."""
+    logits = kd.Tap("logits")
 
     def infer(images):
-        return model(images, training=False)
+        return teacher(images, [logits])[logits]
 
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -58,12 +60,17 @@ def measure(name, batch, rounds):
     shape = batch, *teacher.input_shape[1:]
     images = np.random.default_rng(0).normal(size=shape).astype("float32")
     images = keras.ops.convert_to_tensor(images)
-    nets = {
-        "plain": teacher,
-        "frozen": kd.freeze(teacher, images[:8]),
-        "frozen in bfloat16": kd.freeze(teacher, images[:8], dtype="bfloat16"),
+    frozen = kd.freeze(teacher, images[:8])
+    in_bfloat16 = kd.freeze(teacher, images[:8], dtype="bfloat16")
+    teachers = {
+        "plain": kd.Teacher(teacher),
+        "plain, in portions": kd.Teacher(teacher, portions=PORTIONS),
+        "frozen": kd.Teacher(frozen),
+        "frozen, in portions": kd.Teacher(frozen, portions=PORTIONS),
+        "frozen in bfloat16": kd.Teacher(in_bfloat16),
+        "that in portions": kd.Teacher(in_bfloat16, portions=PORTIONS),
     }
-    runs = {variant: inference(net, images) for variant, net in nets.items()}
+    runs = {variant: inference(asked, images) for variant, asked in teachers.items()}
     for run in runs.values():
         run()
         run()

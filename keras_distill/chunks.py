@@ -82,6 +82,11 @@ class Chunk:
         shape = self.chunks.size, *ops.shape(tensor)[1:]
         return ops.slice(tensor, self._corner(tensor), shape)
 
+    def new(self, values):
+        """Give the rows of `values`, `(size, ...)`, that the chunk before had not."""
+        behind = self.begin - self.start
+        return values if isinstance(behind, int) and behind == 0 else values[behind:]
+
     def once(self, values):
         """Set the rows `(size, D)` to zero that the chunk before had already."""
         behind = self.begin - self.start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import keras
@@ -9,6 +10,7 @@ from keras import ops
 
 from keras_distill import heads
 from keras_distill import taps as tapping
+from keras_distill.portions import in_portions, is_count
 from keras_distill.taps import LOGITS, Tap
 from keras_distill.teachers import Teacher, check
 
@@ -100,11 +102,12 @@ class EnsembleTeacher(Teacher):
         models: two or more built models over the same inputs and classes.
         average: `"arithmetic"` (default) or `"geometric"`.
         weights: one positive number a model. Default: equal.
+        portions: in how many parts each takes a batch, as in `kd.Teacher`. Default 1.
 
     Raises:
         TypeError: a member is not a `keras.Model`.
         ValueError: fewer than two models, one of them twice or not built, an unknown
-            average, or weights that do not fit.
+            average, weights that do not fit, portions fewer than one.
 
     Example:
         >>> teacher = kd.EnsembleTeacher([a, b], average="geometric")
@@ -119,11 +122,13 @@ class EnsembleTeacher(Teacher):
         average: str = "arithmetic",
         *,
         weights: Sequence[float] | None = None,
+        portions: int = 1,
     ):
         self.weights = member_weights(models, average, weights)
         self.members = tuple(models)
         self._norms = {}
         self.average = average
+        self.portions = is_count(portions)
 
     @property
     def models(self) -> tuple[keras.Model, ...]:
@@ -150,7 +155,8 @@ class EnsembleTeacher(Teacher):
             wanted = [*outputs, *layers.values()]
             if not wanted:
                 continue
-            tapped = tapping.up_to(model, inputs, wanted)
+            ask = functools.partial(tapping.up_to, model, taps=wanted)
+            tapped = in_portions(ask, inputs, self.portions)
             tapped = keras.tree.map_structure(ops.stop_gradient, tapped)
             for tap in outputs:
                 knowledge[tap].append(tapped[tap])

@@ -22,8 +22,9 @@ MAY_IMPORT = {
     "gradients": set(),
     "heads": {"taps", "tracing"},
     "chunks": set(),
-    "teachers": {"heads", "taps"},
-    "ensembles": {"heads", "taps", "teachers"},
+    "portions": {"chunks"},
+    "teachers": {"heads", "portions", "taps"},
+    "ensembles": {"heads", "portions", "taps", "teachers"},
     "adapters": {"adapters", "taps"},
     "losses": {
         "adapters",

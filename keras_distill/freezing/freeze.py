@@ -97,7 +97,12 @@ def _freeze_members(ensemble, inputs, keep, dtype, tolerance) -> EnsembleTeacher
         freeze(member, inputs, keep=own, dtype=dtype, tolerance=tolerance)
         for member, own in zip(ensemble.members, kept, strict=True)
     ]
-    return EnsembleTeacher(members, ensemble.average, weights=ensemble.weights)
+    return EnsembleTeacher(
+        members,
+        ensemble.average,
+        weights=ensemble.weights,
+        portions=ensemble.portions,
+    )
 
 
 def _is_model(model) -> None:
