@@ -25,7 +25,7 @@ import step_time
 import keras_distill as kd
 
 SAMPLES, CLASSES, TOP, READ_BATCH = 200_000, 1000, 32, 256
-ROUNDS, STEPS = 9, {"conv": 8, "mlp": 150}
+ROUNDS, STEPS = {"conv": 9, "mlp": 25}, {"conv": 8, "mlp": 150}
 # Images, and a teacher's images a second, which is assumed.
 SETS = {"ImageNet-1k": 1_281_167, "ImageNet-22k": 14_197_122, "a billion": 10**9}
 TEACHER_RATE = 1000
@@ -144,7 +144,8 @@ def main():
     args = parser.parse_args()
     samples, counts, rounds = SAMPLES, STEPS, ROUNDS
     if args.smoke:
-        samples, counts, rounds = 2000, dict.fromkeys(STEPS, 3), 1
+        samples = 2000
+        counts, rounds = (dict.fromkeys(STEPS, number) for number in (3, 1))
     folder = pathlib.Path(tempfile.mkdtemp())
     try:
         top = {"top_k": TOP, "temperature": 4.0}
@@ -158,7 +159,7 @@ def main():
         taken = [
             row
             for kind, count in counts.items()
-            for row in rows(kind, steps(kind, folder / kind, count, rounds))
+            for row in rows(kind, steps(kind, folder / kind, count, rounds[kind]))
         ]
     finally:
         shutil.rmtree(folder)

@@ -143,6 +143,18 @@ def unwritten(shape: tuple, dtype: str):
     return ops.empty(shape, dtype)
 
 
+def multiplies_in_place() -> bool:
+    """Tell whether a product takes a factor's memory where nothing else reads that.
+
+    So it is in TensorFlow's graphs, but for those that XLA compiles.
+    """
+    if not _runs_kernels():
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly()
+
+
 def share_of(rows, share: int, least: int):
     """Give the size of chunks, a share of the rows but so many at least."""
     return rows if _is_symbol(rows) else _larger((rows + share - 1) // share, least)

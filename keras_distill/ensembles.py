@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_distill import heads
 from keras_distill import taps as tapping
-from keras_distill.portions import in_portions, is_count
+from keras_distill.portions import count_of, in_portions
 from keras_distill.taps import LOGITS, Tap
 from keras_distill.teachers import Teacher, check
 
@@ -128,7 +128,7 @@ class EnsembleTeacher(Teacher):
         self.members = tuple(models)
         self._norms = {}
         self.average = average
-        self.portions = is_count(portions)
+        self.portions = count_of(portions)
 
     @property
     def models(self) -> tuple[keras.Model, ...]:

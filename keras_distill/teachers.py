@@ -15,7 +15,7 @@ from keras import ops
 
 from keras_distill import heads
 from keras_distill import taps as tapping
-from keras_distill.portions import in_portions, is_count
+from keras_distill.portions import count_of, in_portions
 from keras_distill.taps import Tap
 
 
@@ -23,15 +23,14 @@ class Teacher:
     """One trained model that teaches.
 
     `Distiller` wraps a `keras.Model` in it; make one yourself to subclass it, or to let
-    the teacher take a batch in portions. On a CPU its feature maps then stay in the
-    caches: a frozen ResNet-20 took 0.74 of the plain one's time with four portions, 0.83
-    with one (`benchmarks/frozen_teacher.py`). What holds many operations in flight, as a
-    GPU does, loses by it.
+    the teacher take a batch in portions. On a CPU a portion's feature maps stay in the
+    caches, which can save a fifth of a conv net's time (`benchmarks/frozen_teacher.py`);
+    a GPU is faster with the whole batch.
 
     Args:
         model: a built `keras.Model` that ends in logits.
-        portions: in how many parts it takes a batch. A sample's outputs must not depend
-            on the others'. Default 1.
+        portions: in how many parts it takes a batch, of dense inputs. A sample's outputs
+            must not depend on the others', and tapped tensors are batch first. Default 1.
 
     Raises:
         TypeError: `model` is not a `keras.Model`.
@@ -48,7 +47,7 @@ class Teacher:
     def __init__(self, model: keras.Model, *, portions: int = 1):
         check(model)
         self.model = model
-        self.portions = is_count(portions)
+        self.portions = count_of(portions)
         self._norms = {}
 
     @property
@@ -68,9 +67,10 @@ class Teacher:
             A dict from each tap to its tensor; for a logits tap, what `logits`
             turns into logits at a temperature.
         """
+        taps = tuple(taps)
         if not taps:
             return {}
-
+        self._has_gradients(taps)
         ask = functools.partial(tapping.up_to, self.model, taps=taps, scores=scores)
         knowledge = in_portions(ask, inputs, self.portions)
         return keras.tree.map_structure(ops.stop_gradient, knowledge)
@@ -101,12 +101,7 @@ class Teacher:
         Raises:
             ValueError: it has not.
         """
-        slopes = [str(x) for term in terms for x in term.teacher if x.is_gradient]
-        if slopes and self.portions > 1:
-            raise ValueError(
-                f"A teacher that takes the batch in {self.portions} portions has no "
-                f"gradient by the input; got the taps {slopes}. Leave portions out."
-            )
+        self._has_gradients(tap for term in terms for tap in term.teacher)
 
     def find_norm(self, inputs, tap: Tap) -> None:
         """Find the batch normalisation behind a tap, for `norm`.
@@ -165,12 +160,20 @@ class Teacher:
         del temperature
         return knowledge
 
+    def _has_gradients(self, taps: Iterable[Tap]) -> None:
+        slopes = [str(tap) for tap in taps if tap.is_gradient]
+        if slopes and self.portions > 1:
+            raise ValueError(
+                f"A teacher that takes the batch in {self.portions} portions has no "
+                f"gradient by the input; got the taps {slopes}. Leave portions out."
+            )
+
 
 def check(model) -> None:
     """Refuse what is no model, or one without weights yet."""
     if not isinstance(model, keras.Model):
         raise TypeError(
-            "A teacher is a keras.Model or a kd.EnsembleTeacher; got "
+            "A teacher is a keras.Model, a kd.Teacher or a kd.EnsembleTeacher; got "
             f"{type(model).__name__}."
         )
     if not model.built:

@@ -17,9 +17,14 @@ def unordered_accesses(run):
         graphs = context.context().export_run_metadata().function_graphs
     finally:
         context.context().disable_graph_collection()
-    return [
-        pair for graph in graphs for pair in _unordered(graph.post_optimization_graph)
-    ]
+    graphs = [graph.post_optimization_graph for graph in graphs]
+    if not any(_writes(graph) for graph in graphs):
+        raise ValueError("No graph that writes to a variable was run.")
+    return [pair for graph in graphs for pair in _unordered(graph)]
+
+
+def _writes(graph):
+    return [node for node in graph.node if node.op.startswith("Assign")]
 
 
 def _unordered(graph):
@@ -29,10 +34,10 @@ def _unordered(graph):
     }
     reads, writes = defaultdict(list), defaultdict(list)
     for node in graph.node:
-        if node.op == "ReadVariableOp":
+        if node.op in ("ReadVariableOp", "ResourceGather"):
             reads[node.input[0]].append(node.name)
-        elif node.op.startswith("Assign"):
-            writes[node.input[0]].append(node.name)
+    for node in _writes(graph):
+        writes[node.input[0]].append(node.name)
     before = {}
     for variable, names in writes.items():
         for name in names:

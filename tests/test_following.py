@@ -49,25 +49,42 @@ def test_its_weights_follow_the_recurrence(decay, how):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "of",
-    [
-        lambda one, other: kd.Distiller(one, kd.MeanTeacher(one)),
-        lambda one, other: kd.MutualDistiller([one, other], refresh=2),
-    ],
-    ids=["mean teacher", "mutual"],
-)
-@pytest.mark.parametrize("nets", [conv_pair, lambda: (linear("one"), linear("other"))])
-def test_copies_read_weights_before_those_are_updated(nets, of):
+COPYING = {
+    "mean teacher": lambda one, other: kd.Distiller(one, kd.MeanTeacher(one)),
+    "mutual": lambda one, other: kd.MutualDistiller([one, other], refresh=2),
+}
+# The gradient of the last by the bias is a constant, made of the inputs' shape.
+TRAINED = {
+    "conv": (conv_pair, CROSS_ENTROPY),
+    "linear": (lambda: (linear("one"), linear("other")), CROSS_ENTROPY),
+    "mean": (
+        lambda: (linear("one"), linear("other")),
+        lambda y, z: -keras.ops.mean(z, -1),
+    ),
+}
+
+
+@pytest.mark.parametrize("of", COPYING.values(), ids=COPYING)
+@pytest.mark.parametrize(("nets", "loss"), TRAINED.values(), ids=TRAINED)
+def test_copies_read_weights_before_those_are_updated(nets, loss, of):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("The order of other backends is that of the code.")
     one, other = nets()
     distiller = of(one, other)
-    distiller.compile("adam", CROSS_ENTROPY)
+    distiller.compile("adam", loss)
     x = np.zeros((6, *one.input_shape[1:]), "float32")
     y = np.zeros(6, "int32")
     fit = lambda: distiller.fit(x, y, batch_size=3, verbose=0)  # noqa: E731
     assert not unordered_accesses(fit)
+
+
+def test_parts_of_the_inputs_may_be_none():
+    student = linear("student")
+    teacher = kd.MeanTeacher(student)
+    distiller = kd.Distiller(student, teacher, student_inputs="a", teacher_inputs="a")
+    distiller.compile("sgd", CROSS_ENTROPY)
+    x, y = points(8)
+    assert np.isfinite(distiller.train_on_batch({"a": x, "b": None}, y)).all()
 
 
 def test_it_is_not_trained_and_moves_on_replicas_alike(two_replicas):

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "gradients": set(),
     "heads": {"taps", "tracing"},
     "chunks": set(),
-    "portions": {"chunks"},
+    "portions": {"chunks", "taps"},
     "teachers": {"heads", "portions", "taps"},
     "ensembles": {"heads", "portions", "taps", "teachers"},
     "adapters": {"adapters", "taps"},

@@ -38,7 +38,7 @@ class Distiller(DistillationStep, Fitting, keras.Model):
     Args:
         student: the `keras.Model` to train. It ends as a plain Keras model,
             `distiller.student`.
-        teacher: a built `keras.Model` or a `kd.EnsembleTeacher`.
+        teacher: a built `keras.Model`, a `kd.Teacher` or a `kd.EnsembleTeacher`.
         terms: what to learn from the teacher. Default: soft targets at temperature 4.
         label_weight: of the compiled loss, a number >= 0 or a schedule of steps.
             Default 1. Held in a variable; a callback may `assign` to it.
@@ -107,7 +107,7 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         they have changed.
 
         Args:
-            teacher: a built `keras.Model` or a `kd.EnsembleTeacher`.
+            teacher: a built `keras.Model`, a `kd.Teacher` or a `kd.EnsembleTeacher`.
 
         Raises:
             TypeError, ValueError: as in the constructor.

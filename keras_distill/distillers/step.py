@@ -170,24 +170,28 @@ def _tensorflow(distiller, data) -> dict:
         found = distiller._learn(x, *batch[1:], knowledge)
         scaled = distiller.optimizer.scale_loss(found[0])
     variables = distiller.trainable_variables
-    gradients = tape.gradient(scaled, variables)
+    gradients = _after(distiller.followers, tape.gradient(scaled, variables))
     distiller.optimizer.apply_gradients(zip(gradients, variables, strict=True))
     return strategies.reducible(distiller._note(*batch, *found))
 
 
-def _after(followers, x):
-    """Let the student's run wait until copies have read its weights.
+def _after(followers, values):
+    """Let inputs, or gradients, wait until copies have read the student's weights.
 
     A copy's read and the update of what it read are ordered by a control edge alone,
     which TensorFlow drops where a path by a tensor leads there too, even by a shape
-    that it then folds into a constant. The path by the inputs stays.
+    that it then folds into a constant. A path by all that comes in stays: statistics
+    that the student's run moves come of its inputs, updates of the gradients.
     """
     if followers is None:
-        return x
+        return values
     import tensorflow as tf
 
+    def passed(value):
+        return None if value is None else tf.identity(value)
+
     with tf.control_dependencies([tf.identity(v.value) for v in followers.variables]):
-        return keras.tree.map_structure(tf.identity, x)
+        return keras.tree.map_structure(passed, values)
 
 
 def _torch(distiller, data) -> dict:

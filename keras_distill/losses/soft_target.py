@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import keras
 from keras import ops
 
-from keras_distill.chunks import Chunks, share_of, unwritten
+from keras_distill.chunks import Chunks, multiplies_in_place, share_of, unwritten
 from keras_distill.losses.divergence import Divergence
 
 # From so many classes on, the tokens of a sequence are compared chunk by chunk: a 64th
@@ -77,10 +79,10 @@ class SoftTarget(Divergence):
 def by_token(teacher, student, temperature):
     """Give each token's divergence times T^2, `(...)`, and hold but the gradient.
 
-    The gradient is made with the value where the student's logits are of the type to
-    compute in. In a coarser type it would lose what is small before the step scales
-    it, so there its chunks are computed later, from the logits again. It has no second
-    derivative.
+    In TensorFlow's graphs it is made with the value, and scaled in place. Elsewhere its
+    chunks are made from the logits again: else two of its size were held, and in
+    another type than that to compute in it would lose what is small before it is
+    scaled. It has no second derivative.
 
     Args:
         teacher: logits, `(..., V)`.
@@ -93,7 +95,7 @@ def by_token(teacher, student, temperature):
     tokens = ops.shape(teacher)[0]
     chunks = Chunks(tokens, share_of(tokens, SHARE, max(1, LOGITS // width)))
     dtype = temperature.dtype
-    held = student.dtype == dtype
+    held = multiplies_in_place() and student.dtype == dtype
 
     def sides(chunk, student):
         rows = (chunk.take(x) for x in (teacher, ops.reshape(student, (-1, width))))
@@ -113,7 +115,7 @@ def by_token(teacher, student, temperature):
             known, seen = map(prediction, sides(chunk, student))
             values = ops.square(temperature) * divergence(known, seen)
             values = chunk.put(found[0], values)
-            return values, *(chunk.put(x, seen[0] - known[0]) for x in found[1:])
+            return values, *(chunk.put(x, seen.p - known.p) for x in found[1:])
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
@@ -129,17 +131,22 @@ def by_token(teacher, student, temperature):
     return divergences(student)
 
 
-def divergence(teacher: tuple, student: tuple):
-    """Give `sum_k p_k (log p_k - log q_k)` of what `prediction` gives, `(N,)`."""
-    (p, known, known_log), (_, seen, seen_log) = teacher, student
-    return ops.sum(p * (known - seen), axis=-1) + known_log - seen_log
+class Prediction(NamedTuple):
+    """Rows of p at T = 1, and the parts of log p: `z - max z`, and `log max p`."""
+
+    p: Any
+    below: Any
+    most: Any
 
 
-def prediction(logits) -> tuple:
-    """Give p at T = 1, and the parts `z - max z`, `(N, V)`, and `log max p` of log p.
+def divergence(teacher: Prediction, student: Prediction):
+    """Give `sum_k p_k (log p_k - log q_k)`, `(N,)`."""
+    gap = ops.sum(teacher.p * (teacher.below - student.below), axis=-1)
+    return gap + teacher.most - student.most
 
-    No logarithm is taken but one a row.
-    """
+
+def prediction(logits) -> Prediction:
+    """Give what logits `(N, V)` predict, with no logarithm but one a row."""
     p = ops.softmax(logits, axis=-1)
     below = logits - ops.max(logits, axis=-1, keepdims=True)
-    return p, below, ops.log(ops.max(p, axis=-1))
+    return Prediction(p, below, ops.log(ops.max(p, axis=-1)))
