@@ -169,7 +169,7 @@ def test_a_teacher_is_a_built_model():
     with pytest.raises(ValueError, match="'fresh' is not built"):
         kd.EnsembleTeacher([net(), unbuilt])
     with pytest.raises(
-        TypeError, match=r"keras\.Model or a kd\.Ensemble.*got function"
+        TypeError, match=r"keras\.Model, a kd\.Teacher or a kd\.Ens.*got function"
     ):
         kd.Teacher(softmax)
     model = net()
