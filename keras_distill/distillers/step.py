@@ -165,17 +165,27 @@ def _tensorflow(distiller, data) -> dict:
     data = with_samples(data)
     batch = keras.utils.unpack_x_y_sample_weight(data)
     knowledge = distiller._know(*batch[:2])
-    x = _after(distiller.followers, batch[0])
+    copied = _copied(distiller.followers)
+    x = _after(copied, batch[0])
     with tf.GradientTape() as tape:
         found = distiller._learn(x, *batch[1:], knowledge)
         scaled = distiller.optimizer.scale_loss(found[0])
     variables = distiller.trainable_variables
-    gradients = _after(distiller.followers, tape.gradient(scaled, variables))
+    gradients = _after(copied, tape.gradient(scaled, variables))
     distiller.optimizer.apply_gradients(zip(gradients, variables, strict=True))
     return strategies.reducible(distiller._note(*batch, *found))
 
 
-def _after(followers, values):
+def _copied(followers) -> list:
+    """Give what stands in the copies, once they have read the student's weights."""
+    import tensorflow as tf
+
+    return (
+        [] if followers is None else [tf.identity(v.value) for v in followers.variables]
+    )
+
+
+def _after(copied: list, values):
     """Let inputs, or gradients, wait until copies have read the student's weights.
 
     A copy's read and the update of what it read are ordered by a control edge alone,
@@ -183,14 +193,14 @@ def _after(followers, values):
     that it then folds into a constant. A path by all that comes in stays: statistics
     that the student's run moves come of its inputs, updates of the gradients.
     """
-    if followers is None:
+    if not copied:
         return values
     import tensorflow as tf
 
     def passed(value):
         return None if value is None else tf.identity(value)
 
-    with tf.control_dependencies([tf.identity(v.value) for v in followers.variables]):
+    with tf.control_dependencies(copied):
         return keras.tree.map_structure(passed, values)
 
 
