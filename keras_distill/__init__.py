@@ -10,27 +10,19 @@ from keras_distill import (
     taps,
     targets,
 )
-from keras_distill.cache import CachedTeacher
 
 # Distillers: what `compile` and `fit` are called on.
 from keras_distill.distillers import (
     Distiller,
     MutualDistiller,
-    RemotePeers,
     SelfDistiller,
     Term,
 )
 
-# Teachers.
-from keras_distill.ensembles import Ensemble, EnsembleTeacher
-from keras_distill.following import MeanTeacher
-
-# A teacher at a lower cost.
-from keras_distill.freezing import freeze
-
 # Schemes: several trainings, one after another.
 from keras_distill.schemes import (
     Generation,
+    Merged,
     Metadata,
     ParaphraserStage,
     SpecialistEnsemble,
@@ -46,11 +38,20 @@ from keras_distill.schemes import (
     reconstruct,
     record_metadata,
 )
+from keras_distill.taps import Tap
 
 # What a term sees of a model.
-from keras_distill.suggestions import TapPair, TapPairs, suggest_taps
-from keras_distill.taps import Tap
-from keras_distill.teachers import Teacher
+from keras_distill.taps.suggestions import TapPair, TapPairs, suggest_taps
+from keras_distill.teachers.cache import CachedTeacher
+from keras_distill.teachers.copies import MeanTeacher
+
+# Teachers.
+from keras_distill.teachers.ensemble import Ensemble, EnsembleTeacher
+
+# A teacher at a lower cost.
+from keras_distill.teachers.freezing import freeze
+from keras_distill.teachers.remote_peers import RemotePeers
+from keras_distill.teachers.teacher import Teacher
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ __all__ = [
     "EnsembleTeacher",
     "Generation",
     "MeanTeacher",
+    "Merged",
     "Metadata",
     "MutualDistiller",
     "ParaphraserStage",

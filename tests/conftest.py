@@ -10,6 +10,7 @@ import pytest
 
 import keras_distill as kd
 from tests.differentiation import differentiate
+from tests.nets import conv_pair
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -74,3 +75,37 @@ def two_replicas():
     with kd.strategies.scope("mirrored") as strategy:
         assert strategy.num_replicas_in_sync == 2, "split above, before anything runs"
         return strategy
+
+
+@pytest.fixture
+def nets():
+    keras.utils.set_random_seed(1)
+    return conv_pair()
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(32, 8, 8, 1)).astype("float32")
+    return x, rng.integers(0, 3, 32).astype("int32")
+
+
+@pytest.fixture
+def cross_entropy():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.fixture
+def three_taps():
+    """Give the terms of a distiller with three tapped layers beside the logits."""
+    return [
+        kd.Term(kd.losses.SoftTarget(4.0), weight=0.9),
+        kd.Term(kd.losses.Hint(), student="stack1", teacher="stack2", weight=1.0),
+        kd.Term(kd.losses.AttentionMap(), "stack2", "stack2", weight=10.0),
+        kd.Term(
+            kd.losses.FlowMatrix(),
+            student=("stack1", "stack2"),
+            teacher=("stack1", "stack2"),
+            weight=1.0,
+        ),
+    ]

@@ -10,7 +10,8 @@ import time
 import keras
 from keras import layers
 
-from keras_distill import recording, tracing
+from keras_distill._backend.keras_layers import flatten_layers
+from keras_distill.taps import recording, tracing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +97,10 @@ def _check(samples, repeats: int) -> None:
 
 
 def _multiplications(model: keras.Model, inputs) -> int:
-    if not all(layer.built for layer in model._flatten_layers()):
+    if not all(layer.built for layer in flatten_layers(model)):
         # The first run of such a layer runs it once more to build it.
         tracing.trace(lambda x: model(x, training=False), inputs)
-    counted = [x for x in model._flatten_layers() if _multiplies(x)]
+    counted = [x for x in flatten_layers(model) if _multiplies(x)]
     runs = []
 
     def run(inputs):

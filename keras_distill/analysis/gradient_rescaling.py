@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill import gradients
+from keras_distill._backend import gradients
 from keras_distill.analysis.predictions import logits_of_both, softmax
 from keras_distill.losses import SoftTarget
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_distill import taps
 from keras_distill.analysis.predictions import in_batches, logits_of, softmax
-from keras_distill.recording import record
-from keras_distill.tracing import input_of
+from keras_distill.taps.recording import record
+from keras_distill.taps.tracing import input_of
 
 
 @dataclasses.dataclass(frozen=True)

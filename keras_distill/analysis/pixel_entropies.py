@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill import gradients, taps
+from keras_distill import taps
+from keras_distill._backend import gradients
 from keras_distill.analysis.predictions import in_batches
 
 # Entropy of a normal distribution of deviation 1, in nats.

@@ -6,7 +6,7 @@ from keras_distill.data.load import load
 from keras_distill.data.related_classes import RelatedClasses
 from keras_distill.data.samples import ImageSet, Samples
 from keras_distill.data.textured_digits import textured_digits
-from keras_distill.views import Views
+from keras_distill.data.views import Views
 
 __all__ = [
     "Characters",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 
 from keras_distill.data.samples import Samples
-from keras_distill.views import Views
+from keras_distill.data.views import Views
 
 
 def batches(

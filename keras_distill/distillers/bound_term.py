@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_distill import heads, taps
-from keras_distill.distillers import checks
-from keras_distill.distillers.inputs import weight_for
-from keras_distill.distillers.moving import advance, moving_variable
+from keras_distill import taps
+from keras_distill.data.selection import weight_for
+from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.term import Term
+from keras_distill.losses.schedules import advance, scheduled_variable
+from keras_distill.taps import heads
 
 
 class BoundTerm(keras.Layer):
@@ -27,10 +28,10 @@ class BoundTerm(keras.Layer):
     def __init__(self, term: Term):
         super().__init__(name=term.name, dtype="float32", autocast=False)
         self.term = term
-        self.weight = moving_variable(self, "weight", term.weight)
+        self.weight = scheduled_variable(self, "weight", term.weight)
         for name in term.loss.moving:
             value = getattr(term.loss, name)
-            setattr(self, name, moving_variable(self, name, value))
+            setattr(self, name, scheduled_variable(self, name, value))
 
     def bind(self, student_shapes: Sequence, teacher_shapes: Sequence) -> None:
         """Make and build the adapters, and check that what comes out is comparable.

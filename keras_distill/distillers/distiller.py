@@ -7,18 +7,20 @@ from collections.abc import Sequence
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill import heads, taps, tracing
-from keras_distill.distillers import checks, shapes
+from keras_distill import taps
+from keras_distill.data.selection import Selection, has_parts, select
+from keras_distill.distillers import shapes
+from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.bound_term import BoundTerm
-from keras_distill.distillers.fitting import Fitting
-from keras_distill.distillers.inputs import Selection, has_parts, select
-from keras_distill.distillers.moving import moving_variable
 from keras_distill.distillers.part_means import PartMeans
 from keras_distill.distillers.step import DistillationStep
 from keras_distill.distillers.term import Term
-from keras_distill.ensembles import as_teacher
 from keras_distill.losses import SoftTarget
-from keras_distill.teachers import Teacher
+from keras_distill.losses.schedules import scheduled_variable
+from keras_distill.taps import heads, tracing
+from keras_distill.teachers.ensemble import as_teacher
+from keras_distill.teachers.teacher import Teacher
+from keras_distill.training.fit import Fitting
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -93,7 +95,7 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         self.student_taps = shapes.taps_of("student", terms)
         self.teacher_taps = shapes.taps_of("teacher", terms)
         self.label_source = checks.not_negative(label_weight, "label_weight")
-        self.label_weight = moving_variable(self, "label_weight", label_weight)
+        self.label_weight = scheduled_variable(self, "label_weight", label_weight)
         self.part_means = PartMeans(["loss", *self.part_names()])
         self.shapes = self.classes = self.teacher = self.followers = None
         self.gives_probabilities = False

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_distill import gradients, heads
-from keras_distill.teachers import Teacher
+from keras_distill._backend import gradients
+from keras_distill.taps import heads
+from keras_distill.teachers.teacher import Teacher
 
 DEEPEST = "deepest"
 

@@ -10,18 +10,18 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
-from keras_distill.distillers import checks
+from keras_distill._backend.jax_state import state_of, values_of
+from keras_distill.data.selection import Selection, select
+from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.compiling import KeptCompile
 from keras_distill.distillers.copied import copied
-from keras_distill.distillers.fitting import Fitting
-from keras_distill.distillers.inputs import Selection, select
-from keras_distill.distillers.jax_state import state_of, values_of
+from keras_distill.distillers.gradient_scores import scores
 from keras_distill.distillers.peer import Peer, Peers
-from keras_distill.distillers.scores import scores
 from keras_distill.distillers.step import TrainStep
 from keras_distill.distillers.term import Term
-from keras_distill.following import Copies
 from keras_distill.losses import SoftTarget
+from keras_distill.teachers.copies import Copies
+from keras_distill.training.fit import Fitting
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

@@ -8,8 +8,8 @@ import keras
 
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
-from keras_distill.ensembles import EnsembleTeacher, is_shared
 from keras_distill.taps import Tap
+from keras_distill.teachers.ensemble import EnsembleTeacher, is_shared
 
 
 class Peers(EnsembleTeacher):

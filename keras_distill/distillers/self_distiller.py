@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_distill import taps, tracing
-from keras_distill.distillers import checks
+from keras_distill import taps
+from keras_distill.data.selection import select
+from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.compiling import KeptCompile
 from keras_distill.distillers.copied import copied
 from keras_distill.distillers.distiller import Distiller
@@ -19,10 +20,10 @@ from keras_distill.distillers.exits import (
     stopped,
     with_exits,
 )
-from keras_distill.distillers.inputs import select
-from keras_distill.distillers.scores import scores
+from keras_distill.distillers.gradient_scores import scores
 from keras_distill.distillers.term import Term
 from keras_distill.losses import Hint, SoftTarget
+from keras_distill.taps import tracing
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import keras
 
-from keras_distill import taps, tracing
-from keras_distill.taps import Tap
-from keras_distill.teachers import Teacher
+from keras_distill import taps
+from keras_distill.taps import Tap, tracing
+from keras_distill.teachers.teacher import Teacher
 
 
 def taps_of(side: str, terms: Iterable) -> tuple[Tap, ...]:

@@ -8,10 +8,10 @@ import keras
 from keras import ops
 
 from keras_distill import strategies, taps
-from keras_distill.distillers.inputs import select
-from keras_distill.distillers.moving import advance
-from keras_distill.distillers.scores import scores
+from keras_distill.data.selection import select
+from keras_distill.distillers.gradient_scores import scores
 from keras_distill.distillers.shares import shared
+from keras_distill.losses.schedules import advance
 from keras_distill.strategies.replicas import with_samples
 
 LOGITS = taps.Tap(taps.LOGITS)

@@ -8,9 +8,9 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
-from keras_distill.distillers import checks
+from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.copied import copied
-from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.taps import Tap
 
 

@@ -3,7 +3,6 @@
 from keras_distill.losses.activation_boundary import ActivationBoundary
 from keras_distill.losses.angle_relation import AngleRelation
 from keras_distill.losses.attention_map import AttentionMap
-from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.class_triplet import ClassTriplet
 from keras_distill.losses.conditional_probability import ConditionalProbability
 from keras_distill.losses.confidence_weighted_label import ConfidenceWeightedLabel
@@ -11,6 +10,7 @@ from keras_distill.losses.contrastive import Contrastive
 from keras_distill.losses.correlation_congruence import CorrelationCongruence
 from keras_distill.losses.decoupled_target import DecoupledTarget
 from keras_distill.losses.distance_relation import DistanceRelation
+from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.divergence import Divergence
 from keras_distill.losses.factor_transfer import FactorTransfer
 from keras_distill.losses.flip_symmetry import FlipSymmetry

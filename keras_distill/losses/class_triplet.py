@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from keras_distill import strategies
-from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.pairs import distances, everyone, normalised, vectors
-from keras_distill.losses.triplets import triplet_margin
+from keras_distill.losses._pairs import distances, everyone, normalised, vectors
+from keras_distill.losses._triplets import triplet_margin
+from keras_distill.losses.distillation_loss import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

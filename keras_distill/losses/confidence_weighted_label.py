@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from keras_distill import strategies
-from keras_distill.losses.base import DistillationLoss
-from keras_distill.targets.base import true_class
+from keras_distill.losses.distillation_loss import DistillationLoss
+from keras_distill.targets.target import true_class
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

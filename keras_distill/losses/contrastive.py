@@ -7,9 +7,10 @@ import math
 import keras
 from keras import ops
 
-from keras_distill import adapters, noise
-from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.memory_bank import MemoryBank, log_sum, other_samples
+from keras_distill import adapters
+from keras_distill._backend import noise
+from keras_distill.losses._memory_bank import MemoryBank, log_sum, other_samples
+from keras_distill.losses.distillation_loss import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

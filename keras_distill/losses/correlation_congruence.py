@@ -7,8 +7,8 @@ import math
 import keras
 from keras import ops
 
-from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.pairs import everyone, normalised, products, vectors
+from keras_distill.losses._pairs import everyone, normalised, products, vectors
+from keras_distill.losses.distillation_loss import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

@@ -6,8 +6,9 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill.losses.base import DistillationLoss, positive
-from keras_distill.targets.base import NOTHING, rest_of, true_class
+from keras_distill.losses.distillation_loss import DistillationLoss
+from keras_distill.losses.schedules import positive
+from keras_distill.targets.target import NOTHING, rest_of, true_class
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

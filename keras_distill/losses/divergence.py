@@ -6,7 +6,8 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill.losses.base import DistillationLoss, positive
+from keras_distill.losses.distillation_loss import DistillationLoss
+from keras_distill.losses.schedules import positive
 from keras_distill.targets import Target
 
 

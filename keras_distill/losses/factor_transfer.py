@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from keras_distill import adapters
-from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.pairs import normalised, vectors
+from keras_distill.losses._pairs import normalised, vectors
+from keras_distill.losses.distillation_loss import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.gradient_attention import half_distance
 
 

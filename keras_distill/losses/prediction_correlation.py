@@ -7,7 +7,8 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import strategies
-from keras_distill.losses.base import DistillationLoss, positive
+from keras_distill.losses.distillation_loss import DistillationLoss
+from keras_distill.losses.schedules import positive
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

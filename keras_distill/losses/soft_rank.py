@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.scores import LAST, in_order_of, scores
+from keras_distill.losses._scores import LAST, in_order_of, scores
+from keras_distill.losses.distillation_loss import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

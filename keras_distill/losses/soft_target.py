@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_distill.chunks import Chunks, multiplies_in_place, share_of, unwritten
+from keras_distill._backend.chunks import (
+    Chunks,
+    multiplies_in_place,
+    share_of,
+    unwritten,
+)
 from keras_distill.losses.divergence import Divergence
 
 # From so many classes on, the tokens of a sequence are compared chunk by chunk: a 64th

@@ -6,15 +6,15 @@ import keras
 from keras import ops
 
 from keras_distill import strategies
-from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.class_triplet import class_numbers
-from keras_distill.losses.pairs import (
+from keras_distill.losses._pairs import (
     distances,
     everyone,
     normalised,
     squared_distances,
     vectors,
 )
+from keras_distill.losses.class_triplet import class_numbers
+from keras_distill.losses.distillation_loss import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

@@ -6,10 +6,11 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill.chunks import Chunks, buffer, share_of, unwritten
-from keras_distill.heads import Head
-from keras_distill.losses.base import DistillationLoss, positive
+from keras_distill._backend.chunks import Chunks, buffer, share_of, unwritten
+from keras_distill.losses.distillation_loss import DistillationLoss
+from keras_distill.losses.schedules import positive
 from keras_distill.losses.soft_target import divergence, prediction
+from keras_distill.taps.heads import Head
 
 # A chunk's share of the tokens and its least size; the kernel's gradient is added up in
 # so many parts.

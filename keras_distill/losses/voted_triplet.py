@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.pairs import distances, everyone, normalised, vectors
-from keras_distill.losses.triplets import triplet_margin
+from keras_distill.losses._pairs import distances, everyone, normalised, vectors
+from keras_distill.losses._triplets import triplet_margin
+from keras_distill.losses.distillation_loss import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

@@ -1,21 +1,26 @@
 """Schemes: several trainings, one after another, that end in a plain student."""
 
 from keras_distill.schemes.assistants import choose_assistants
+from keras_distill.schemes.data_free.metadata import Metadata, record_metadata
+from keras_distill.schemes.data_free.reconstruction import reconstruct
 from keras_distill.schemes.fit_stages import fit_stages
 from keras_distill.schemes.generations import Generation, fit_generations
-from keras_distill.schemes.metadata import Metadata, record_metadata
 from keras_distill.schemes.recasting import (
     copy_weights,
     mixed_network,
     recasting_stages,
 )
-from keras_distill.schemes.reconstruction import reconstruct
-from keras_distill.schemes.specialist_ensemble import SpecialistEnsemble
-from keras_distill.schemes.specialists import cluster_classes, fit_specialists
+from keras_distill.schemes.specialists.merged import Merged
+from keras_distill.schemes.specialists.specialist_ensemble import SpecialistEnsemble
+from keras_distill.schemes.specialists.specialists import (
+    cluster_classes,
+    fit_specialists,
+)
 from keras_distill.schemes.stages import ParaphraserStage, Stage
 
 __all__ = [
     "Generation",
+    "Merged",
     "Metadata",
     "ParaphraserStage",
     "SpecialistEnsemble",

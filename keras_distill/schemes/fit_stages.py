@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keras_distill.distillers import checks
+from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.distiller import Distiller
-from keras_distill.schemes.data import Data
 from keras_distill.schemes.progress import Ledger, Progress
+from keras_distill.schemes.stage_data import Data
 from keras_distill.schemes.stages import ParaphraserStage, Stage
 
 

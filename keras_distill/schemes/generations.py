@@ -8,18 +8,15 @@ from typing import NamedTuple
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill import heads, taps, tracing
-from keras_distill.distillers import checks
+from keras_distill import taps
+from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.schemes.progress import Ledger, Progress
-from keras_distill.schemes.stages import (
-    at_least_one,
-    may_count,
-    with_fresh_optimizer,
-)
-from keras_distill.teachers import Teacher
+from keras_distill.schemes.stages import at_least_one, may_count, with_fresh_optimizer
+from keras_distill.taps import heads, tracing
+from keras_distill.teachers.teacher import Teacher
 
 
 class Generation(NamedTuple):

@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill import taps, tracing
+from keras_distill import taps
+from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill.adapters import Paraphraser
-from keras_distill.distillers import checks, shapes
+from keras_distill.data.selection import select
+from keras_distill.distillers import shapes
+from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.copied import copied
 from keras_distill.distillers.distiller import Distiller
-from keras_distill.distillers.inputs import select
 from keras_distill.distillers.term import Term
-from keras_distill.losses.base import at_step
-from keras_distill.schemes.data import Data
-from keras_distill.taps import Tap
+from keras_distill.losses.schedules import at_step
+from keras_distill.schemes.stage_data import Data
+from keras_distill.taps import Tap, tracing
 
 
 class Stage:
@@ -152,7 +154,7 @@ class Stage:
     def _apart(self, distiller: Distiller, x) -> list[keras.Layer]:
         *begin, end = (self._up_to(distiller, x, tap) for tap in self.trains)
         part = end - begin[0] if begin else end
-        layers = distiller.student._flatten_layers()
+        layers = flatten_layers(distiller.student)
         return [layer for layer in layers if id(layer) not in part]
 
     def _up_to(self, distiller: Distiller, x, tap: Tap) -> set:

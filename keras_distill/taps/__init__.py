@@ -3,7 +3,8 @@
 A tap names a tensor inside a model, which `forward` notes while the model runs.
 """
 
-from keras_distill.taps.layers import find_layer, layer_paths, sublayers
+from keras_distill._backend.keras_layers import mask_of, sublayers
+from keras_distill.taps.layer_paths import find_layer, layer_paths
 from keras_distill.taps.outlines import layers_up_to, norms_of, outline
 from keras_distill.taps.passes import forward, up_to
 from keras_distill.taps.tap import (
@@ -15,7 +16,6 @@ from keras_distill.taps.tap import (
     Tap,
     as_taps,
 )
-from keras_distill.taps.values import mask_of
 
 __all__ = [
     "CLASS_GRADIENT",

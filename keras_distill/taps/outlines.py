@@ -6,15 +6,13 @@ import functools
 
 import keras
 
-from keras_distill.frozen_layers import InferenceNormalization
-from keras_distill.recording import record
-from keras_distill.taps.layers import layers_of, leaves_of, sublayers
+from keras_distill._backend.keras_layers import flatten_layers, sublayers
+from keras_distill.taps.layer_paths import layers_of, leaves_of
 from keras_distill.taps.passes import forward, has_all
+from keras_distill.taps.recording import record
 from keras_distill.taps.tap import Tap
+from keras_distill.taps.tracing import trace
 from keras_distill.taps.values import called
-from keras_distill.tracing import trace
-
-_NORMALIZATIONS = keras.layers.BatchNormalization, InferenceNormalization
 
 
 def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
@@ -61,7 +59,7 @@ def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
         >>> guided = kd.taps.layers_up_to(student, student.inputs[0], kd.Tap("stack2"))
     """
     layers, found = layers_of(model, [tap]), [model]
-    below = list(model._flatten_layers(include_self=False))
+    below = list(flatten_layers(model, include_self=False))
 
     def run(inputs):
         with record(below, functools.partial(has_all, layers)) as calls:
@@ -70,7 +68,7 @@ def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
             # A call that was not over is that of the layer whose input is tapped, or of
             # one around it.
             if any(len(call) > 1 for call in calls[id(layer)]):
-                found.extend(layer._flatten_layers())
+                found.extend(flatten_layers(layer))
             elif calls[id(layer)] and sublayers(layer):
                 found.append(layer)
         return called(model, calls[id(layers[tap])], tap)
@@ -97,10 +95,9 @@ def norms_of(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
         >>> tap = kd.Tap("stack2", side="input")
         >>> kd.taps.norms_of(teacher, teacher.inputs[0], tap)
     """
-    norms, sums = (
-        [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
-        for kind in (_NORMALIZATIONS, keras.layers.Add)
-    )
+    layers = flatten_layers(model)
+    norms = [layer for layer in layers if _is_normalization(layer)]
+    sums = [layer for layer in layers if isinstance(layer, keras.layers.Add)]
     found = []
 
     def run(inputs):
@@ -121,3 +118,8 @@ def norms_of(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
             f"kd.Tap('{tap.path}', side='input')."
         )
     return found[-1]
+
+
+def _is_normalization(layer) -> bool:
+    frozen = getattr(layer, "stands_for_batch_normalization", False)
+    return frozen or isinstance(layer, keras.layers.BatchNormalization)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 import keras
 
-from keras_distill import gradients
-from keras_distill.recording import record
-from keras_distill.taps.layers import layers_of, leaves_of
+from keras_distill._backend import gradients
+from keras_distill.taps.layer_paths import layers_of, leaves_of
+from keras_distill.taps.recording import record
 from keras_distill.taps.tap import MIRRORED_GRADIENT, Tap
 from keras_distill.taps.values import called, is_noted, output
 

@@ -56,18 +56,6 @@ def output(model, outputs, tap):
     )
 
 
-def mask_of(tensor):
-    """Give the mask `(B, L)` that Keras layers passed along with a tensor, or None.
-
-    Example:
-        >>> kd.taps.mask_of(keras.layers.Embedding(9, 4, mask_zero=True)(tokens))
-    """
-    # Nothing public reads it: on JAX it is no attribute of the tensor.
-    from keras.src.backend import get_keras_mask
-
-    return get_keras_mask(tensor)
-
-
 def _output_names(model, outputs) -> list[str]:
     if isinstance(outputs, dict):
         return [f"{LOGITS}/{name}" for name in outputs]

@@ -1,10 +1,10 @@
 """What a teacher's prediction is turned into before a student is compared with it."""
 
-from keras_distill.targets.base import Target
 from keras_distill.targets.class_similarity import ClassSimilarity
 from keras_distill.targets.mixed import Mixed
 from keras_distill.targets.permuted import Permuted
 from keras_distill.targets.super_classes import SuperClasses
+from keras_distill.targets.target import Target
 from keras_distill.targets.top_k import TopK
 from keras_distill.targets.true_class import TrueClass
 from keras_distill.targets.uniform import Uniform

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_distill.targets.base import Target
+from keras_distill.targets.target import Target
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

@@ -7,8 +7,9 @@ import math
 import keras
 from keras import ops
 
-from keras_distill import noise, strategies
-from keras_distill.targets.base import Target
+from keras_distill import strategies
+from keras_distill._backend import noise
+from keras_distill.targets.target import Target
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

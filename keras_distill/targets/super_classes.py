@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_distill.targets.base import NOTHING, Target, true_class
+from keras_distill.targets.target import NOTHING, Target, true_class
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_distill.targets.base import Target, rest_of, spread, true_class
+from keras_distill.targets.target import Target, rest_of, spread, true_class
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

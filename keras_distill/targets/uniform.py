@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill.targets.base import Target
+from keras_distill.targets.target import Target
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

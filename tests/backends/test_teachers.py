@@ -29,16 +29,16 @@ def run(backend, *arguments):
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_as_far_as_the_deepest_tap(backend):
-    run(backend, "tests/test_deepest_tap.py")
+    run(backend, "tests/taps/test_deepest_tap.py")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_frozen_normalisations_are_numpys(backend):
-    run(backend, "tests/test_freezing.py", "-k", "numpys")
+    run(backend, "tests/teachers/test_freezing.py", "-k", "numpys")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_frozen_nets(backend):
-    run(backend, "tests/test_freezing.py")
+    run(backend, "tests/teachers/test_freezing.py")

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_distill as kd
-from tests.distillers.conftest import conv_pair
+from tests.nets import conv_pair
 
 
 def dense(classes=3, activation=None, name=None, size=4):

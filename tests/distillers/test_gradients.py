@@ -8,8 +8,8 @@ from keras import layers, ops
 
 import keras_distill as kd
 from keras_distill import taps
-from keras_distill.distillers.scores import scores
-from tests.distillers.conftest import conv_pair
+from keras_distill.distillers.gradient_scores import scores
+from tests.nets import conv_pair
 
 GRADIENT_ATTENTION = kd.losses.GradientAttention, "label_gradient"
 JACOBIAN = kd.losses.Jacobian, "class_gradient"

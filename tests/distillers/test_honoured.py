@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_distill as kd
-from tests.distillers.conftest import conv_pair
+from tests.nets import conv_pair
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -116,7 +116,7 @@ def test_masked_tokens_count_nowhere(cross_entropy):
 
 
 def test_half_precision_student_of_a_float32_teacher(images, cross_entropy, three_taps):
-    from tests.distillers.conftest import conv_pair
+    from tests.nets import conv_pair
 
     keras.utils.set_random_seed(2)
     full = conv_pair()[1]

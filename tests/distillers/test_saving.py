@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_distill as kd
-from tests.distillers.conftest import conv_pair
+from tests.nets import conv_pair
 
 
 def make(terms, **compile_arguments):

@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 import keras_distill as kd
-from tests.distillers.conftest import conv_pair
 from tests.linear import points, softmax
+from tests.nets import conv_pair
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RATE, SHARE, TEMPERATURE = 0.2, 0.3, 3.0

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 import keras_distill as kd
-from tests.distillers.conftest import conv_pair
+from tests.nets import conv_pair
 
 BATCH, EPOCHS = 12, 2
 

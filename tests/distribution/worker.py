@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 import keras_distill as kd
-from tests.distillers.conftest import conv_pair
+from tests.nets import conv_pair
 
 
 class Die(keras.callbacks.Callback):

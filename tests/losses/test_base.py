@@ -7,7 +7,7 @@ from keras import ops
 
 import keras_distill as kd
 from keras_distill.losses import DistillationLoss, Hint, SoftTarget
-from keras_distill.losses.base import CONTEXT
+from keras_distill.losses.distillation_loss import CONTEXT
 
 
 class Distance(DistillationLoss):

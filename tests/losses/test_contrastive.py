@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 import keras_distill as kd
-from keras_distill import noise
+from keras_distill._backend import noise
 from keras_distill.losses import Contrastive
-from tests.distillers.conftest import conv_pair
+from tests.nets import conv_pair
 
 SAMPLES, WIDTH, NEGATIVES = 20, 4, 7
 IDS = np.array([3, 0, 11, 19])

@@ -6,7 +6,7 @@ import pytest
 
 import keras_distill as kd
 from keras_distill.losses import Review
-from tests.distillers.conftest import conv_pair
+from tests.nets import conv_pair
 
 
 def review(teacher, student):

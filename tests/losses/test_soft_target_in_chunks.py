@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_distill.losses import SoftTarget
 from keras_distill.losses.soft_target import VOCABULARY
-from keras_distill.tracing import trace
+from keras_distill.taps.tracing import trace
 from tests.differentiation import compilers, differentiate
 from tests.losses.test_soft_target import soft_target, softmax
 

@@ -8,7 +8,7 @@ import pytest
 
 import keras_distill as kd
 from keras_distill.losses import VotedTriplet
-from tests.distillers.conftest import conv_pair
+from tests.nets import conv_pair
 
 
 def voted_triplet(teachers, student, margin):

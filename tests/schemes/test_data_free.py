@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
-from keras_distill.schemes import spectra
+from keras_distill.schemes.data_free import spectra
 from tests.linear import softmax
 
 KINDS = {

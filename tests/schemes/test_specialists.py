@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
-from keras_distill.schemes.specialist_training import SpecialistTraining
+from keras_distill.schemes.specialists.specialist_training import SpecialistTraining
 from tests.linear import softmax
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
-from tests.distillers.conftest import conv_pair
+from tests.nets import conv_pair
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

@@ -1,0 +1,88 @@
+"""Files that are whole at any moment, and arrays in them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import re
+import socket
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class Damaged(Exception):
+    """A file that exists and does not hold what was written."""
+
+
+@contextlib.contextmanager
+def write_then_rename(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Write a file beside its path, then rename it: it is whole or absent.
+
+    Args:
+        path: of the file.
+
+    Yields:
+        The path to write to, with the same ending, different for each process.
+    """
+    path = pathlib.Path(path)
+    host = socket.gethostname()
+    beside = path.with_name(f"{path.stem}.{host}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield beside
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_arrays(path: str | os.PathLike, arrays: dict) -> None:
+    """Write arrays by name into a file that is whole or absent."""
+    with write_then_rename(path) as beside:
+        np.savez(beside, count=len(arrays), **arrays)
+
+
+def read_arrays(path: str) -> dict:
+    """Return all arrays of a file, once their checksums are verified.
+
+    Raises:
+        Damaged: an array is not what was written, or one is missing.
+        OSError: the file could not be opened.
+    """
+    with open(path, "rb") as opened:
+        try:
+            with np.load(opened, allow_pickle=False) as file:
+                arrays = dict(file)
+            count = int(arrays.pop("count"))
+        # Damage surfaces as any error of the parts that read it.
+        except Exception as error:
+            raise Damaged(f"{type(error).__name__}: {error}") from error
+    if len(arrays) != count:
+        raise Damaged(f"{len(arrays)} of {count} arrays are there")
+    return arrays
+
+
+def numbered(variables, prefix: str) -> dict:
+    """Name variables by index and name, without the suffix by which Keras counts names."""
+    plain = [re.sub(r"_\d+$", "", v.name) for v in variables]
+    return {f"{prefix} {i} {plain[i]}": v for i, v in enumerate(variables)}
+
+
+def to_numpy(variable) -> np.ndarray:
+    """Return a variable's value in a type that NumPy's files can hold."""
+    # NumPy's files have no bfloat16; float32 holds its values exactly.
+    wide = keras.backend.standardize_dtype(variable.dtype) == "bfloat16"
+    value = ops.cast(variable, "float32") if wide else variable
+    return ops.convert_to_numpy(value)
+
+
+def differing(variables: dict, arrays: dict) -> list[str]:
+    """Return the names that only one side has, or whose shapes differ."""
+    shapes = {(name, tuple(v.shape)) for name, v in variables.items()}
+    return sorted(
+        {name for name, _ in shapes ^ {(n, x.shape) for n, x in arrays.items()}}
+    )

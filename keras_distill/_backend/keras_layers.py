@@ -1,0 +1,66 @@
+"""What Keras layers and tensors keep private."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+
+class Untracked:
+    """Hold a value that a layer must not adopt.
+
+    Keras tracks each layer, metric, variable, list and dict that is set as an attribute
+    of a layer. It looks through neither, so what an `Untracked` holds is not trained,
+    counted or saved a second time.
+
+    Stands in for a public way to opt an attribute out of tracking.
+
+    Args:
+        value: anything.
+    """
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+def flatten_layers(layer: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
+    """Return a layer and all layers below it, each once.
+
+    Stands in for a public form of `keras.Layer._flatten_layers`: `keras.Model.layers`
+    lists the direct layers of models alone.
+    """
+    return list(layer._flatten_layers(include_self=include_self))
+
+
+def sublayers(layer: keras.Layer) -> list[keras.Layer]:
+    """Return the direct sublayers of any layer or model.
+
+    Stands in for a public form of `keras.Layer._flatten_layers(recursive=False)`.
+
+    Example:
+        >>> [layer.name for layer in kd.taps.sublayers(teacher)]
+    """
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def own_trainable_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """Return the trainable variables of a layer itself, without those of its sublayers.
+
+    Stands in for a public form of `keras.Layer._trainable_variables`.
+    """
+    return list(layer._trainable_variables)
+
+
+def mask_of(tensor):
+    """Return the mask `(B, L)` that Keras layers passed along with a tensor, or None.
+
+    Stands in for a public form of `keras.src.backend.get_keras_mask`: on JAX the mask is
+    not an attribute of the tensor.
+
+    Example:
+        >>> kd.taps.mask_of(keras.layers.Embedding(9, 4, mask_zero=True)(tokens))
+    """
+    from keras.src.backend import get_keras_mask
+
+    return get_keras_mask(tensor)

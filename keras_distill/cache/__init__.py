@@ -1,5 +1,0 @@
-"""The cache: a teacher's outputs on disk, computed once, keyed by sample id."""
-
-from keras_distill.cache.cached_teacher import CachedTeacher
-
-__all__ = ["CachedTeacher"]

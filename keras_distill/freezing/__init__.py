@@ -1,5 +1,0 @@
-"""Freezing: a teacher in inference form, which costs less and gives the same."""
-
-from keras_distill.freezing.freeze import freeze
-
-__all__ = ["freeze"]

@@ -1,0 +1,1 @@
+"""Data-free distillation: a teacher's activations in place of its data."""

@@ -1,0 +1,1 @@
+"""Specialists: models for the classes that a generalist confuses."""

@@ -1,0 +1,1 @@
+"""Teachers: whatever answers what is known of a batch."""

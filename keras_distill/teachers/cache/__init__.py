@@ -1,0 +1,5 @@
+"""The cache: a teacher's outputs on disk, computed once, keyed by sample id."""
+
+from keras_distill.teachers.cache.cached_teacher import CachedTeacher
+
+__all__ = ["CachedTeacher"]

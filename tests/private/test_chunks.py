@@ -1,0 +1,71 @@
+"""Chunks of rows: each row is read, written and counted once, whatever the sizes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_distill._backend.chunks import Chunks, buffer, share_of
+from tests.differentiation import compilers
+
+SIZES = [(1, 4), (4, 4), (5, 4), (8, 4), (11, 4), (7, 1), (7, 100)]
+
+
+def squares_and_sum(rows, size):
+    """Square rows chunk by chunk; add up each row's number, and all rows."""
+    chunks = Chunks(ops.shape(rows)[0], size)
+
+    def step(chunk, state):
+        squares, counted, total = state
+        own = chunk.take(rows)
+        squares = chunk.put(squares, ops.square(own))
+        counted = chunk.add(counted, chunk.once(ops.ones_like(own)))
+        return squares, counted, total + ops.sum(chunk.once(own), axis=0)
+
+    shape = ops.shape(rows)
+    start = buffer(shape, "float32"), buffer(shape, "float32"), ops.zeros((3,))
+    return chunks.walk(step, start)
+
+
+@pytest.mark.parametrize("rows, size", SIZES)
+@pytest.mark.parametrize("compiler", ["none", "traced", "jit"])
+def test_every_row_once(rows, size, compiler):
+    known = {"none": lambda function: function, **compilers()}
+    if compiler not in known:
+        pytest.skip(f"{keras.backend.backend()} has no such compiled step")
+    array = np.random.default_rng(0).normal(size=(rows, 3)).astype("float32")
+    function = known[compiler](lambda x: squares_and_sum(x, size))
+    found = [ops.convert_to_numpy(x) for x in function(ops.convert_to_tensor(array))]
+    for x, expected in zip(
+        found, (array**2, np.ones((rows, 3)), array.sum(0)), strict=True
+    ):
+        np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_rows_that_a_trace_does_not_know(jit):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("shapes are known where other backends compile")
+    import tensorflow as tf
+
+    unknown = [tf.TensorSpec((None, 3))]
+    function = tf.function(
+        lambda x: squares_and_sum(x, share_of(tf.shape(x)[0], 4, 2)),
+        input_signature=unknown,
+        jit_compile=jit,
+    )
+    for rows in (1, 2, 9, 64):
+        array = np.random.default_rng(0).normal(size=(rows, 3)).astype("float32")
+        # Twice: nothing of a call is left for the next.
+        for _ in range(2):
+            squares, counted, total = function(array)
+        np.testing.assert_allclose(squares, array**2, rtol=1e-6)
+        np.testing.assert_array_equal(counted, np.ones((rows, 3)))
+        np.testing.assert_allclose(total, array.sum(0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "rows, expected", [(1, 32), (1024, 32), (1025, 33), (4096, 128)]
+)
+def test_a_share_of_the_rows(rows, expected):
+    assert share_of(rows, 32, 32) == expected

@@ -1,0 +1,199 @@
+"""Processes that make a cache: killed, side by side, on other backends, out of room."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from keras_distill.teachers.cache.claims import Claims
+from tests.processes import free_ports
+
+SCRIPT = pathlib.Path(__file__).with_name("maker.py")
+ROOT = SCRIPT.parents[2]
+SHARDS = 10
+# Two that begin at once and take a second a shard, so that both have a share.
+TOGETHER = "--company", "2", "--pause", "0.3"
+
+
+def start(folder, *arguments, name="0", **environment):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "KERAS_BACKEND": "tensorflow",
+        **environment,
+    }
+    result = folder / f"{name}.npz"
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(folder / "cache"), str(result), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def made(process):
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors[-3000:]
+    return [int(shard) for shard in re.findall(r"made (\d+)", output)]
+
+
+def shards(folder):
+    return sorted((folder / "cache").glob("shard-*.tfrecord"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert made(start(folder)) == list(range(SHARDS))
+    return dict(np.load(folder / "0.npz"))
+
+
+def assert_same(folder, undisturbed, name="0", rtol=0.0):
+    found = np.load(folder / f"{name}.npz")
+    assert set(found) == set(undisturbed)
+    for key, expected in undisturbed.items():
+        np.testing.assert_allclose(found[key], expected, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.long
+def test_killed_it_goes_on_where_it_was(tmp_path, undisturbed):
+    process = start(tmp_path, "--pause", "0.2")
+    while len(shards(tmp_path)) < 3 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    there = {path: path.stat().st_mtime_ns for path in shards(tmp_path)}
+    assert 3 <= len(there) < SHARDS
+    assert list((tmp_path / "cache").glob("*.claim"))
+    assert made(start(tmp_path, "--pause", "0.001")) == list(range(len(there), SHARDS))
+    assert all(path.stat().st_mtime_ns == then for path, then in there.items())
+    left = {path.suffix for path in (tmp_path / "cache").iterdir()}
+    assert left == {".tfrecord", ".json"}
+    assert_same(tmp_path, undisturbed)
+
+
+@pytest.mark.long
+def test_two_processes_share_the_work(tmp_path, undisturbed):
+    processes = [start(tmp_path, *TOGETHER, name=str(n)) for n in range(2)]
+    first, second = (made(process) for process in processes)
+    assert first and second
+    assert sorted(first + second) == list(range(SHARDS))
+    for name in "01":
+        assert_same(tmp_path, undisturbed, name)
+
+
+@pytest.mark.long
+def test_what_a_dead_process_had_begun_is_taken_over(tmp_path, undisturbed):
+    first, second = (start(tmp_path, *TOGETHER, name=str(n)) for n in range(2))
+    while len(shards(tmp_path)) < 4 and first.poll() is None:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    own = {int(shard) for shard in re.findall(r"made (\d+)", first.communicate()[0])}
+    rest = made(second)
+    assert own.isdisjoint(rest) and len(shards(tmp_path)) == SHARDS
+    assert_same(tmp_path, undisturbed, "1")
+
+
+@pytest.mark.long
+def test_under_a_strategy_each_worker_makes_its_own(tmp_path, undisturbed):
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for place in range(2):
+        task = {"type": "worker", "index": place}
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        processes.append(start(tmp_path, *TOGETHER, name=str(place), TF_CONFIG=config))
+    parts = [made(process) for process in processes]
+    assert sorted(parts[0] + parts[1]) == list(range(SHARDS))
+    for place, part in enumerate(parts):
+        own = [shard for shard in part if shard % 2 == place]
+        assert own == part[: len(own)] and own
+    for name in "01":
+        assert_same(tmp_path, undisturbed, name, rtol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_keep_the_same(backend, tmp_path, undisturbed):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    assert made(start(tmp_path, KERAS_BACKEND=backend)) == list(range(SHARDS))
+    assert_same(tmp_path, undisturbed, rtol=2e-3)
+
+
+def test_a_damaged_shard_alone_is_made_anew(tmp_path, teacher, samples):
+    cached = kd.CachedTeacher(tmp_path / "cache", teacher)
+    cached.build(samples, 16, shard_rows=30, verbose=0)
+    expected = cached.read(samples.ids)["logits"]["all"]
+    paths = shards(tmp_path)
+    then = [path.stat().st_mtime_ns for path in paths]
+    contents = bytearray(paths[4].read_bytes())
+    contents[100] ^= 4
+    paths[4].write_bytes(contents)
+    paths[6].write_bytes(paths[6].read_bytes()[:-9])
+    paths[8].unlink()
+    with pytest.raises(ValueError, match=r"00004.*damaged.*00006.*00008.*is missing"):
+        kd.CachedTeacher(tmp_path / "cache").read([0])
+    cached.build(samples, 16, verbose=0)
+    now = [path.stat().st_mtime_ns for path in paths]
+    assert [n for n in range(SHARDS) if now[n] != then[n]] == [4, 6, 8]
+    np.testing.assert_array_equal(cached.read(samples.ids)["logits"]["all"], expected)
+
+
+@pytest.mark.long
+def test_a_full_disk_is_said_and_what_is_whole_stays(tmp_path, undisturbed):
+    process = start(tmp_path, "--full-after", "4")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "no room for the cache" in errors and "call build again to go on" in errors
+    left = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert left == {f"shard-{n:05d}.tfrecord" for n in range(4)} | {"cache.json"}
+    assert made(start(tmp_path)) == [4, 5, 6, 7, 8, 9]
+    assert_same(tmp_path, undisturbed)
+
+
+def test_too_small_a_disk_is_said_first(tmp_path, teacher, samples, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    cached = kd.CachedTeacher(tmp_path / "c", teacher)
+    with pytest.raises(OSError, match=r"0\.0 MB to write, 0\.0 MB free"):
+        cached.build(samples, verbose=0)
+    assert not list((tmp_path / "c").glob("shard*"))
+
+
+def test_claims(tmp_path):
+    """Of the living one is respected, of the dead it is void, here at once."""
+    mine, path = Claims(tmp_path, patience=0.5), tmp_path / "shard-00003.claim"
+    assert mine.take(3) and path.exists()
+    assert not Claims(tmp_path, patience=0.5).take(3)
+    mine.free(3)
+    path.write_text("elsewhere 1")
+    assert not mine.take(3)
+    os.utime(path, (time.time() - 2, time.time() - 2))
+    path.touch()
+    assert not mine.take(3)
+    os.utime(path, (time.time() - 2, time.time() - 2))
+    assert mine.take(3)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    path.write_text(f"{mine.name.split()[0]} {dead.pid}")
+    assert mine.take(3)
+
+
+def test_it_says_what_is_to_come(tmp_path, teacher, samples, capsys):
+    kd.CachedTeacher(tmp_path / "c", teacher).build(samples, 64, shard_rows=100)
+    output = capsys.readouterr().out
+    # An id, two numbers of a sketch, ten logits in float16.
+    assert "Cache: 300 rows of 28 bytes, 0.0 MB in 3 shards, about 0 s" in output
+    assert "300/300" in output and "nats a sample" in output

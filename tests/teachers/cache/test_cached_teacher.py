@@ -1,0 +1,377 @@
+"""A cache says what the teacher says, whatever order it is asked in, or raises."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+import keras_distill as kd
+from keras_distill.taps import Tap
+from keras_distill.teachers.cache import joining
+from tests.teachers.cache.conftest import net
+
+LOGITS, HIDDEN = Tap("logits"), Tap("hidden")
+LABELS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def cache(folder, teacher, samples, shard_rows=70, **arguments):
+    cached = kd.CachedTeacher(folder, teacher, **arguments)
+    return cached.build(samples, 64, shard_rows=shard_rows, verbose=0)
+
+
+def batches(samples, size=32, **arguments):
+    return kd.data.batches(samples, size, sample_ids=True, **arguments)
+
+
+@pytest.fixture(params=["in memory", "on disk"])
+def rows(request, monkeypatch):
+    """Let joined rows come from memory, or from disk whatever their size."""
+    if request.param == "on disk":
+        monkeypatch.setattr(joining, "LIMIT", 0)
+
+
+def test_any_order_and_batch_size_finds_its_own(tmp_path, teacher, samples, rows):
+    taps = [LOGITS, HIDDEN, Tap("conv")]
+    cached = cache(tmp_path / "c", teacher, samples, taps=taps, dtype="float32")
+    train = batches(samples, 7, shuffle=True).unbatch()
+    train = train.filter(lambda x, y: y != 3).repeat(2).batch(19)
+    count = 0
+    for x, y in cached.join(train):
+        direct = kd.Teacher(teacher)(x["image"], taps)
+        for tap, known in cached(x, taps).items():
+            np.testing.assert_allclose(known, direct[tap], rtol=1e-5, atol=1e-4)
+        assert not (y.numpy() == 3).any()
+        count += len(y)
+    assert count == 2 * (samples.labels != 3).sum()
+
+
+def test_ids_may_be_any_numbers(tmp_path, teacher, samples, rows):
+    ids = 7 * np.random.default_rng(0).permutation(len(samples)) + 2**40
+    samples = kd.data.Samples(samples.images, samples.labels, ids)
+    cached = cache(tmp_path / "c", teacher, samples, dtype="float32")
+    for x, _ in cached.join(batches(samples, 19, shuffle=True)):
+        direct = kd.Teacher(teacher)(x["image"], [LOGITS])[LOGITS]
+        np.testing.assert_allclose(cached(x, [LOGITS])[LOGITS], direct, atol=1e-4)
+    few = cache(tmp_path / "few", teacher, samples[:50])
+    with pytest.raises(Exception, match="no sample of the ids"):
+        list(few.join(batches(samples)))
+
+
+def test_training_is_that_with_the_teacher_itself(tmp_path, teacher, samples):
+    def terms():
+        return [
+            kd.Term(kd.losses.SoftTarget(3.0)),
+            kd.Term(kd.losses.Hint(), student="hidden", teacher="hidden"),
+        ]
+
+    students = [net("student", 6, seed=2) for _ in range(2)]
+    cached = cache(
+        tmp_path / "c", teacher, samples, taps=["logits", "hidden"], dtype="float32"
+    )
+    train = batches(samples)
+    direct = train.map(lambda x, y: (x["image"], y))
+    for student, (taught, data, inputs) in zip(
+        students,
+        [(teacher, direct, None), (cached, cached.join(train), "image")],
+        strict=True,
+    ):
+        keras.utils.set_random_seed(3)
+        distiller = kd.Distiller(student, taught, terms=terms(), student_inputs=inputs)
+        distiller.compile(keras.optimizers.SGD(1e-3), LABELS)
+        distiller.fit(data, epochs=2, verbose=0)
+    for one, other in zip(*(s.get_weights() for s in students), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_student_learns_from_the_top_alone(tmp_path, teacher, student, samples):
+    cached = cache(tmp_path / "c", teacher, samples, top_k=3, temperature=4.0)
+    far = divergence(teacher, student, samples)
+    distiller = kd.Distiller(student, cached, student_inputs="image", label_weight=0.0)
+    distiller.compile(keras.optimizers.Adam(0.01))
+    distiller.fit(cached.join(batches(samples, shuffle=True)), epochs=8, verbose=0)
+    assert divergence(teacher, student, samples) < 0.5 * far
+
+
+def divergence(teacher, student, samples):
+    return float(
+        kd.losses.SoftTarget(4.0)(teacher(samples.images), student(samples.images))
+    )
+
+
+def test_a_thousand_classes_take_140_bytes_a_sample(tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(1000)(inputs))
+    x = np.random.default_rng(0).normal(size=(5000, 4)).astype("float32")
+    cached = kd.CachedTeacher(tmp_path / "c", model, top_k=32, temperature=2.0)
+    cached.build(kd.data.Samples(x, np.zeros(5000, "int32")), verbose=0)
+    assert cached.bytes_per_sample <= 140
+
+
+def test_the_distance_is_that_of_the_full_predictions(tmp_path, teacher, samples):
+    cached = cache(tmp_path / "c", teacher, samples, top_k=2, temperature=4.0)
+    z = np.array(teacher(samples.images), "float64") / 4
+    p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    largest = np.sort(p, axis=-1)[:, -2:-1]
+    kept = p >= largest
+    q = np.where(kept, p, (np.where(kept, 0, p).sum(-1, keepdims=True)) / 8)
+    expected = (p * np.log(p / q)).sum(-1).mean()
+    assert expected > 0.001
+    assert cached.distance == pytest.approx(expected, rel=0.02)
+    again = kd.CachedTeacher(tmp_path / "c")
+    assert again.distance == cached.distance
+
+
+def test_ids_of_any_kind(tmp_path, teacher, samples):
+    ids = np.random.default_rng(0).permutation(10**12 + np.arange(len(samples)) * 7)
+    samples = kd.data.Samples(samples.images, samples.labels, ids)
+    cached = cache(tmp_path / "c", teacher, samples, dtype="float32")
+    some = [5, 250, 5, 71]
+    known = cached.read(ids[some])["logits"]["all"]
+    np.testing.assert_allclose(
+        known, teacher(samples.images[some]), rtol=1e-5, atol=1e-5
+    )
+    with pytest.raises(ValueError, match=r"no sample of the ids \[3\]; it knows 300"):
+        cached.read([ids[0], 3])
+    twice = kd.data.Samples(samples.images, samples.labels, np.r_[ids[:-1], ids[0]])
+    with pytest.raises(ValueError, match="are there more than once"):
+        cache(tmp_path / "d", teacher, twice)
+    cache(tmp_path / "d", teacher, samples)
+
+
+def test_an_ensemble_is_averaged_at_its_temperature(tmp_path, samples):
+    members = net("a", seed=3), net("b", seed=4)
+    ensemble = kd.EnsembleTeacher(members, weights=[3, 1])
+    with pytest.raises(ValueError, match="an ensemble gives predictions at one temp"):
+        kd.CachedTeacher(tmp_path / "c", ensemble)
+    taps = ["logits", "1/hidden"]
+    cached = cache(
+        tmp_path / "c", ensemble, samples, taps=taps, temperature=2.0, dtype="float32"
+    )
+    known = cached.read(samples.ids)
+    p = [np.exp(ops.log_softmax(m(samples.images) / 2.0)) for m in members]
+    np.testing.assert_allclose(
+        ops.softmax(known["logits"]["all"] / 2.0), 0.75 * p[0] + 0.25 * p[1], rtol=1e-4
+    )
+    hidden = kd.Teacher(members[1])(samples.images, [HIDDEN])[HIDDEN]
+    np.testing.assert_allclose(known["1/hidden"]["all"], hidden, rtol=1e-5, atol=1e-5)
+
+
+def test_a_stream_is_as_good_as_samples(tmp_path, teacher, samples):
+    stream = batches(samples, 40)
+    one = cache(tmp_path / "c", teacher, stream, dtype="float32")
+    other = cache(tmp_path / "d", teacher, samples, dtype="float32")
+    assert one.contents.wide_ids is False
+    for key in ("logits",):
+        found, expected = one.read(samples.ids), other.read(samples.ids)
+        np.testing.assert_array_equal(found[key]["all"], expected[key]["all"])
+    with pytest.raises(ValueError, match="keyed by sample ids"):
+        kd.CachedTeacher(tmp_path / "e", teacher).build(kd.data.batches(samples))
+    with pytest.raises(TypeError, match=r"kd\.data\.Samples\(images, labels\)"):
+        kd.CachedTeacher(tmp_path / "e", teacher).build(samples.images)
+
+
+def test_preprocessing_stands_between(tmp_path, teacher, samples):
+    small = kd.data.Samples(samples.images[:, ::2, ::2], samples.labels)
+    resize = keras.layers.Resizing(8, 8)
+    cached = cache(
+        tmp_path / "c", teacher, small, preprocessing=resize, dtype="float32"
+    )
+    known = cached.read(small.ids)["logits"]["all"]
+    expected = teacher(resize(small.images))
+    np.testing.assert_allclose(known, expected, rtol=1e-4, atol=1e-5)
+    next(iter(cached.join(batches(small))))
+
+
+def test_states_and_names_are_no_part_of_the_fingerprint(tmp_path, samples):
+    def dropping(name):
+        inputs = keras.Input((8, 8, 1))
+        outputs = keras.layers.Dropout(0.5, name=name)(net(seed=4)(inputs))
+        return keras.Model(inputs, outputs)
+
+    cache(tmp_path / "c", dropping("one"), samples)
+    other = dropping("two")
+    other.compile("sgd", LABELS, metrics=["accuracy"])
+    other.evaluate(samples.images, samples.labels, verbose=0)
+    other(samples.images, training=True)
+    kd.CachedTeacher(tmp_path / "c", other).build(samples, verbose=0)
+
+
+def test_arguments_of_layers_are_part_of_the_fingerprint(tmp_path, samples):
+    def scaled(scale, activation, name):
+        inputs = keras.Input((8, 8, 1))
+        x = keras.layers.Rescaling(scale, name=name)(inputs)
+        return keras.Model(inputs, keras.layers.Activation(activation)(net(seed=4)(x)))
+
+    cache(tmp_path / "c", scaled(1.0, "relu", "one"), samples)
+    kd.CachedTeacher(tmp_path / "c", scaled(1.0, "relu", "two"))
+    for other in (scaled(2.0, "relu", "one"), scaled(1.0, "tanh", "one")):
+        with pytest.raises(ValueError, match="made with another teacher"):
+            kd.CachedTeacher(tmp_path / "c", other)
+
+
+def test_preprocessing_of_several_layers_is_known_again(tmp_path, teacher, samples):
+    def both(scale):
+        parts = keras.layers.Resizing(8, 8), keras.layers.Rescaling(scale)
+        return keras.Sequential([keras.Input((8, 8, 1)), *parts])
+
+    cache(tmp_path / "c", teacher, samples, preprocessing=both(2.0))
+    kd.CachedTeacher(tmp_path / "c", teacher, preprocessing=both(2.0))
+    with pytest.raises(ValueError, match="made with another preprocessing"):
+        kd.CachedTeacher(tmp_path / "c", teacher, preprocessing=both(1.0))
+
+
+def test_a_stream_of_other_data_is_another(tmp_path, teacher, samples):
+    cached = cache(tmp_path / "c", teacher, batches(samples, 40))
+    cached.build(batches(samples, 40), verbose=0)
+    dark = kd.data.Samples(0.5 * samples.images, samples.labels)
+    with pytest.raises(ValueError, match="made with another data"):
+        cached.build(batches(dark, 40), verbose=0)
+    with pytest.raises(ValueError, match=r"without repeat\(\)"):
+        cached.build(batches(samples, 40).repeat(), verbose=0)
+
+
+@pytest.mark.parametrize("numbers", [{"shard_rows": 0}, {"batch_size": 0}])
+def test_a_cache_of_nothing_is_refused(numbers, tmp_path, teacher, samples):
+    with pytest.raises(ValueError, match=f"{next(iter(numbers))} is a whole number"):
+        kd.CachedTeacher(tmp_path / "c", teacher).build(samples, **numbers)
+    for empty in (samples[:0], batches(samples, 40).take(0)):
+        with pytest.raises(ValueError, match="There are no samples"):
+            kd.CachedTeacher(tmp_path / "c", teacher).build(empty, verbose=0)
+    kd.CachedTeacher(tmp_path / "c", teacher).build(samples, verbose=0)
+
+
+@pytest.mark.parametrize("value", [1e5, np.nan])
+def test_what_is_not_finite_is_said(value, tmp_path, samples):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Lambda(lambda x: x * value, name="large")(inputs)
+    outputs = keras.layers.Dense(10, kernel_initializer="zeros")(
+        keras.layers.Flatten()(x)
+    )
+    model = keras.Model(inputs, outputs)
+    with pytest.raises(ValueError, match="'large' gives is not finite in float16"):
+        cache(tmp_path / "c", model, samples, taps="large")
+
+
+CHANGES = {
+    "teacher": lambda net, images: {"teacher": net(seed=9)},
+    "taps": lambda net, images: {"taps": ["logits", "hidden"]},
+    "preprocessing": lambda net, images: {"preprocessing": keras.layers.Rescaling(1)},
+    "views": lambda net, images: {"views": kd.data.Views(lambda x, seed: x, 2)},
+    "temperature": lambda net, images: {"top_k": 3, "temperature": 2.0},
+    "data": lambda net, images: {"images": images + 0.01},
+}
+
+
+@pytest.mark.parametrize("part", CHANGES)
+def test_a_mismatch_says_which(part, tmp_path, teacher, samples):
+    cache(tmp_path / "c", teacher, samples)
+    again = kd.CachedTeacher(tmp_path / "c", net())
+    again.build(samples, verbose=0)
+    other = CHANGES[part](net, samples.images)
+    images = other.pop("images", samples.images)
+    model = other.pop("teacher", teacher)
+    with pytest.raises(ValueError, match=f"made with another [a-z ]*{part}"):
+        kd.CachedTeacher(tmp_path / "c", model, **other).build(
+            kd.data.Samples(images, samples.labels), verbose=0
+        )
+
+
+def test_augmentation_at_random_is_refused(tmp_path, teacher, samples):
+    cached = cache(tmp_path / "c", teacher, samples)
+    shift = keras.layers.RandomTranslation(0.2, 0.2, seed=0)
+    for augment in (shift, keras.layers.RandomBrightness(0.2, (0, 1), seed=0)):
+        with pytest.raises(ValueError, match=r"not what the teacher was shown.*Views"):
+            cached.join(batches(samples, augment=augment))
+    scaled = batches(kd.data.Samples(samples.images * 2, samples.labels))
+    with pytest.raises(ValueError, match="32 of 32 samples"):
+        cached.join(scaled)
+    with pytest.raises(TypeError, match=r"a kd\.data\.Views.*RandomTranslation"):
+        kd.CachedTeacher(tmp_path / "d", teacher, views=shift)
+
+
+def test_a_change_in_a_later_batch_is_found_too(rows, tmp_path, teacher, samples):
+    cached = cache(tmp_path / "c", teacher, samples)
+    images = samples.images.copy()
+    images[150] = images[151]
+    train = cached.join(batches(kd.data.Samples(images, samples.labels)))
+    with pytest.raises(tf.errors.OpError, match=r"as those of the ids \[150\]"):
+        list(train)
+
+
+def shaken(image, seed):
+    image = tf.image.stateless_random_flip_left_right(image, seed)
+    return tf.image.stateless_random_brightness(image, 0.3, seed)
+
+
+def test_the_student_sees_the_view_that_the_teacher_saw(
+    rows, tmp_path, teacher, samples
+):
+    views = kd.data.Views(shaken, 3, seed=5)
+    cached = cache(tmp_path / "c", teacher, samples, views=views, dtype="float32")
+    train = cached.join(batches(samples, shuffle=True, augment=views))
+    seen = {}
+    for _ in range(6):
+        for x, _ in train:
+            known = cached(x, [LOGITS])[LOGITS]
+            direct = teacher(x["image"])
+            np.testing.assert_allclose(known, direct, rtol=1e-4, atol=1e-4)
+            seen.setdefault(int(x["sample_id"][0]), set()).update(x["view"].numpy())
+    assert set().union(*seen.values()) == {0, 1, 2}
+    again = kd.CachedTeacher(tmp_path / "c")
+    with pytest.raises(ValueError, match=r"by 'sample_id' and 'view'.*Views"):
+        again.join(batches(samples))
+    other = kd.data.Views(shaken, 3, seed=6)
+    with pytest.raises(ValueError, match="not what the teacher was shown"):
+        again.join(batches(samples, augment=other))
+    with pytest.raises(ValueError, match="views 0 to 2; got 3 to 3"):
+        again.read([0], 3)
+
+
+TERMS = {
+    "the term 'soft_target' compares at 2.0": [kd.Term(kd.losses.SoftTarget(2.0))],
+    "compares at a schedule's": [
+        kd.Term(
+            kd.losses.SoftTarget(keras.optimizers.schedules.ExponentialDecay(4, 9, 1))
+        )
+    ],
+    "'logit_regression' compares at 1.0": [kd.Term(kd.losses.LogitRegression())],
+    r"terms ask for \['hidden'\]": [
+        kd.Term(kd.losses.Hint(), student="hidden", teacher="hidden")
+    ],
+}
+
+
+@pytest.mark.parametrize("message", TERMS)
+def test_terms_that_the_cache_cannot_teach(
+    message, tmp_path, teacher, student, samples
+):
+    cached = cache(tmp_path / "c", teacher, samples, top_k=3, temperature=4.0)
+    with pytest.raises(ValueError, match=message):
+        kd.Distiller(student, cached, terms=TERMS[message], student_inputs="image")
+
+
+def test_bad_input(tmp_path, teacher, student, samples):
+    with pytest.raises(ValueError, match=r"no cache in .* and no teacher"):
+        kd.CachedTeacher(tmp_path / "none")
+    with pytest.raises(ValueError, match="top_k keeps predictions at one temperature"):
+        kd.CachedTeacher(tmp_path / "none", teacher, top_k=3)
+    with pytest.raises(ValueError, match="temperature must be above 0; got -1"):
+        kd.CachedTeacher(tmp_path / "none", teacher, top_k=3, temperature=-1.0)
+    with pytest.raises(ValueError, match=r"\['label_gradient'\]"):
+        kd.CachedTeacher(tmp_path / "none", teacher, taps="label_gradient")
+    soft = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    soft.add(keras.layers.Dense(10, "softmax"))
+    with pytest.raises(ValueError, match="ends in probabilities"):
+        cache(tmp_path / "none", soft, samples)
+    empty = kd.CachedTeacher(tmp_path / "none", teacher)
+    with pytest.raises(ValueError, match=r"is empty: call build\(data\)"):
+        kd.Distiller(student, empty, student_inputs="image")
+    cached = cache(tmp_path / "c", teacher, samples)
+    distiller = kd.Distiller(student, cached, student_inputs="image")
+    distiller.compile("adam", LABELS)
+    with pytest.raises(ValueError, match=r"fit on cached\.join\(dataset\)"):
+        distiller.fit(batches(samples), verbose=0)
+    (tmp_path / "c" / "cache.json").write_text("{")
+    with pytest.raises(ValueError, match="can't be read as the contents of a cache"):
+        kd.CachedTeacher(tmp_path / "c")

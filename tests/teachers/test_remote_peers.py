@@ -1,0 +1,303 @@
+"""Peers in processes of their own, against their formula, and when some are missing."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from keras_distill._backend import files
+from tests import processes
+from tests.linear import linear, points, softmax, weights
+
+CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def teacher(folder, name="a", others=("b",), **arguments):
+    peers = {other: linear(other) for other in others}
+    return kd.RemotePeers(peers, folder, name=name, **{"wait": 0.0, **arguments})
+
+
+def write(folder, name, seed):
+    """Leave the weights of another process's peer; give them."""
+    keras.utils.set_random_seed(seed)
+    student = linear(name)
+    teacher(folder, name, ("other",)).write(student)
+    return weights(student)
+
+
+def distiller(teacher, **arguments):
+    keras.utils.set_random_seed(0)
+    made = kd.Distiller(
+        linear("student"), teacher, terms=[kd.Term(kd.losses.SoftTarget(2.0))]
+    )
+    made.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY, **arguments)
+    return made
+
+
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+@pytest.mark.parametrize("others", [("b",), ("b", "c")])
+def test_a_student_learns_from_the_weights_in_the_folder(tmp_path, others, average):
+    x, y = points()
+    found = [write(tmp_path, name, seed) for seed, name in enumerate(others, 5)]
+    made = distiller(teacher(tmp_path, others=others, average=average))
+    kernel, bias = weights(made.student)
+    z_t = np.stack([x @ k + b for k, b in found])
+    geometric = average == "geometric"
+    p = softmax(z_t.mean(0), 2.0) if geometric else softmax(z_t, 2.0).mean(0)
+    q = softmax(x @ kernel + bias, 2.0)
+    expected = 4.0 * (p * np.log(p / q)).sum(-1).mean()
+    logs = made.fit(x, y, batch_size=12, verbose=0).history
+    assert logs["soft_target"][0] == pytest.approx(expected, rel=1e-4)
+
+
+class Rewrites(keras.callbacks.Callback):
+    """Lets another peer's weights come anew after the first step; notes what teaches."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.new, self.seen = folder, None, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.new is None:
+            self.new = write(self.folder, "b", seed=9)
+            # Two files written in one tick of the clock would look alike.
+            path = self.folder / "b.npz"
+            os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+        self.seen.append(weights(self.model.teacher.members[0]))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}],
+    ids=str,
+)
+def test_new_weights_teach_from_the_next_refresh_on(tmp_path, how):
+    if keras.backend.backend() == "torch" and "steps_per_execution" in how:
+        pytest.skip("Keras has no steps_per_execution on torch")
+    x, y = points()
+    first, rewrites = write(tmp_path, "b", seed=5), Rewrites(tmp_path)
+    made = distiller(teacher(tmp_path, refresh=4), **how)
+    made.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[rewrites])
+    each = how.get("steps_per_execution", 1)
+    seen = rewrites.seen
+    assert len(seen) == 12 // each
+    for step, found in enumerate(seen):
+        expected = first if step * each < 4 else rewrites.new
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+    # The step sees them: its loss is that of the new ones.
+    kernel, bias = weights(made.student)
+    p = softmax(x @ rewrites.new[0] + rewrites.new[1], 2.0)
+    q = softmax(x @ kernel + bias, 2.0)
+    expected = 4.0 * (p * np.log(p / q)).sum(-1).mean()
+    logs = made.fit(x, y, batch_size=12, verbose=0).history
+    assert logs["soft_target"][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_others_get_the_weights_it_ends_with(tmp_path):
+    write(tmp_path, "b", seed=5)
+    made = distiller(teacher(tmp_path))
+    made.fit(*points(), batch_size=4, verbose=0)
+    other = teacher(tmp_path, "b", ("a",))
+    other.read()
+    for a, b in zip(weights(other.members[0]), weights(made.student), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_folder_that_is_lost_stops_nobody_once_they_have_met(tmp_path):
+    write(tmp_path, "b", seed=5)
+
+    class Loses(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if (tmp_path / "b.npz").exists():
+                for file in tmp_path.iterdir():
+                    file.unlink()
+                tmp_path.rmdir()
+                tmp_path.write_text("")
+
+    made = distiller(teacher(tmp_path, refresh=1))
+    with pytest.warns(UserWarning, match="can't be written"):
+        made.fit(*points(), batch_size=4, verbose=0, callbacks=[Loses()])
+    assert int(made.optimizer.iterations) == 3
+    with pytest.raises(OSError):
+        distiller(teacher(tmp_path)).fit(*points(), verbose=0)
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_stopped_it_shows_the_others_the_weights_of_its_backup(tmp_path):
+    write(tmp_path, "b", seed=5)
+
+    class Looks(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if not hasattr(self, "found"):
+                other = teacher(tmp_path, "b", ("a",))
+                other.read()
+                self.found = weights(other.members[0])
+
+    def run(*callbacks):
+        made = distiller(teacher(tmp_path, refresh=50))
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        fit = {"batch_size": 4, "shuffle": False, "epochs": 4, "verbose": 0}
+        made.fit(*points(), **fit, callbacks=[backup, *callbacks])
+        return made
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Stop())
+    saved = np.load(tmp_path / "backup" / "state.npz")
+    kernel = next(saved[n] for n in saved.files if saved[n].shape == (4, 3))
+    looks = Looks()
+    run(looks)
+    np.testing.assert_allclose(looks.found[0], kernel, atol=1e-7)
+
+
+def test_a_damaged_file_leaves_the_weights_before(tmp_path):
+    before = write(tmp_path, "b", seed=5)
+    made = teacher(tmp_path)
+    made.read()
+    path = tmp_path / "b.npz"
+    path.write_bytes(path.read_bytes()[:-40])
+    unchanged(made, before)
+    path.unlink()
+    unchanged(made, before)
+
+
+def unchanged(made, before):
+    with pytest.warns(UserWarning, match="'b' teaches on"):
+        made.read()
+    for a, b in zip(weights(made.members[0]), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_that_are_not_finite_go_to_nobody(tmp_path):
+    before = write(tmp_path, "b", seed=5)
+    made = teacher(tmp_path)
+    made.read()
+    lost = linear("b")
+    lost.set_weights([np.full(w.shape, np.nan) for w in lost.get_weights()])
+    other = teacher(tmp_path, "b", ("a",))
+    other.write(lost)
+    again = teacher(tmp_path)
+    again.read()
+    for a, b in zip(weights(again.members[0]), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    # From a process that writes them all the same.
+    variables = files.numbered(lost.variables, "weight")
+    values = {name: files.to_numpy(v) for name, v in variables.items()}
+    files.write_arrays(str(tmp_path / "b.npz"), values)
+    unchanged(made, before)
+
+
+class Unnamed(keras.layers.Layer):
+    """A layer whose weight Keras names by a count of its own."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return x * self.scale
+
+
+def test_names_that_keras_counts_do_not_matter(tmp_path):
+    def net():
+        x = keras.Input((4,))
+        return keras.Model(x, keras.layers.Dense(3)(Unnamed()(x)))
+
+    first, *_, last = (net() for _ in range(3))
+    kd.RemotePeers({"a": net()}, tmp_path, name="b").write(first)
+    made = kd.RemotePeers({"b": last}, tmp_path, name="a")
+    made.read()
+    for a, b in zip(weights(made.members[0]), weights(first), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def other_architecture(folder):
+    keras.utils.set_random_seed(0)
+    teacher(folder, "b", ("a",)).write(linear("wide", classes=4))
+    distiller(teacher(folder)).fit(*points(), verbose=0)
+
+
+BAD = {
+    "no peers": (lambda f: teacher(f, others=()), ["one or more"]),
+    "itself": (lambda f: teacher(f, others=("a",)), ["this process's own"]),
+    "no file's name": (lambda f: teacher(f, name="a/b"), ["'a/b'"]),
+    "refresh": (lambda f: teacher(f, refresh=0), ["1 or more", "got 0"]),
+    "average": (lambda f: teacher(f, average="mean"), ["'geometric'", "'mean'"]),
+    "absent": (
+        lambda f: distiller(teacher(f)).fit(*points(), verbose=0),
+        ["'b'", "name='b'"],
+    ),
+    "architecture": (other_architecture, ["'b'", "kernel"]),
+}
+
+
+@pytest.mark.parametrize("make, words", BAD.values(), ids=BAD)
+def test_is_refused_before_the_first_step(tmp_path, make, words):
+    with pytest.raises(ValueError) as error:
+        make(tmp_path)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_peer_is_a_model(tmp_path):
+    with pytest.raises(TypeError, match=r"keras\.Model"):
+        kd.RemotePeers({"b": 3}, tmp_path, name="a")
+
+
+def test_a_peer_of_two_replicas_is_one_of_one(tmp_path, two_replicas):
+    write(tmp_path, "b", seed=5)
+
+    def fit():
+        made = distiller(teacher(tmp_path, refresh=2))
+        fit = {"batch_size": 4, "shuffle": False, "epochs": 2, "verbose": 0}
+        made.fit(*points(), **fit)
+        return weights(made.student) + weights(made.teacher.members[0])
+
+    one = fit()
+    with two_replicas.scope():
+        two = fit()
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_two_processes_end_more_alike_than_alone(tmp_path, backend):
+    alone, together = (
+        apart(tmp_path / how, backend, how) for how in ("alone", "together")
+    )
+    assert together < 0.5 * alone
+
+
+@pytest.mark.long
+def test_a_peer_that_dies_teaches_on(tmp_path):
+    (worker,) = start(tmp_path, "tensorflow", ["together"], names=["a"])
+    other, *_ = start(tmp_path, "tensorflow", ["together", "dies"], names=["b"])
+    assert other.wait(timeout=240) == 3
+    assert worker.wait(timeout=240) == 0
+    assert (tmp_path / "a.logits.npy").exists()
+
+
+def start(folder, backend, arguments, names=("a", "b")):
+    folder.mkdir(exist_ok=True)
+    return processes.start_each(
+        "tests.teachers.remote_peer",
+        [[folder, name, *arguments] for name in names],
+        folder,
+        backend,
+    )
+
+
+def apart(folder, backend, how):
+    """Give how far the predictions of two peers are apart that trained at once."""
+    for place, peer in enumerate(start(folder, backend, [how])):
+        log = folder / f"{place}.log"
+        assert peer.wait(timeout=240) == 0, log.read_text()[-3000:]
+    a, b = (softmax(np.load(folder / f"{name}.logits.npy")) for name in "ab")
+    return np.abs(a - b).mean()
