@@ -9,7 +9,7 @@ from keras_distill.adapters.average_pool import AveragePool
 from keras_distill.adapters.connector import Connector
 from keras_distill.adapters.factors import Paraphraser, Translator
 from keras_distill.adapters.gaussian_regressor import GaussianRegressor
-from keras_distill.adapters.infer import chain, infer
+from keras_distill.adapters.match import Match, chain
 from keras_distill.adapters.review_fusion import ReviewFusion
 from keras_distill.adapters.unit_embedding import UnitEmbedding
 from keras_distill.adapters.valid_convolution import ValidConvolution
@@ -18,11 +18,11 @@ __all__ = [
     "AveragePool",
     "Connector",
     "GaussianRegressor",
+    "Match",
     "Paraphraser",
     "ReviewFusion",
     "Translator",
     "UnitEmbedding",
     "ValidConvolution",
     "chain",
-    "infer",
 ]

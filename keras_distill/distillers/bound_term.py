@@ -29,7 +29,7 @@ class BoundTerm(keras.Layer):
         super().__init__(name=term.name, dtype="float32", autocast=False)
         self.term = term
         self.weight = scheduled_variable(self, "weight", term.weight)
-        for name in term.loss.moving:
+        for name in term.loss.scheduled:
             value = getattr(term.loss, name)
             setattr(self, name, scheduled_variable(self, name, value))
 
@@ -56,8 +56,9 @@ class BoundTerm(keras.Layer):
                 )
             ]
             fitted[0] = _through(self.joint_adapter, fitted[0])
-            if term.loss.match != "nothing" and term.loss.compares_teacher:
-                checks.agree(term.loss.match, list(zip(*fitted, strict=True)))
+            if term.loss.compares_teacher:
+                for student, teacher in zip(*fitted, strict=True):
+                    term.loss.match.check(student, teacher)
             checks.runs(term.loss, *fitted)
             self.memory = term.loss.memory()
             _build(self.memory, fitted[0][0])
@@ -75,10 +76,10 @@ class BoundTerm(keras.Layer):
         """Make both sides' adapters; none is inferred where nothing must agree."""
         loss, given = self.term.loss, self.term.adapters
         joint = None
-        if loss.match != "classes" and all(adapter == "auto" for adapter in given):
+        if all(adapter == "auto" for adapter in given):
             joint = loss.joint_adapter(student_shapes, teacher_shapes)
             _build(joint, student_shapes)
-        if joint is not None or loss.match == "classes":
+        if joint is not None:
             given = [None] * len(given)
         student, teacher = [], [None] * len(teacher_shapes)
         for place, (adapter, shape) in enumerate(
@@ -87,7 +88,7 @@ class BoundTerm(keras.Layer):
             other = teacher_shapes[place] if loss.compares_teacher else None
             if adapter != "auto":
                 student.append(_given(adapter, shape, other))
-            elif loss.match == "nothing" or not loss.compares_teacher:
+            elif not loss.compares_teacher:
                 student.append(None)
             else:
                 own, teacher[place] = _inferred(loss, shape, other)
@@ -99,7 +100,7 @@ class BoundTerm(keras.Layer):
     def advance(self, step) -> None:
         """Move what a schedule moves to its value at this step."""
         advance(self.weight, self.term.weight, step)
-        for name in self.term.loss.moving:
+        for name in self.term.loss.scheduled:
             advance(getattr(self, name), getattr(self.term.loss, name), step)
 
     def compare(
@@ -124,7 +125,7 @@ class BoundTerm(keras.Layer):
         """
         loss = self.term.loss
         moving = {
-            name: ops.convert_to_tensor(getattr(self, name)) for name in loss.moving
+            name: ops.convert_to_tensor(getattr(self, name)) for name in loss.scheduled
         }
         temperature = moving.get("temperature", 1.0)
         known = [

@@ -8,6 +8,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
+from keras_distill.adapters import Match
 from keras_distill.data.selection import Selection, has_parts, select
 from keras_distill.distillers import shapes
 from keras_distill.distillers import term_checks as checks
@@ -293,7 +294,7 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         outputs, last_layer = taps.outline(self.student, student_x)
         self.classes = getattr(outputs, "shape", (None,))[-1]
         self.gives_probabilities = heads.ends_in_probabilities(last_layer)
-        if any(bound.term.loss.match == "classes" for bound in self.terms.values()):
+        if any(bound.term.loss.match is Match.CLASSES for bound in self.terms.values()):
             heads.gives_logits(self.student, last_layer, "student")
             for model in self.teacher.models:
                 _, last_layer = taps.outline(model, teacher_x)

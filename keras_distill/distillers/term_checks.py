@@ -160,33 +160,6 @@ def same_vocabulary(student: int, teacher: int) -> None:
         )
 
 
-def agree(match: str, shapes: Sequence[tuple]) -> None:
-    """Check that the adapted shapes agree in what the loss compares."""
-    for student, teacher in shapes:
-        if match == "classes" and student[-1] != teacher[-1]:
-            raise ValueError(
-                f"the class counts differ: the student gives {student[-1]} logits, the "
-                f"teacher {teacher[-1]}. Both must predict the same classes in the same "
-                "order; no adapter can join them."
-            )
-        parts = {
-            "all": slice(1, None),
-            "space": slice(1, -1),
-            "channels": slice(-1, None),
-        }
-        part = parts.get(match, slice(0))
-        own, other = student[part], teacher[part]
-        differ = len(own) != len(other) or any(
-            a != b for a, b in zip(own, other, strict=False) if None not in (a, b)
-        )
-        if differ:
-            raise ValueError(
-                f"the student's shape {student} and the teacher's {teacher} must agree "
-                f"in {'every axis' if match == 'all' else match}. Use adapter='auto', or "
-                f"a layer that gives {teacher}."
-            )
-
-
 def runs(loss: DistillationLoss, student: Sequence, teacher: Sequence) -> None:
     """Try the loss on the adapted shapes, where it needs nothing but tensors."""
     if not set(loss.needs) <= {"mask"}:

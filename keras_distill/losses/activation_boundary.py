@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill import adapters
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -52,7 +53,7 @@ class ActivationBoundary(DistillationLoss):
 
     def adapters(self, student, teacher):
         """Give pooling to one size, and a connector to the teacher's channels."""
-        pool, pool_teacher = adapters.infer(student, teacher, "space")
+        pool, pool_teacher = Match.SPACE.infer(student, teacher)
         connector = adapters.Connector(teacher[-1], name="connector")
         return adapters.chain([pool, connector]), pool_teacher
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses._pairs import everyone, huber, vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -36,7 +37,7 @@ class AngleRelation(DistillationLoss):
         Park et al. 2019, Relational knowledge distillation (RKD-A).
     """
 
-    match = "nothing"
+    match = Match.NOTHING
     recommended_weight = 50.0
 
     def call(self, teacher, student):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -40,7 +41,7 @@ class AttentionMap(DistillationLoss):
         Zagoruyko, Komodakis 2017, Paying more attention to attention.
     """
 
-    match = "space"
+    match = Match.SPACE
     recommended_weight = 1000.0
     needs = ("mask",)
 

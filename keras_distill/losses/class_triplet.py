@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill import strategies
+from keras_distill.adapters.match import Match
 from keras_distill.losses._pairs import distances, everyone, normalised, vectors
 from keras_distill.losses._triplets import triplet_margin
 from keras_distill.losses.distillation_loss import DistillationLoss
@@ -37,7 +38,7 @@ class ClassTriplet(DistillationLoss):
         Schroff et al. 2015, FaceNet; as a companion: Chen et al. 2018, DarkRank.
     """
 
-    match = "nothing"
+    match = Match.NOTHING
     compares_teacher = False
     needs = ("labels",)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses._pairs import everyone, normalised, products, vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -35,7 +36,7 @@ class ConditionalProbability(DistillationLoss):
         transfer (PKT).
     """
 
-    match = "nothing"
+    match = Match.NOTHING
     recommended_weight = 30000.0
 
     def call(self, teacher, student):

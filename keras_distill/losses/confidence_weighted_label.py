@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill import strategies
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.targets.target import true_class
 
@@ -35,7 +36,7 @@ class ConfidenceWeightedLabel(DistillationLoss):
         Furlanello et al. 2018, Born-again neural networks (CWTM).
     """
 
-    match = "classes"
+    match = Match.CLASSES
     needs = ("labels",)
 
     def call(self, teacher, student, *, labels):

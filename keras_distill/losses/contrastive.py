@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_distill import adapters
 from keras_distill._backend import noise
+from keras_distill.adapters.match import Match
 from keras_distill.losses._memory_bank import MemoryBank, log_sum, other_samples
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -55,7 +56,7 @@ class Contrastive(DistillationLoss):
         Tian, Krishnan, Isola 2020, Contrastive representation distillation (CRD).
     """
 
-    match = "channels"
+    match = Match.CHANNELS
     recommended_weight = 0.8
     needs = ("sample_ids", "step", "memory")
     trains_teacher_adapters = True

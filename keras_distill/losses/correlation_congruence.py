@@ -7,6 +7,7 @@ import math
 import keras
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses._pairs import everyone, normalised, products, vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -43,7 +44,7 @@ class CorrelationCongruence(DistillationLoss):
         Peng et al. 2019, Correlation congruence for knowledge distillation (CC).
     """
 
-    match = "nothing"
+    match = Match.NOTHING
     recommended_weight = 100.0
 
     def __init__(self, *, gamma: float = 0.4, order: int = 2, **kwargs):

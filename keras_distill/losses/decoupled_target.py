@@ -6,6 +6,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import positive
 from keras_distill.targets.target import NOTHING, rest_of, true_class
@@ -44,8 +45,8 @@ class DecoupledTarget(DistillationLoss):
         Zhao et al. 2022, Decoupled knowledge distillation (DKD).
     """
 
-    match = "classes"
-    moving = ("temperature",)
+    match = Match.CLASSES
+    scheduled = ("temperature",)
     needs = ("labels",)
 
     def __init__(

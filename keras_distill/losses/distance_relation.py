@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill import strategies
+from keras_distill.adapters.match import Match
 from keras_distill.losses._pairs import distances, everyone, huber, vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -35,7 +36,7 @@ class DistanceRelation(DistillationLoss):
         Park et al. 2019, Relational knowledge distillation (RKD-D).
     """
 
-    match = "nothing"
+    match = Match.NOTHING
     recommended_weight = 25.0
 
     def call(self, teacher, student):

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill import adapters
+from keras_distill.adapters.match import Match
 from keras_distill.losses.schedules import at_step
 
 CONTEXT = ("labels", "student_logits", "teacher_logits", "sample_ids", "step", "mask")
@@ -26,9 +26,8 @@ class DistillationLoss(keras.losses.Loss):
 
     Class attributes that a method sets:
 
-    - `match`: what adapters make agree before the loss sees the tensors: `"all"` axes,
-      `"space"` (height and width, or length), `"channels"`, or `"nothing"`;
-      `"classes"` says that the tensors are logits over the same classes.
+    - `match`: the `kd.adapters.Match` that adapters bring about before the loss sees the
+      tensors. Default `Match.ALL`.
     - `taps`: how many layers a side are compared. With more than one, `call` gets
       tuples.
     - `compares_teacher`: whether it asks anything of the teacher; if not, a term has no
@@ -46,7 +45,7 @@ class DistillationLoss(keras.losses.Loss):
       `memory`, the layer that `memory()` made.
     - `labels_are_classes`: whether it takes labels as classes of the student's logits,
       so that `fit` checks their range.
-    - `moving`: attributes that are a number or a schedule; `call` gets their value at
+    - `scheduled`: attributes that are a number or a schedule; `call` gets their value at
       this step under the same name.
 
     Args:
@@ -56,13 +55,13 @@ class DistillationLoss(keras.losses.Loss):
 
     Example:
         >>> class ProbabilityDistance(kd.losses.DistillationLoss):
-        ...     match = "classes"
+        ...     match = kd.adapters.Match.CLASSES
         ...     def call(self, teacher, student):
         ...         gap = ops.softmax(teacher) - ops.softmax(student)
         ...         return ops.sum(ops.square(gap), axis=-1)
     """
 
-    match: ClassVar[str] = "all"
+    match: ClassVar[Match] = Match.ALL
     taps: ClassVar[int] = 1
     compares_teacher: ClassVar[bool] = True
     several_teachers: ClassVar[bool] = False
@@ -70,7 +69,7 @@ class DistillationLoss(keras.losses.Loss):
     recommended_weight: ClassVar[float] = 1.0
     needs: ClassVar[tuple[str, ...]] = ()
     labels_are_classes: ClassVar[bool] = False
-    moving: ClassVar[tuple[str, ...]] = ()
+    scheduled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -89,7 +88,7 @@ class DistillationLoss(keras.losses.Loss):
             teacher: the teacher's tensor, or a tuple of them.
             student: the student's, of the same structure.
             sample_weight: `(B,)`, or one weight a token, `(B, L)`.
-            **context: what `needs` and `moving` name.
+            **context: what `needs` and `scheduled` name.
 
         Returns:
             A scalar, or the values themselves where the reduction is None.
@@ -116,7 +115,7 @@ class DistillationLoss(keras.losses.Loss):
         Returns:
             The layer for the student and the layer for the teacher, None for no layer.
         """
-        return adapters.infer(student, teacher, self.match)
+        return self.match.infer(student, teacher)
 
     def joint_adapter(self, student: Sequence[tuple], teacher: Sequence[tuple]):
         """Infer one adapter of all the student's taps, in place of one a tap.
@@ -155,7 +154,7 @@ class DistillationLoss(keras.losses.Loss):
     def get_config(self) -> dict:
         """Give the arguments, schedules included."""
         config = super().get_config()
-        for name in self.moving:
+        for name in self.scheduled:
             value = getattr(self, name)
             if isinstance(value, LearningRateSchedule):
                 value = keras.saving.serialize_keras_object(value)
@@ -172,7 +171,7 @@ class DistillationLoss(keras.losses.Loss):
 
     def _arguments(self, context: dict) -> dict:
         values = {"mask": None, **context}
-        for name in self.moving:
+        for name in self.scheduled:
             values.setdefault(name, at_step(getattr(self, name), 0))
         missing = [name for name in self.needs if name not in values]
         if missing:
@@ -181,7 +180,7 @@ class DistillationLoss(keras.losses.Loss):
                 f"{sorted(context)}. Pass them by name, or use it in a Distiller on "
                 "data that has them."
             )
-        return {name: values[name] for name in (*self.needs, *self.moving)}
+        return {name: values[name] for name in (*self.needs, *self.scheduled)}
 
 
 class _Mean(keras.losses.Loss):

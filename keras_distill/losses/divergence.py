@@ -6,6 +6,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import positive
 from keras_distill.targets import Target
@@ -34,8 +35,8 @@ class Divergence(DistillationLoss):
         ...         return 1.0 - ops.sum(ops.exp((log_p + log_q) / 2), axis=-1)
     """
 
-    match = "classes"
-    moving = ("temperature",)
+    match = Match.CLASSES
+    scheduled = ("temperature",)
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill import adapters
+from keras_distill.adapters.match import Match
 from keras_distill.losses._pairs import normalised, vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -43,7 +44,7 @@ class FactorTransfer(DistillationLoss):
         factor transfer (FT).
     """
 
-    match = "all"
+    match = Match.ALL
     recommended_weight = 500.0
 
     def __init__(self, paraphraser: adapters.Paraphraser, **kwargs):
@@ -61,7 +62,7 @@ class FactorTransfer(DistillationLoss):
 
     def adapters(self, student, teacher):
         """Give pooling and a translator, and pooling and the paraphraser."""
-        pool, pool_teacher = adapters.infer(student, teacher, "space")
+        pool, pool_teacher = Match.SPACE.infer(student, teacher)
         factors = self.paraphraser.code_channels(teacher[-1])
         translator = adapters.Translator(factors, name="translator")
         return (

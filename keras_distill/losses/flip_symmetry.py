@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.gradient_attention import half_distance
 
@@ -34,7 +35,7 @@ class FlipSymmetry(DistillationLoss):
         Zagoruyko, Komodakis 2017, Paying more attention to attention, section 3.2.
     """
 
-    match = "nothing"
+    match = Match.NOTHING
     taps = 2
     compares_teacher = False
 

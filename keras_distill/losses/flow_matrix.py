@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -39,7 +40,7 @@ class FlowMatrix(DistillationLoss):
         Yim, Joo, Bae, Kim 2017, A gift from knowledge distillation.
     """
 
-    match = "channels"
+    match = Match.CHANNELS
     taps = 2
     recommended_weight = 50.0
     needs = ("mask",)

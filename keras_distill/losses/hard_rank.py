@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses._scores import in_order_of, scores
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -42,7 +43,7 @@ class HardRank(DistillationLoss):
         similarities transfer, hard transfer.
     """
 
-    match = "nothing"
+    match = Match.NOTHING
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses._pairs import normalised, vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -36,7 +37,7 @@ class Jacobian(DistillationLoss):
         al. 2017, Sobolev training for neural networks.
     """
 
-    match = "space"
+    match = Match.SPACE
 
     def call(self, teacher, student):
         """Give `(B,)` for gradients of any shape."""

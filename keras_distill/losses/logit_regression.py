@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -33,7 +34,7 @@ class LogitRegression(DistillationLoss):
         Niculescu-Mizil 2006, Model compression.
     """
 
-    match = "classes"
+    match = Match.CLASSES
 
     def __init__(self, *, centred: bool = False, **kwargs):
         super().__init__(**kwargs)

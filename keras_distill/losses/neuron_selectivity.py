@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses._pairs import normalised
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -38,7 +39,7 @@ class NeuronSelectivity(DistillationLoss):
         transfer (NST), polynomial kernel of degree 2.
     """
 
-    match = "space"
+    match = Match.SPACE
     recommended_weight = 50.0
 
     def call(self, teacher, student):

@@ -7,6 +7,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import strategies
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import positive
 
@@ -43,8 +44,8 @@ class PredictionCorrelation(DistillationLoss):
         Huang et al. 2022, Knowledge distillation from a stronger teacher (DIST).
     """
 
-    match = "classes"
-    moving = ("temperature",)
+    match = Match.CLASSES
+    scheduled = ("temperature",)
     needs = ("mask",)
 
     def __init__(

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -38,7 +39,7 @@ class Ranking(DistillationLoss):
         Tang, Wang 2018, Ranking distillation, with the weights by position.
     """
 
-    match = "classes"
+    match = Match.CLASSES
 
     def __init__(self, items: int = 10, *, decay: float = 10.0, **kwargs):
         super().__init__(**kwargs)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill import adapters
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -40,7 +41,7 @@ class Review(DistillationLoss):
         Chen et al. 2021, Distilling knowledge via knowledge review (ReviewKD).
     """
 
-    match = "all"
+    match = Match.ALL
 
     def __init__(self, levels: int, *, width: int = 64, **kwargs):
         super().__init__(**kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -43,7 +44,7 @@ class SingularFlow(DistillationLoss):
         decomposition (KDSVD).
     """
 
-    match = "channels"
+    match = Match.CHANNELS
     taps = 2
 
     def __init__(self, *, count: int = 1, **kwargs):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses._scores import LAST, in_order_of, scores
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -46,7 +47,7 @@ class SoftRank(DistillationLoss):
         similarities transfer, soft transfer.
     """
 
-    match = "nothing"
+    match = Match.NOTHING
 
     def __init__(
         self, *, items: int = 5, scale: float = 3.0, power: float = 3.0, **kwargs

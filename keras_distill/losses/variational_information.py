@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill import adapters
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -37,11 +38,11 @@ class VariationalInformation(DistillationLoss):
         (VID).
     """
 
-    match = "space"
+    match = Match.SPACE
 
     def adapters(self, student, teacher):
         """Give pooling to one size, and the regressor of the teacher's layer."""
-        pool, pool_teacher = adapters.infer(student, teacher, "space")
+        pool, pool_teacher = Match.SPACE.infer(student, teacher)
         regressor = adapters.GaussianRegressor(teacher[-1], name="regressor")
         return adapters.chain([pool, regressor]), pool_teacher
 

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill import strategies
+from keras_distill.adapters.match import Match
 from keras_distill.losses._pairs import (
     distances,
     everyone,
@@ -46,7 +47,7 @@ class Verification(DistillationLoss):
         as a companion: Chen et al. 2018, DarkRank.
     """
 
-    match = "nothing"
+    match = Match.NOTHING
     compares_teacher = False
     needs = ("labels",)
 

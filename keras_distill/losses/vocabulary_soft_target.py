@@ -7,6 +7,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill._backend.chunks import Chunks, buffer, share_of, unwritten
+from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import positive
 from keras_distill.losses.soft_target import divergence, prediction
@@ -58,8 +59,8 @@ class VocabularySoftTarget(DistillationLoss):
         Liger Kernel: efficient Triton kernels for LLM training.
     """
 
-    match = "nothing"
-    moving = ("temperature",)
+    match = Match.NOTHING
+    scheduled = ("temperature",)
 
     def __init__(
         self,

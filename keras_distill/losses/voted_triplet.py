@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill.adapters.match import Match
 from keras_distill.losses._pairs import distances, everyone, normalised, vectors
 from keras_distill.losses._triplets import triplet_margin
 from keras_distill.losses.distillation_loss import DistillationLoss
@@ -42,7 +43,7 @@ class VotedTriplet(DistillationLoss):
         You et al. 2017, Learning from multiple teacher networks.
     """
 
-    match = "nothing"
+    match = Match.NOTHING
     several_teachers = True
 
     def __init__(self, *, margin: float = 0.1, **kwargs):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_distill import adapters
+from keras_distill.adapters import Match
 
 
 def numpy_pool(x, size):
@@ -42,22 +43,22 @@ def test_average_pool_is_numpys(size, target, jit):
 @pytest.mark.parametrize(
     "student, teacher, match, student_to, teacher_to",
     [
-        ((None, 4), (None, 6), "all", (None, 6), None),
-        ((None, 4), (None, 4), "all", None, None),
-        ((None, 5, 4), (None, 5, 6), "all", (None, 5, 6), None),
-        ((None, None, 4), (None, None, 6), "all", (None, None, 6), None),
-        ((None, 6, 4), (None, 3, 4), "all", (None, 3, 4), None),
-        ((None, 8, 8, 4), (None, 8, 8, 6), "all", (None, 8, 8, 6), None),
-        ((None, 8, 8, 4), (None, 4, 4, 6), "all", (None, 4, 4, 6), None),
-        ((None, 4, 4, 4), (None, 8, 8, 6), "all", (None, 4, 4, 6), (None, 4, 4, 6)),
-        ((None, 8, 4, 4), (None, 4, 8, 4), "all", (None, 4, 4, 4), (None, 4, 4, 4)),
-        ((None, 8, 8, 4), (None, 4, 4, 6), "space", (None, 4, 4, 4), None),
-        ((None, 8, 8, 4), (None, 4, 4, 6), "channels", (None, 8, 8, 6), None),
-        ((None, 8, 8, 4), (None, 4, 4, 6), "nothing", None, None),
+        ((None, 4), (None, 6), Match.ALL, (None, 6), None),
+        ((None, 4), (None, 4), Match.ALL, None, None),
+        ((None, 5, 4), (None, 5, 6), Match.ALL, (None, 5, 6), None),
+        ((None, None, 4), (None, None, 6), Match.ALL, (None, None, 6), None),
+        ((None, 6, 4), (None, 3, 4), Match.ALL, (None, 3, 4), None),
+        ((None, 8, 8, 4), (None, 8, 8, 6), Match.ALL, (None, 8, 8, 6), None),
+        ((None, 8, 8, 4), (None, 4, 4, 6), Match.ALL, (None, 4, 4, 6), None),
+        ((None, 4, 4, 4), (None, 8, 8, 6), Match.ALL, (None, 4, 4, 6), (None, 4, 4, 6)),
+        ((None, 8, 4, 4), (None, 4, 8, 4), Match.ALL, (None, 4, 4, 4), (None, 4, 4, 4)),
+        ((None, 8, 8, 4), (None, 4, 4, 6), Match.SPACE, (None, 4, 4, 4), None),
+        ((None, 8, 8, 4), (None, 4, 4, 6), Match.CHANNELS, (None, 8, 8, 6), None),
+        ((None, 8, 8, 4), (None, 4, 4, 6), Match.NOTHING, None, None),
     ],
 )
 def test_what_is_inferred(student, teacher, match, student_to, teacher_to):
-    found = adapters.infer(student, teacher, match)
+    found = match.infer(student, teacher)
     for layer, shape, to in zip(
         found, (student, teacher), (student_to, teacher_to), strict=True
     ):
@@ -77,12 +78,12 @@ def test_what_is_inferred(student, teacher, match, student_to, teacher_to):
 )
 def test_what_no_adapter_joins(student, teacher):
     with pytest.raises(ValueError, match="no adapter joins"):
-        adapters.infer(student, teacher, "all")
+        Match.ALL.infer(student, teacher)
 
 
 def test_a_row_of_adapters_keeps_float32_under_another_policy():
     keras.config.set_dtype_policy("mixed_float16")
-    student, _ = adapters.infer((None, 7, 6, 5), (None, 3, 3, 4), "all")
+    student, _ = Match.ALL.infer((None, 7, 6, 5), (None, 3, 3, 4))
     keras.config.set_dtype_policy("float32")
     student.build((None, 7, 6, 5))
     assert np.isfinite(student(np.full((1, 7, 6, 5), 1e6, "float32"))).all()
@@ -117,7 +118,7 @@ def test_valid_convolution_only_shrinks():
 @pytest.mark.parametrize("jit", [False, True])
 def test_what_is_inferred_for_a_map_is_pooling_and_a_projection(jit):
     """The 1x1 convolution of the averages, to one pixel on one axis."""
-    student, teacher = adapters.infer((None, 7, 5, 3), (None, 3, 1, 4), "all")
+    student, teacher = Match.ALL.infer((None, 7, 5, 3), (None, 3, 1, 4))
     assert teacher is None
     student.build((None, 7, 5, 3))
     x = np.random.default_rng(0).normal(size=(2, 7, 5, 3)).astype("float32")

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 import keras_distill as kd
+from keras_distill.adapters.match import Match
 from keras_distill.losses import DistillationLoss, Hint, SoftTarget
 from keras_distill.losses.distillation_loss import CONTEXT
 
@@ -13,7 +14,7 @@ from keras_distill.losses.distillation_loss import CONTEXT
 class Distance(DistillationLoss):
     """The plainest loss: the mean distance over all axes but the batch."""
 
-    match = "all"
+    match = Match.ALL
 
     def call(self, teacher, student):
         gap = ops.abs(student - teacher)
@@ -118,7 +119,7 @@ def test_same_mask_rule_as_keras():
 class Everything(DistillationLoss):
     """Asks for all there is, notes it, and is zero."""
 
-    match = "nothing"
+    match = Match.NOTHING
     needs = CONTEXT
 
     def __init__(self, **kwargs):
@@ -210,7 +211,7 @@ def test_a_distiller_says_what_its_data_lack(ids_and_images):
 
 
 class TapMask(DistillationLoss):
-    match = "nothing"
+    match = Match.NOTHING
     needs = ("mask",)
 
     def __init__(self, **kwargs):
@@ -241,7 +242,7 @@ def test_a_distiller_delivers_the_mask_of_the_tap():
         np.testing.assert_array_equal(loss.seen, tokens > 0)
 
 
-def test_moving_values_come_under_their_names(ids_and_images):
+def test_scheduled_values_come_under_their_names(ids_and_images):
     """The temperature that a loss computes with is its schedule's at each step."""
     x, y = ids_and_images
     seen = []
@@ -263,7 +264,7 @@ def test_moving_values_come_under_their_names(ids_and_images):
     assert seen[-4:] == [8.0, 4.0, 4.0, 1.0]
 
 
-@pytest.mark.parametrize("match", ["all", "classes", "nothing"])
+@pytest.mark.parametrize("match", [Match.ALL, Match.CLASSES, Match.NOTHING])
 def test_a_loss_that_asks_nothing_of_the_teacher(ids_and_images, match):
     """A penalty on confidence: minus the entropy of the student's prediction."""
 

@@ -82,13 +82,13 @@ def test_gradient_reaches_the_student_and_not_the_teacher(row):
     assert all(unreached(slope) for slope in teacher_slopes)
 
 
-@rows(lambda row: row.make.match in ("all", "channels"))
+@rows(lambda row: row.make.match.projects)
 def test_gradient_reaches_the_adapters(row):
     """Narrower students learn through a projection, which learns as well."""
     teacher = row.draw("teacher", seed=1)
     narrow = [x[..., :1] for x in tree.flatten(row.draw(seed=2))]
     adapters = [
-        kd.adapters.infer(own.shape, other.shape, row.make.match)[0]
+        row.make.match.infer(own.shape, other.shape)[0]
         for own, other in zip(narrow, tree.flatten(teacher), strict=True)
     ]
     for adapter, own in zip(adapters, narrow, strict=True):
@@ -238,7 +238,7 @@ def test_survives_the_config(row, way):
     )
     for name in row.arguments:
         assert name in loss.get_config()
-    for name in loss.moving:
+    for name in loss.scheduled:
         ours, theirs = getattr(loss, name), getattr(again, name)
         if callable(ours):
             assert float(ours(7)) == float(theirs(7)) != float(ours(0))

@@ -94,7 +94,7 @@ def _temperature(term):
     of_logits = "teacher_logits" in term.loss.needs
     if not of_logits and not any(tap.is_logits for tap in term.teacher):
         return None
-    if "temperature" not in term.loss.moving or of_logits:
+    if "temperature" not in term.loss.scheduled or of_logits:
         return 1.0
     given = term.loss.temperature
     start = at_step(given, 0)

@@ -1,0 +1,169 @@
+"""What must agree between two tensors, and which adapters make it agree."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import keras
+from keras import layers
+
+from keras_distill.adapters.average_pool import AveragePool
+
+Shape = tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """What must agree of student and teacher before a loss compares them.
+
+    A loss names one of these in its `match`; subclass it for a rule of your own.
+
+    - `Match.ALL`: every axis but the batch.
+    - `Match.SPACE`: height and width, or length.
+    - `Match.CHANNELS`: the last axis.
+    - `Match.NOTHING`: no axis; nothing is inferred.
+    - `Match.CLASSES`: the tensors are logits over the same classes in the same order,
+      which no adapter can bring about.
+
+    Args:
+        agrees: what must agree, in the words of an error.
+        axes: the axes of a shape, batch first, that must agree.
+        pools: whether the larger of two maps is pooled to the size of the smaller.
+        projects: whether the student's channels are projected to the teacher's.
+
+    Example:
+        >>> class MyLoss(kd.losses.DistillationLoss):
+        ...     match = kd.adapters.Match.SPACE
+    """
+
+    agrees: str
+    axes: slice
+    pools: bool = False
+    projects: bool = False
+
+    ALL: ClassVar[Match]
+    SPACE: ClassVar[Match]
+    CHANNELS: ClassVar[Match]
+    NOTHING: ClassVar[Match]
+    CLASSES: ClassVar[Match]
+
+    def check(self, student: Shape, teacher: Shape) -> None:
+        """Check that two shapes agree; a size that is unknown agrees with any.
+
+        Args:
+            student: shape of the student's tensor, batch first, after its adapter.
+            teacher: shape of the teacher's.
+
+        Raises:
+            ValueError: they do not agree.
+        """
+        pairs = student[self.axes], teacher[self.axes]
+        agree = len(pairs[0]) == len(pairs[1]) and all(
+            a == b or None in (a, b) for a, b in zip(*pairs, strict=True)
+        )
+        if not agree:
+            raise ValueError(self._disagreement(student, teacher))
+
+    def infer(
+        self, student: Shape, teacher: Shape
+    ) -> tuple[keras.Layer | None, keras.Layer | None]:
+        """Infer the adapters that make two shapes agree.
+
+        Args:
+            student: shape of the student's tensor, batch first.
+            teacher: shape of the teacher's.
+
+        Returns:
+            The layer for the student and the layer for the teacher, None for no layer.
+
+        Raises:
+            ValueError: no adapter joins the shapes.
+
+        Example:
+            >>> kd.adapters.Match.ALL.infer((None, 8, 8, 16), (None, 4, 4, 64))
+        """
+        pool_student = pool_teacher = project = None
+        if self.pools:
+            pool_student, pool_teacher = _pooling(student, teacher)
+        if self.projects and student[-1] != teacher[-1]:
+            project = _projection(student, teacher)
+        return chain([pool_student, project]), pool_teacher
+
+    def _disagreement(self, student: Shape, teacher: Shape) -> str:
+        return (
+            f"the student's shape {student} and the teacher's {teacher} must agree in "
+            f"{self.agrees}. Use adapter='auto', or a layer that returns {teacher}."
+        )
+
+
+class _Classes(Match):
+    def _disagreement(self, student: Shape, teacher: Shape) -> str:
+        return (
+            f"the class counts differ: the student returns {student[-1]} logits, the "
+            f"teacher {teacher[-1]}. Both must predict the same classes in the same "
+            "order; no adapter can join them."
+        )
+
+
+Match.ALL = Match("every axis", slice(1, None), pools=True, projects=True)
+Match.SPACE = Match("space", slice(1, -1), pools=True)
+Match.CHANNELS = Match("channels", slice(-1, None), projects=True)
+Match.NOTHING = Match("nothing", slice(0))
+Match.CLASSES = _Classes("classes", slice(-1, None))
+
+
+def _projection(student: Shape, teacher: Shape) -> keras.Layer:
+    if student[-1] is None or teacher[-1] is None:
+        raise ValueError(
+            f"no adapter joins the student's shape {student} and the teacher's "
+            f"{teacher}: the channels must be known."
+        )
+    if len(student) == 4:
+        return layers.Conv2D(teacher[-1], 1, dtype="float32", name="projection")
+    return layers.Dense(teacher[-1], dtype="float32", name="projection")
+
+
+def _pooling(student: Shape, teacher: Shape):
+    """Pool whichever is larger; axes are never enlarged, as that invents detail."""
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"no adapter joins the student's shape {student} and the teacher's "
+            f"{teacher}: they have {len(student)} and {len(teacher)} axes. Tap two "
+            "vectors, two sequences or two maps, or pass an adapter layer."
+        )
+    sizes, targets = student[1:-1], teacher[1:-1]
+    if sizes == targets:
+        return None, None
+    if None in sizes or None in targets or len(sizes) > 3:
+        raise ValueError(
+            f"no adapter joins the student's shape {student} and the teacher's "
+            f"{teacher}: pooling needs sizes that are known. Fix the input size, or "
+            "pass an adapter layer."
+        )
+    common = tuple(min(pair) for pair in zip(sizes, targets, strict=True))
+    return (
+        AveragePool(common, name="pool") if sizes != common else None,
+        AveragePool(common, name="pool") if targets != common else None,
+    )
+
+
+def chain(steps: list[keras.Layer | None]) -> keras.Layer | None:
+    """Chain layers into one.
+
+    Args:
+        steps: layers, or None for none.
+
+    Returns:
+        One layer that applies them in order, or None if there are none.
+
+    Example:
+        >>> kd.adapters.chain([pool, keras.layers.Dense(64)])
+    """
+    steps = [step for step in steps if step is not None]
+    if len(steps) < 2:
+        return steps[0] if steps else None
+    row = keras.Sequential(steps, name="adapter")
+    # The global dtype policy would cast the inputs.
+    row.dtype_policy = keras.DTypePolicy("float32")
+    return row
