@@ -1,8 +1,10 @@
-"""Adapters: the trainable parts that make a student's tensor fit the teacher's.
+"""Adapters: layers of a term that make the student's and the teacher's tensors comparable.
 
-An adapter is an ordinary Keras layer on the student's side of a term, trained and
-saved with the distiller and left out of the student. Only pooling, which has no
-weights, may also stand on the teacher's side.
+An adapter is a Keras layer, saved with the distiller and part of neither model. A layer
+passed as `kd.Term(adapter=...)` is applied to the student and is trained. Those that a
+loss infers may be applied to the teacher too: pooling, which has no weights; the
+`Paraphraser` of `FactorTransfer`, trained in advance and frozen; and trained layers, if
+the loss sets `trains_teacher_adapters`, as `Contrastive` does.
 """
 
 from keras_distill.adapters.average_pool import AveragePool

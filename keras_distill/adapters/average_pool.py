@@ -1,4 +1,4 @@
-"""Averages over windows, down to any size."""
+"""Adaptive average pooling."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class AveragePool(layers.Layer):
-    """Average a map or a sequence over windows that fill it, down to any size.
+    """Average a map or a sequence over adaptive windows, down to any size.
 
-    Place `i` of `n` averages the places from `floor(i N / n)` to `ceil((i + 1) N / n)`
-    of `N`, axis by axis. Keras's own adaptive pooling fails in a trace when a target is
-    one pixel and the size is even (3.15.1).
+    Output position `i` of `n` averages the input positions from `floor(i N / n)` to
+    `ceil((i + 1) N / n)` of `N`, axis by axis. Keras's own adaptive pooling fails in a
+    traced function when the output is one pixel and the input size is even (3.15.1).
 
     Args:
-        size: target of each spatial axis.
+        size: output size of each spatial axis.
 
     Example:
         >>> kd.adapters.AveragePool((4, 4))(maps)
@@ -37,18 +37,18 @@ class AveragePool(layers.Layer):
         return inputs
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Give the target size between batch and channels."""
+        """Return the input's shape with the spatial axes of `size`."""
         return (input_shape[0], *self.size, input_shape[-1])
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "size": self.size}
 
 
 def _windows(size: int, target: int) -> np.ndarray:
-    """Give the averaging matrix, `(size, target)`."""
+    """Return the averaging matrix, `(size, target)`."""
     matrix = np.zeros((size, target), "float32")
-    for place in range(target):
-        start, stop = place * size // target, -(-(place + 1) * size // target)
-        matrix[start:stop, place] = 1 / (stop - start)
+    for i in range(target):
+        start, stop = i * size // target, -(-(i + 1) * size // target)
+        matrix[start:stop, i] = 1 / (stop - start)
     return matrix

@@ -1,4 +1,4 @@
-"""A linear connector with batch normalisation."""
+"""A linear connector with batch normalization."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from keras import layers
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Connector(layers.Layer):
-    """A 1x1 convolution without bias and a batch normalisation.
+    """A 1x1 convolution without bias, followed by batch normalization.
 
-    Brings values before the activation to the teacher's channels, as methods need that
-    compare on which side of zero they lie. Vectors and sequences get a dense layer.
+    Maps pre-activation values to the teacher's channels, for methods that compare their
+    signs. Vectors and sequences get a dense layer instead of the convolution.
 
     Args:
-        channels: of the teacher.
+        channels: number of the teacher's channels.
 
     Example:
         >>> kd.adapters.Connector(64)(maps)
@@ -28,7 +28,7 @@ class Connector(layers.Layer):
         self.channels = channels
 
     def build(self, input_shape: tuple):
-        """Make the layers."""
+        """Create the layers."""
         self.projection = (
             layers.Conv2D(self.channels, 1, use_bias=False, name="projection")
             if len(input_shape) == 4
@@ -39,13 +39,13 @@ class Connector(layers.Layer):
         self.norm.build(self.compute_output_shape(input_shape))
 
     def call(self, inputs, training=None):
-        """Give `(..., channels)`."""
+        """Return `(..., channels)`."""
         return self.norm(self.projection(inputs), training=training)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Give the teacher's channels."""
+        """Return the input's shape with the teacher's channels."""
         return (*input_shape[:-1], self.channels)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "channels": self.channels}

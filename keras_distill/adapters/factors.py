@@ -1,4 +1,4 @@
-"""Factors: a teacher's layer in fewer channels, and a student's translated to them."""
+"""The paraphraser and the translator of factor transfer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras_distill import taps as tapping
 
 
 class _Steps(layers.Layer):
-    """Convolutions of 3x3 (dense layers without places), each normalised."""
+    """3x3 convolutions (dense layers without spatial axes), each batch-normalized."""
 
     def __init__(self, channels, **kwargs):
         super().__init__(**{"dtype": "float32", "name": "steps", **kwargs})
@@ -19,22 +19,22 @@ class _Steps(layers.Layer):
 
     def build(self, input_shape: tuple):
         self.steps, shape = [], input_shape
-        for place, channels in enumerate(self.channels):
-            made = (
-                layers.Conv2D(channels, 3, padding="same", name=f"step{place}")
+        for i, channels in enumerate(self.channels):
+            projection = (
+                layers.Conv2D(channels, 3, padding="same", name=f"step{i}")
                 if len(shape) == 4
-                else layers.Dense(channels, name=f"step{place}")
+                else layers.Dense(channels, name=f"step{i}")
             )
-            norm = layers.BatchNormalization(name=f"norm{place}")
-            made.build(shape)
+            norm = layers.BatchNormalization(name=f"norm{i}")
+            projection.build(shape)
             shape = (*shape[:-1], channels)
             norm.build(shape)
-            self.steps += [made, norm, layers.LeakyReLU(0.1)]
+            self.steps += [projection, norm, layers.LeakyReLU(0.1)]
 
     def call(self, inputs, training=None):
         for step in self.steps:
-            normal = isinstance(step, layers.BatchNormalization)
-            inputs = step(inputs, training=training) if normal else step(inputs)
+            is_norm = isinstance(step, layers.BatchNormalization)
+            inputs = step(inputs, training=training) if is_norm else step(inputs)
         return inputs
 
 
@@ -43,7 +43,7 @@ class Translator(_Steps):
     """Three convolutions from a student's layer to a teacher's factors.
 
     Args:
-        channels: of the factors.
+        channels: number of channels of the factors.
 
     Example:
         >>> kd.adapters.Translator(32)(maps)
@@ -57,29 +57,29 @@ class Translator(_Steps):
         super().__init__((channels,) * 3, **kwargs)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Give the channels of the factors."""
+        """Return the input's shape with the channels of the factors."""
         return (*input_shape[:-1], self.channels[-1])
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "channels": self.channels[-1]}
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Paraphraser(layers.Layer):
-    """An autoencoder of a teacher's layer; its code are the teacher's factors.
+    """An autoencoder of a teacher's layer, whose code is the teacher's factors.
 
-    Three convolutions to `rate * C` channels and three back, trained alone by
+    Three convolutions to `rate * C` channels and three back, trained on their own by
 
         || F_t - P(F_t) ||^2
 
-    with `train_on`, which then freezes it. As a layer it gives the code.
+    with `train_on`, which then freezes it. Calling the layer returns the code.
 
     Args:
         rate: k, channels of the code per channel of the teacher. Default 0.5.
 
     Raises:
-        ValueError: the rate is not above 0.
+        ValueError: `rate` is not above 0.
 
     Example:
         >>> paraphraser = kd.adapters.Paraphraser(rate=0.5)
@@ -94,12 +94,13 @@ class Paraphraser(layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
         if not rate > 0:
             raise ValueError(
-                f"rate is the code's channels per channel of the teacher; got {rate}."
+                "rate is above 0, the code's channels per channel of the teacher; got "
+                f"{rate}."
             )
         self.rate = rate
 
     def build(self, input_shape: tuple):
-        """Make encoder and decoder."""
+        """Create the encoder and the decoder."""
         channels = input_shape[-1]
         code = self.code_channels(channels)
         self.encoder = _Steps((channels, code, code), name="encoder")
@@ -108,15 +109,15 @@ class Paraphraser(layers.Layer):
         self.decoder.build((*input_shape[:-1], code))
 
     def code_channels(self, channels: int) -> int:
-        """Give the channels of the code of a layer of `channels`."""
+        """Return the number of code channels for a layer with `channels` channels."""
         return max(1, round(self.rate * channels))
 
     def call(self, inputs, training=None):
-        """Give the factors, `(..., code channels)`."""
+        """Return the factors, `(..., code channels)`."""
         return self.encoder(inputs, training=training)
 
     def reconstruct(self, inputs, training=None):
-        """Give the teacher's layer back from its code."""
+        """Return the teacher's layer as decoded from its code."""
         code = self(inputs, training=training)
         return self.decoder(code, training=training)
 
@@ -135,13 +136,13 @@ class Paraphraser(layers.Layer):
         Args:
             teacher: a built model.
             tap: a layer path or a `kd.Tap`.
-            x: what `fit` takes: images, or a data set of them; labels are not used.
+            x: images, or a dataset of them, as in `fit`; labels are not used.
             epochs: as in `fit`. Default 10.
             optimizer: as in `compile`. Default Adam.
-            **kwargs: of `fit`.
+            **kwargs: further arguments of `fit`.
 
         Returns:
-            The history of the mean squared error.
+            The `History` of the mean squared error.
         """
         tap = tapping.as_taps(tap)[0]
         trainer = self.trainer(lambda x: tapping.up_to(teacher, x, [tap])[tap])
@@ -151,38 +152,38 @@ class Paraphraser(layers.Layer):
         return history
 
     def trainer(self, features: Callable) -> keras.Model:
-        """Give a model whose `fit` trains the paraphraser.
+        """Return a model whose `fit` trains the paraphraser.
 
         Args:
-            features: from a batch's inputs to the teacher's layer.
+            features: function from a batch's inputs to the teacher's layer.
         """
         self.trainable = True
         return _Paraphrasing(self, features)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Give the channels of the code."""
+        """Return the input's shape with the channels of the code."""
         return (*input_shape[:-1], self.code_channels(input_shape[-1]))
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "rate": self.rate}
 
 
 class _Paraphrasing(keras.Model):
-    """Trains a paraphraser on what a function makes of the inputs."""
+    """Trains a paraphraser on the features that a function computes from the inputs."""
 
     def __init__(self, paraphraser, features):
         super().__init__(name="paraphrasing")
         self.paraphraser = paraphraser
-        # A function, so that Keras does not find the teacher's variables.
+        # A function, so that Keras does not track the teacher's variables.
         self.features = features
         self.built = paraphraser.built
 
     def call(self, inputs, training=None):
-        known = ops.stop_gradient(self.features(inputs))
-        again = self.paraphraser.reconstruct(known, training=training)
-        self.add_loss(ops.mean(ops.square(known - again)))
-        return again
+        features = ops.stop_gradient(self.features(inputs))
+        reconstruction = self.paraphraser.reconstruct(features, training=training)
+        self.add_loss(ops.mean(ops.square(features - reconstruction)))
+        return reconstruction
 
     def compute_loss(self, *args, **kwargs):
         return sum(self.losses)

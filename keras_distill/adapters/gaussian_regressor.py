@@ -1,4 +1,4 @@
-"""A regressor that also says how sure it is."""
+"""A regressor that predicts a mean and a variance."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class GaussianRegressor(layers.Layer):
-    """The mean of a Gaussian at each place, and one variance a channel.
+    """Predict the mean of a Gaussian at each position, and one variance per channel.
 
-    Three 1x1 convolutions (dense layers for vectors and sequences) with rectifiers
-    between them give the mean; the variance is `softplus(a_c) + 1e-5`, a learned.
+    The mean comes from three 1x1 convolutions (dense layers for vectors and sequences)
+    with ReLU in between; the variance is `softplus(a_c) + 1e-5` with a learned `a_c`.
 
     Args:
-        channels: C of the teacher.
+        channels: C, number of the teacher's channels.
         start: variance before training. Default 5.
 
     Example:
@@ -31,7 +31,7 @@ class GaussianRegressor(layers.Layer):
         self.start = start
 
     def build(self, input_shape: tuple):
-        """Make the layers and the raw variances."""
+        """Create the layers and the raw variances."""
         make = (
             (lambda **kwargs: layers.Conv2D(self.channels, 1, **kwargs))
             if len(input_shape) == 4
@@ -54,7 +54,7 @@ class GaussianRegressor(layers.Layer):
         )
 
     def call(self, inputs):
-        """Give mean and variance side by side, `(..., 2C)`."""
+        """Return mean and variance, concatenated to `(..., 2C)`."""
         mean = inputs
         for step in self.steps:
             mean = step(mean)
@@ -62,10 +62,10 @@ class GaussianRegressor(layers.Layer):
         return ops.concatenate([mean, ops.zeros_like(mean) + variance], axis=-1)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Give twice the teacher's channels."""
+        """Return the input's shape with twice the teacher's channels."""
         return (*input_shape[:-1], 2 * self.channels)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         config = {"channels": self.channels, "start": self.start}
         return {**super().get_config(), **config}

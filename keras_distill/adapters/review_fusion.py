@@ -1,4 +1,4 @@
-"""A student's stages, each fused with the deeper ones."""
+"""Attention-based fusion of the student's stages, for knowledge review."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ReviewFusion(layers.Layer):
-    """From the deepest stage up, each map fused with what came from below.
+    """Fuse each stage's map with the fused map of the next deeper stage.
 
-    A teacher's early stage may be learnt by a student's later ones. Each map is brought
-    to `width` channels; the fused one from below is enlarged to its size, and two
-    attention maps weigh both; a 3x3 convolution gives the teacher's channels:
+    A teacher's early stage may be learned by a student's later ones. Each map is
+    projected to `width` channels, the deeper fused map is resized to it, attention maps
+    weight the two, and a 3x3 convolution maps their sum to the teacher's channels:
 
         x_i = norm(conv1x1(F_i));   a, b = sigmoid(conv1x1([x_i, up(u_{i+1})]))
         u_i = a * x_i + b * up(u_{i+1});   out_i = norm(conv3x3(u_i))
 
     Args:
-        target_shapes: the teacher's `(B, H, W, C)`, from early to deep.
-        width: channels of the fusion. Default 64.
+        target_shapes: the teacher's `(B, H, W, C)` of each stage, shallowest first.
+        width: number of channels of the fused maps. Default 64.
 
     Example:
         >>> fusion = kd.adapters.ReviewFusion([(None, 16, 16, 32), (None, 8, 8, 64)])
@@ -37,39 +37,37 @@ class ReviewFusion(layers.Layer):
         self.width = width
 
     def build(self, input_shape: Sequence[tuple]):
-        """Make the convolutions of each stage."""
+        """Create the convolutions of each stage."""
         shapes = zip(input_shape, self.target_shapes, strict=True)
         self.stages = [
-            _Stage(
-                self.width, target[-1], place + 1 < len(input_shape), name=f"s{place}"
-            )
-            for place, (_, target) in enumerate(shapes)
+            _Stage(self.width, target[-1], i + 1 < len(input_shape), name=f"s{i}")
+            for i, (_, target) in enumerate(shapes)
         ]
         for stage, shape in zip(self.stages, input_shape, strict=True):
             stage.build(shape)
 
     def call(self, inputs, training=None):
-        """Give the fused maps, in the teacher's shapes, from early to deep."""
-        made, below = [], None
+        """Return the fused maps, in the teacher's shapes, shallowest first."""
+        outputs, deeper = [], None
         for stage, x, target in zip(
             reversed(self.stages),
             reversed(inputs),
             reversed(self.target_shapes),
             strict=True,
         ):
-            below, out = stage(x, below, size=target[1:3], training=training)
-            made.append(out)
-        return made[::-1]
+            deeper, out = stage(x, deeper, size=target[1:3], training=training)
+            outputs.append(out)
+        return outputs[::-1]
 
     def compute_output_shape(self, input_shape: Sequence[tuple]) -> list[tuple]:
-        """Give the teacher's shapes."""
+        """Return the teacher's shapes, with the input's batch size."""
         return [
-            (own[0], *target[1:])
-            for own, target in zip(input_shape, self.target_shapes, strict=True)
+            (shape[0], *target[1:])
+            for shape, target in zip(input_shape, self.target_shapes, strict=True)
         ]
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         config = {"target_shapes": self.target_shapes, "width": self.width}
         return {**super().get_config(), **config}
 
@@ -98,12 +96,12 @@ class _Stage(layers.Layer):
             self.attention = conv(2, 1, "attention", activation="sigmoid")
             self.attention.build((*input_shape[:-1], 2 * self.width))
 
-    def call(self, inputs, below=None, size=None, training=None):
+    def call(self, inputs, deeper=None, size=None, training=None):
         x = self.narrow_norm(self.narrow(inputs), training=training)
         if self.fuses:
-            below = ops.image.resize(below, x.shape[1:3], interpolation="nearest")
-            both = self.attention(ops.concatenate([x, below], axis=-1))
-            x = both[..., :1] * x + both[..., 1:] * below
+            deeper = ops.image.resize(deeper, x.shape[1:3], interpolation="nearest")
+            weights = self.attention(ops.concatenate([x, deeper], axis=-1))
+            x = weights[..., :1] * x + weights[..., 1:] * deeper
         if tuple(x.shape[1:3]) != tuple(size):
             x = ops.image.resize(x, size, interpolation="nearest")
         return x, self.out_norm(self.out(x), training=training)

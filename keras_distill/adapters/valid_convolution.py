@@ -1,4 +1,4 @@
-"""FitNets' convolutional regressor."""
+"""The convolutional regressor of FitNets."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ Shape = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ValidConvolution(layers.Layer):
-    """FitNets' convolutional regressor: from a larger map to a smaller, wider one.
+    """Regress a map to a smaller one with the teacher's channels, as FitNets do.
 
-    A convolution without padding whose kernel is as large as the difference in size
-    asks for, `k = H_s - H_t + 1` by `W_s - W_t + 1`, and gives the teacher's channels.
-    It has fewer weights than a dense regressor and keeps places in place.
+    A convolution without padding, whose kernel of `H_s - H_t + 1` by `W_s - W_t + 1`
+    reduces the student's map to the teacher's size. It has fewer weights than a dense
+    regressor and preserves the spatial layout.
 
     Args:
-        target_shape: the teacher's `(B, H, W, C)`. Default: filled in by the term.
-        activation: of the result. Default: none.
+        target_shape: the teacher's `(B, H, W, C)`. Default: set by the term.
+        activation: activation of the output. Default: none.
 
     Raises:
-        ValueError: the student's map is smaller than the teacher's.
+        ValueError: the student's map is smaller than the teacher's; raised by `build`.
 
     Example:
         >>> kd.Term(kd.losses.Hint(), "stack2", "stack3",
@@ -37,7 +37,7 @@ class ValidConvolution(layers.Layer):
         self.activation = keras.activations.get(activation)
 
     def build(self, input_shape: Shape):
-        """Make the convolution from both shapes."""
+        """Create the convolution from both shapes."""
         if self.target_shape is None:
             raise ValueError(
                 "ValidConvolution needs target_shape, the teacher's shape."
@@ -62,11 +62,11 @@ class ValidConvolution(layers.Layer):
         return self.activation(self.convolution(inputs))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Give the teacher's shape."""
+        """Return the teacher's shape, with the input's batch size."""
         return (input_shape[0], *self.target_shape[1:])
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         activation = keras.activations.serialize(self.activation)
         config = {"target_shape": self.target_shape, "activation": activation}
         return {**super().get_config(), **config}
