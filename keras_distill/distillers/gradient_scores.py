@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill import taps
-from keras_distill.targets.target import true_class
+from keras_distill.targets.target import one_hot_labels
 
 
 def of_labels(labels):
@@ -15,7 +15,7 @@ def of_labels(labels):
     def score(logits):
         wide = keras.backend.result_type(logits.dtype, "float32")
         log_p = ops.log_softmax(ops.cast(logits, wide), axis=-1)
-        return -ops.sum(true_class(labels, log_p) * log_p)
+        return -ops.sum(one_hot_labels(labels, log_p) * log_p)
 
     return score
 
@@ -29,7 +29,7 @@ def of_first_class(known=None):
 
     def score(logits):
         first = ops.argmax(logits if known is None else known, axis=-1)
-        return ops.sum(true_class(first, logits) * logits)
+        return ops.sum(one_hot_labels(first, logits) * logits)
 
     return score
 

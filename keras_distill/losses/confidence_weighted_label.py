@@ -8,7 +8,7 @@ from keras import ops
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.targets.target import true_class
+from keras_distill.targets.target import one_hot_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -42,6 +42,6 @@ class ConfidenceWeightedLabel(DistillationLoss):
     def call(self, teacher, student, *, labels):
         """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         log_q = ops.log_softmax(student, axis=-1)
-        surprise = -ops.sum(true_class(labels, student) * log_q, axis=-1)
+        surprise = -ops.sum(one_hot_labels(labels, student) * log_q, axis=-1)
         confidence = ops.max(ops.softmax(teacher, axis=-1), axis=-1)
         return surprise * confidence / ops.mean(strategies.gather(confidence))

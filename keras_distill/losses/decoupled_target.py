@@ -9,7 +9,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import positive
-from keras_distill.targets.target import NOTHING, rest_of, true_class
+from keras_distill.targets.target import LOG_ZERO, log_rest, one_hot_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -69,7 +69,7 @@ class DecoupledTarget(DistillationLoss):
     def call(self, teacher, student, *, temperature, labels):
         """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         temperature = ops.cast(temperature, student.dtype)
-        label = true_class(labels, student)
+        label = one_hot_labels(labels, student)
         (true_t, rest_t, others_t), (true_s, rest_s, others_s) = (
             _parts(logits / temperature, label) for logits in (teacher, student)
         )
@@ -87,6 +87,6 @@ def _parts(logits, label):
     """Give the logarithms of p_y and 1 - p_y, `(...)`, and of o, `(..., K)`."""
     log_p = ops.log_softmax(logits, axis=-1)
     true = ops.sum(label * log_p, axis=-1)
-    rest = rest_of(log_p, label)
-    others = ops.where(label > 0, NOTHING, log_p - rest)
+    rest = log_rest(log_p, label)
+    others = ops.where(label > 0, LOG_ZERO, log_p - rest)
     return true, rest[..., 0], others

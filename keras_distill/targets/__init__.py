@@ -1,4 +1,4 @@
-"""What a teacher's prediction is turned into before a student is compared with it."""
+"""Targets: what a loss derives from the teacher's prediction and compares the student with."""
 
 from keras_distill.targets.class_similarity import ClassSimilarity
 from keras_distill.targets.mixed import Mixed

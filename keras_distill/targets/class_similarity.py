@@ -1,4 +1,4 @@
-"""How alike the classes are to the teacher, and nothing of the sample."""
+"""The similarity of the classes to the teacher, independent of the sample."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill.targets.target import Target, true_class
+from keras_distill.targets.target import Target, one_hot_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ClassSimilarity(Target):
-    """A fixed distribution a class, from the weights of the teacher's last layer.
+    """One fixed distribution per class, from the weights of the teacher's last layer.
 
         softmax_j( sign(c_yj) |c_yj|^a / T_sim ),   c_yj = cos(w_y, w_j)
 
-    for the label y. What is left of distillation is the prior on the geometry of the
-    student's last layer. It has a temperature of its own; that of the divergence does
-    not change it.
+    for the label y. This isolates one effect of distillation: a prior on the geometry
+    of the student's last layer. The temperature of the divergence has no influence.
 
     Args:
-        class_vectors: one a class, `(K, D)`, as the transposed kernel of the teacher's
-            last dense layer.
+        class_vectors: one vector per class, `(K, D)`, such as the transposed kernel of
+            the teacher's last dense layer.
         temperature: T_sim > 0. Default 0.3.
         power: a > 0; below 1 spreads the similarities. Default 0.5.
 
     Raises:
-        ValueError: the vectors are no matrix, or temperature or power is not above 0.
+        ValueError: `class_vectors` is not a matrix, or `temperature` or `power` is not
+            above 0.
 
     Example:
         >>> kernel = teacher.get_layer("logits").kernel.numpy()
@@ -42,12 +42,12 @@ class ClassSimilarity(Target):
         self.class_vectors = np.asarray(class_vectors, "float32")
         if self.class_vectors.ndim != 2:
             raise ValueError(
-                "class_vectors are one vector a class, (K, D), as teacher.get_layer("
+                "class_vectors is one vector per class, (K, D), as teacher.get_layer("
                 f"'logits').kernel.numpy().T; got shape {self.class_vectors.shape}."
             )
         if not temperature > 0 or not power > 0:
             raise ValueError(
-                "temperature and power of ClassSimilarity are above 0; got "
+                "temperature and power of ClassSimilarity must be above 0; got "
                 f"{temperature} and {power}."
             )
         self.temperature = temperature
@@ -56,15 +56,15 @@ class ClassSimilarity(Target):
         self._unit_vectors = self.class_vectors / np.where(norms > 0, norms, 1.0)
 
     def call(self, teacher, temperature, labels):
-        """Give log-probabilities, `(..., K)`."""
+        """Return log-probabilities, `(..., K)`."""
         vectors = ops.cast(self._unit_vectors, teacher.dtype)
-        own = ops.matmul(true_class(labels, teacher), vectors)
-        cosine = ops.matmul(own, ops.transpose(vectors))
-        spread = ops.sign(cosine) * ops.power(ops.abs(cosine), self.power)
-        return ops.log_softmax(spread / self.temperature, axis=-1)
+        of_label = ops.matmul(one_hot_labels(labels, teacher), vectors)
+        cosine = ops.matmul(of_label, ops.transpose(vectors))
+        powers = ops.sign(cosine) * ops.power(ops.abs(cosine), self.power)
+        return ops.log_softmax(powers / self.temperature, axis=-1)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {
             "class_vectors": self.class_vectors.tolist(),
             "temperature": self.temperature,

@@ -14,15 +14,15 @@ class Mixed(Target):
 
         (1 - share) * first + share * second
 
-    of probabilities. KD-pt+sim is that of `TrueClass` and `ClassSimilarity`.
+    of their probabilities. KD-pt+sim mixes `TrueClass` and `ClassSimilarity`.
 
     Args:
         first: a target.
-        second: another.
-        share: of the second, between 0 and 1. Default 0.5.
+        second: another target.
+        share: weight of the second target, between 0 and 1. Default 0.5.
 
     Raises:
-        ValueError: the share does not lie between 0 and 1.
+        ValueError: `share` is not between 0 and 1.
 
     Example:
         >>> kd.targets.Mixed(kd.targets.TrueClass(), similarity, share=0.3)
@@ -35,8 +35,8 @@ class Mixed(Target):
     def __init__(self, first: Target, second: Target, share: float = 0.5):
         if not 0 < share < 1:
             raise ValueError(
-                f"share is that of the second target, between 0 and 1; got {share}. At "
-                "0 or 1 use one of the targets alone."
+                "share is the weight of the second target, between 0 and 1; got "
+                f"{share}. For 0 or 1, use one of the targets alone."
             )
         self.first = first
         self.second = second
@@ -44,7 +44,7 @@ class Mixed(Target):
         self.needs = tuple(dict.fromkeys((*first.needs, *second.needs)))
 
     def call(self, teacher, temperature, **context):
-        """Give log-probabilities, `(..., K)`."""
+        """Return log-probabilities, `(..., K)`."""
         first = self.first(teacher, temperature, **context)
         second = self.second(teacher, temperature, **context)
         return ops.logaddexp(
@@ -52,7 +52,7 @@ class Mixed(Target):
         )
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         serialize = keras.saving.serialize_keras_object
         return {
             "first": serialize(self.first),

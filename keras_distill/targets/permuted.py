@@ -14,15 +14,15 @@ from keras_distill.targets.target import Target
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Permuted(Target):
-    """The teacher's largest probability in its place, the others permuted at random.
+    """The teacher's probabilities, all but the largest permuted at random.
 
-    What is left of distillation is the teacher's confidence and the shape of its
-    prediction; which wrong classes it finds likely is gone. Each sample of each step
-    gets a permutation of its own, fixed by seed, step and place in the global batch, so that a
-    run that goes on from a checkpoint sees what it would have seen.
+    This keeps the teacher's confidence and the shape of its prediction, but not which
+    wrong classes it considers likely. A sample's permutation depends only on the seed,
+    the step and the sample's position in the global batch, so that a run resumed from a
+    checkpoint draws the same ones.
 
     Args:
-        seed: of the permutations. Default 0.
+        seed: seed of the permutations. Default 0.
 
     Example:
         >>> kd.losses.SoftTarget(1.0, target=kd.targets.Permuted())
@@ -37,26 +37,26 @@ class Permuted(Target):
         self.seed = seed
 
     def call(self, teacher, temperature, step):
-        """Give log-probabilities, `(..., K)`."""
+        """Return log-probabilities, `(..., K)`."""
         log_p = ops.log_softmax(teacher / temperature, axis=-1)
         classes = log_p.shape[-1]
         top = ops.one_hot(ops.argmax(log_p, axis=-1), classes, dtype="float32")
-        # Both orders end in the top class; the k-th of one goes to the k-th of other.
-        places = ops.cast(ops.arange(classes), "float32") / classes
-        order = ops.argsort(places + 2.0 * top, axis=-1)
-        random = noise.uniform(_places(log_p), self.seed, step)
+        # Both orders end in the top class; the k-th of one goes to the other's k-th.
+        increasing = ops.cast(ops.arange(classes), "float32") / classes
+        order = ops.argsort(increasing + 2.0 * top, axis=-1)
+        random = noise.uniform(_global_indices(log_p), self.seed, step)
         shuffled = ops.argsort(random + 2.0 * top, axis=-1)
-        back = ops.argsort(order, axis=-1)
+        inverse = ops.argsort(order, axis=-1)
         log_p = ops.take_along_axis(log_p, shuffled, axis=-1)
-        return ops.take_along_axis(log_p, back, axis=-1)
+        return ops.take_along_axis(log_p, inverse, axis=-1)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {"seed": self.seed}
 
 
-def _places(tensor):
-    """Number the entries of `(B, ...)`, over the global batch."""
+def _global_indices(tensor):
+    """Return the flat index in the global batch of each entry of `(B, ...)`."""
     batch, *rest = ops.shape(tensor)
     size = math.prod(rest)
     rows = strategies.own_rows(batch)[:, None] * size

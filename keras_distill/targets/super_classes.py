@@ -1,4 +1,4 @@
-"""Which classes belong together, from a hierarchy that is known."""
+"""A target made from a class hierarchy."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_distill.targets.target import NOTHING, Target, true_class
+from keras_distill.targets.target import LOG_ZERO, Target, one_hot_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class SuperClasses(Target):
-    """One mass for the true class, one for its super-class, one for the rest.
+    """Fixed probabilities for the true class, for its super-class and for the rest.
 
         a for the label, b for each other class of its super-class, c for each of the
         rest, divided by their sum
 
-    No teacher speaks in it; it asks what a known hierarchy alone is worth.
+    The teacher is not used: this measures what the class hierarchy contributes alone.
 
     Args:
-        super_classes: of each class the super-class it belongs to, `(K,)`.
-        masses: a, b and c, none negative, a above 0. Default 0.95, 0.02 and 0.001.
+        super_classes: super-class of each class, `(K,)`.
+        masses: a > 0, b >= 0 and c >= 0. Default 0.95, 0.02 and 0.001.
 
     Raises:
-        ValueError: other masses than these.
+        ValueError: `masses` is not three such numbers.
 
     Example:
         >>> kd.targets.SuperClasses([0, 0, 1, 1, 1], (0.9, 0.05, 0.01))
@@ -42,24 +42,24 @@ class SuperClasses(Target):
     ):
         if len(masses) != 3 or min(masses) < 0 or not masses[0] > 0:
             raise ValueError(
-                "masses are three numbers, none negative: of the true class (above 0), "
-                f"of each class of its super-class, of each other class; got {masses}."
+                "masses is three non-negative numbers: for the true class (above 0), for "
+                f"each other class of its super-class, for each other class; got {masses}."
             )
         self.super_classes = [int(group) for group in super_classes]
         self.masses = tuple(masses)
 
     def call(self, teacher, temperature, labels):
-        """Give log-probabilities, `(..., K)`."""
-        label = true_class(labels, teacher)
+        """Return log-probabilities, `(..., K)`."""
+        label = one_hot_labels(labels, teacher)
         groups = ops.cast(self.super_classes, teacher.dtype)
-        own = ops.sum(label * groups, axis=-1, keepdims=True)
+        group_of_label = ops.sum(label * groups, axis=-1, keepdims=True)
         of_class, of_group, of_others = self.masses
-        masses = ops.where(groups == own, of_group, of_others)
+        masses = ops.where(groups == group_of_label, of_group, of_others)
         masses = ops.cast(masses, teacher.dtype)
         masses = ops.where(label > 0, of_class, masses)
         p = masses / ops.sum(masses, axis=-1, keepdims=True)
-        return ops.where(p > 0, ops.log(ops.where(p > 0, p, 1.0)), NOTHING)
+        return ops.where(p > 0, ops.log(ops.where(p > 0, p, 1.0)), LOG_ZERO)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {"super_classes": self.super_classes, "masses": list(self.masses)}

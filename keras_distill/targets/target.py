@@ -1,4 +1,4 @@
-"""What every target shares: its place between a teacher's logits and a divergence."""
+"""The base class of targets, and the functions of logits that they share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from keras import ops
 
 
 class Target:
-    """What a teacher's prediction is turned into before a student is compared with it.
+    """Base class of the distributions that a loss on logits compares the student with.
 
-    A target is one part of a loss on logits, the divergence that compares is the
-    other, and any goes with any. A target that leaves something out of the prediction
-    shows what the rest of it is worth; one that is made up needs no teacher's
-    knowledge.
+    A loss on logits consists of a target and a divergence; any target works with any
+    divergence. A target that removes part of the teacher's prediction shows what the
+    remaining part contributes; a synthetic one uses no teacher.
 
-    A target subclasses this, writes `call`, and sets the class attribute `needs` to
-    what `call` asks for by name, out of `labels`, `sample_ids` and `step`.
+    A subclass implements `call`, and sets the class attribute `needs` to the keyword
+    arguments of `call`, out of `labels`, `sample_ids` and `step`.
 
     Example:
         >>> class Sharpened(kd.targets.Target):
@@ -28,39 +27,39 @@ class Target:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, teacher, temperature=1.0, **context):
-        """Give the log-probabilities that the student is compared with.
+        """Return the log-probabilities that the student is compared with.
 
         Args:
             teacher: logits, `(..., K)`.
-            temperature: at which the divergence compares.
-            **context: what `needs` names, and more.
+            temperature: temperature of the divergence. Default 1.
+            **context: at least the arguments that `needs` names.
 
         Returns:
-            `(..., K)`, each row the logarithms of probabilities that sum to one.
+            `(..., K)`, logarithms of probabilities that sum to one.
         """
         needed = {name: context[name] for name in self.needs}
         return self.call(teacher, temperature, **needed)
 
     def call(self, teacher, temperature, **context):
-        """Give log-probabilities, `(..., K)`."""
+        """Return log-probabilities, `(..., K)`."""
         raise NotImplementedError
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {}
 
     @classmethod
     def from_config(cls, config: dict):
-        """Make a target from its arguments."""
+        """Create a target from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
-def true_class(labels, logits):
-    """Give 1 at each label and 0 elsewhere, in the logits' shape and type.
+def one_hot_labels(labels, logits):
+    """Return one-hot labels in the shape and dtype of the logits.
 
     Args:
-        labels: classes, `(...)` or `(..., 1)`, or probabilities, `(..., K)`, of which
-            the largest counts.
+        labels: classes, `(...)` or `(..., 1)`, or probabilities, `(..., K)`, whose
+            argmax is taken.
         logits: `(..., K)`.
     """
     labels = ops.convert_to_tensor(labels)
@@ -73,21 +72,21 @@ def true_class(labels, logits):
 
 
 def spread(inside, log_mass):
-    """Spread a mass evenly over the classes outside of `inside`, in log space.
+    """Return the log-probability of each class when a mass is spread over those outside.
 
     Args:
-        inside: `(..., K)`, 1 for classes that get nothing of it.
+        inside: `(..., K)`, 1 for classes that get none of the mass, 0 for the others.
         log_mass: `(..., 1)`.
     """
     others = ops.sum(1.0 - inside, axis=-1, keepdims=True)
     return log_mass - ops.log(ops.maximum(others, 1.0))
 
 
-def rest_of(log_probabilities, inside):
-    """Give the logarithm of the mass outside of `inside`, `(..., 1)`."""
-    outside = ops.where(inside > 0, NOTHING, log_probabilities)
+def log_rest(log_probabilities, inside):
+    """Return the logarithm of the total probability outside of `inside`, `(..., 1)`."""
+    outside = ops.where(inside > 0, LOG_ZERO, log_probabilities)
     return ops.logsumexp(outside, axis=-1, keepdims=True)
 
 
-# The logarithm of a probability that is zero in every float type.
-NOTHING = -1e4
+# A log-probability whose probability is zero in every float type.
+LOG_ZERO = -1e4

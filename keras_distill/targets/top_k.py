@@ -5,25 +5,25 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_distill.targets.target import Target, rest_of, spread
+from keras_distill.targets.target import Target, log_rest, spread
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class TopK(Target):
-    """The k largest probabilities as they are, the rest spread evenly.
+    """The k largest probabilities, the remaining mass spread evenly.
 
         p_j                            for the k largest of p = softmax(z_t / T)
         (1 - sum of those) / (K - k)   for the others
 
-    It drops the teacher's noise on unlikely classes, and is all that a cache of a
-    large vocabulary needs to store. With k = K it is the prediction itself. Classes
-    that tie with the k-th are kept with it.
+    This removes the teacher's noise on unlikely classes, and is all that a cache of a
+    large vocabulary has to store. With k = K it is the prediction itself. Classes tied
+    with the k-th are kept too.
 
     Args:
-        k: classes that are kept, 1 or more.
+        k: number of classes to keep, 1 or more.
 
     Raises:
-        ValueError: k is below 1.
+        ValueError: `k` is below 1.
 
     Example:
         >>> kd.losses.SoftTarget(4.0, target=kd.targets.TopK(25))
@@ -34,18 +34,18 @@ class TopK(Target):
 
     def __init__(self, k: int):
         if k < 1:
-            raise ValueError(f"k is the number of classes kept, 1 or more; got {k}.")
+            raise ValueError(f"k is the number of classes to keep, 1 or more; got {k}.")
         self.k = k
 
     def call(self, teacher, temperature):
-        """Give log-probabilities, `(..., K)`."""
+        """Return log-probabilities, `(..., K)`."""
         log_p = ops.log_softmax(teacher / temperature, axis=-1)
         if self.k >= log_p.shape[-1]:
             return log_p
         least = ops.top_k(log_p, self.k, sorted=True)[0][..., -1:]
         kept = ops.cast(log_p >= least, log_p.dtype)
-        return ops.where(kept > 0, log_p, spread(kept, rest_of(log_p, kept)))
+        return ops.where(kept > 0, log_p, spread(kept, log_rest(log_p, kept)))
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {"k": self.k}

@@ -1,21 +1,26 @@
-"""The teacher's confidence in the true class, and nothing else of its prediction."""
+"""The teacher's confidence in the true class alone."""
 
 from __future__ import annotations
 
 import keras
 from keras import ops
 
-from keras_distill.targets.target import Target, rest_of, spread, true_class
+from keras_distill.targets.target import (
+    Target,
+    log_rest,
+    one_hot_labels,
+    spread,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class TrueClass(Target):
-    """The teacher's probability of the true class, the rest of the mass spread evenly.
+    """The teacher's probability of the true class, the remaining mass spread evenly.
 
         p_y for the label y,   (1 - p_y) / (K - 1) for the others,   p = softmax(z_t / T)
 
-    What is left of distillation is how much each sample's gradient is rescaled by the
-    teacher's confidence.
+    This isolates one effect of distillation: the teacher's confidence rescales the
+    gradient of each sample.
 
     Example:
         >>> kd.losses.SoftTarget(4.0, target=kd.targets.TrueClass())
@@ -27,7 +32,7 @@ class TrueClass(Target):
     needs = ("labels",)
 
     def call(self, teacher, temperature, labels):
-        """Give log-probabilities, `(..., K)`."""
+        """Return log-probabilities, `(..., K)`."""
         log_p = ops.log_softmax(teacher / temperature, axis=-1)
-        label = true_class(labels, log_p)
-        return ops.where(label > 0, log_p, spread(label, rest_of(log_p, label)))
+        label = one_hot_labels(labels, log_p)
+        return ops.where(label > 0, log_p, spread(label, log_rest(log_p, label)))

@@ -1,4 +1,4 @@
-"""Every class alike: label smoothing."""
+"""The uniform distribution, as in label smoothing."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from keras_distill.targets.target import Target
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Uniform(Target):
-    """A teacher that knows nothing: 1 / K for each class.
+    """The uniform distribution, 1 / K for each class.
 
-    Beside the labels it is label smoothing: the gradient at temperature 1 is that of
-    smoothed labels.
+    Together with the label loss it is label smoothing: at temperature 1 the gradient is
+    that of smoothed labels.
 
     Example:
         >>> kd.losses.SoftTarget(1.0, target=kd.targets.Uniform())
 
     Source:
         Szegedy et al. 2016, Rethinking the Inception architecture for computer vision;
-        as distillation: Tang et al. 2020, Yuan et al. 2019.
+        viewed as distillation: Tang et al. 2020, Yuan et al. 2019.
     """
 
     def call(self, teacher, temperature):
-        """Give log-probabilities, `(..., K)`."""
+        """Return log-probabilities, `(..., K)`."""
         return ops.full_like(teacher, -np.log(teacher.shape[-1]))

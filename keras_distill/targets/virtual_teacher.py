@@ -1,4 +1,4 @@
-"""A teacher that is made up from the labels."""
+"""A synthetic teacher made from the labels."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill.targets.target import NOTHING, Target, true_class
+from keras_distill.targets.target import LOG_ZERO, Target, one_hot_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class VirtualTeacher(Target):
-    """A teacher of perfect accuracy: a mass on the true class, the rest spread evenly.
+    """A synthetic teacher of perfect accuracy, with a fixed confidence.
 
         p = mass for the label, (1 - mass) / (K - 1) for the others;
         target = softmax(log p / T)
 
-    softened as a teacher's logits would be. The source takes T = 20.
+    softened like a teacher's logits. The source uses T = 20.
 
     Args:
-        mass: on the true class, above 0 and at most 1. Default 0.9; the source asks
-            for 0.9 or more.
+        mass: probability of the true class, above 0 and at most 1. Default 0.9; the
+            source recommends 0.9 or more.
 
     Raises:
-        ValueError: the mass is not a probability.
+        ValueError: `mass` is not above 0 and at most 1.
 
     Example:
         >>> kd.losses.SoftTarget(20.0, target=kd.targets.VirtualTeacher(0.99))
@@ -38,18 +38,19 @@ class VirtualTeacher(Target):
     def __init__(self, mass: float = 0.9):
         if not 0 < mass <= 1:
             raise ValueError(
-                f"mass is the probability of the true class, above 0 to 1; got {mass}."
+                "mass is the probability of the true class, above 0 and at most 1; got "
+                f"{mass}."
             )
         self.mass = mass
 
     def call(self, teacher, temperature, labels):
-        """Give log-probabilities, `(..., K)`."""
-        label = true_class(labels, teacher)
+        """Return log-probabilities, `(..., K)`."""
+        label = one_hot_labels(labels, teacher)
         others = max(teacher.shape[-1] - 1, 1)
-        rest = np.log((1 - self.mass) / others) if self.mass < 1 else NOTHING
+        rest = np.log((1 - self.mass) / others) if self.mass < 1 else LOG_ZERO
         log_p = label * np.log(self.mass) + (1.0 - label) * rest
         return ops.log_softmax(log_p / temperature, axis=-1)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {"mass": self.mass}
