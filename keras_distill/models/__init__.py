@@ -1,7 +1,7 @@
-"""Reference nets with stable layer names and no weights.
+"""Reference networks with stable layer names, without pretrained weights.
 
-Each ends in logits (no softmax), in a layer named `logits`; the nets with stages
-name the end of each stage `stack1`, `stack2`, ...
+Each ends in a layer `logits` (no softmax). In networks with stages, the last layer of
+each stage is named `stack1`, `stack2`, ...
 """
 
 from keras_distill.models.conv_net import conv_net

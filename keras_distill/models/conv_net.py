@@ -1,4 +1,4 @@
-"""A plain convolutional net."""
+"""A plain convolutional network."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def conv_net(
     weight_decay: float = 0.0,
     name: str = "conv_net",
 ) -> keras.Model:
-    """Build a plain net: stages of 3x3 convolutions, halved by max-pooling between.
+    """Create a network of stages of 3x3 convolutions with max-pooling in between.
 
-    Layers: in stage `i`, `stack<i>_conv<j>` and `stack<i>_norm<j>`; its end, after
-    the last activation, is `stack<i>`; then `pool` and `logits`.
+    Layers: in stage `i`, `stack<i>_conv<j>` and `stack<i>_norm<j>`, and its last
+    activation `stack<i>`; then `pool` and `logits`. Pooling halves the resolution.
 
     Args:
         input_shape: shape of one image, `(H, W, C)`.
         classes: number of logits.
-        filters: channels of each stage.
+        filters: number of channels of each stage. Default 16, 32 and 64.
         convs_per_stack: convolutions in each stage; a thin, deep student as in
-            FitNets has few filters and many of these.
-        weight_decay: L2 factor of the kernels.
+            FitNets has few filters and many convolutions. Default 1.
+        weight_decay: L2 factor of the kernels. Default 0.
         name: model name.
 
     Returns:
@@ -39,12 +39,12 @@ def conv_net(
     """
     x = inputs = keras.Input(input_shape)
     l2 = keras.regularizers.L2(weight_decay) if weight_decay else None
-    for stack, width in enumerate(filters, start=1):
+    for stack, channels in enumerate(filters, start=1):
         if stack > 1:
             x = layers.MaxPooling2D(2, padding="same", name=f"stack{stack}_pool")(x)
         for j in range(1, convs_per_stack + 1):
             conv = layers.Conv2D(
-                width,
+                channels,
                 3,
                 padding="same",
                 use_bias=False,

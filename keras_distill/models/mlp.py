@@ -17,16 +17,16 @@ def mlp(
     max_norm: float | None = None,
     name: str = "mlp",
 ) -> keras.Model:
-    """Build a perceptron of rectified hidden layers, as in Hinton's MNIST experiment.
+    """Create a perceptron with ReLU hidden layers, as in Hinton's MNIST experiment.
 
     Layers: `flatten`, `hidden1`, `dropout1`, `hidden2`, ..., `logits`.
 
     Args:
         input_shape: shape of one sample, `(H, W, C)` or `(D,)`.
         classes: number of logits.
-        units: units of each hidden layer.
-        dropout: rate after each hidden layer. Default 0, no dropout layers.
-        max_norm: bound on the norm of each hidden unit's incoming weights.
+        units: number of units of each hidden layer. Default 800 and 800.
+        dropout: dropout rate after each hidden layer. Default 0, no dropout layers.
+        max_norm: upper bound on the norm of each hidden unit's incoming weights.
             Default: none.
         name: model name.
 

@@ -1,4 +1,4 @@
-"""Residual nets for small images."""
+"""Residual networks for small images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def resnet(
     weight_decay: float = 0.0,
     name: str | None = None,
 ) -> keras.Model:
-    """Build the CIFAR residual net of He et al.: three stages of `(depth - 2) / 6` blocks.
+    """Create the CIFAR ResNet of He et al., with three stages of `(depth - 2) / 6` blocks.
 
-    Layers: `stem`, blocks `stack<i>_block<j>_...`; the end of stage `i`, after the
-    addition and its ReLU, is `stack<i>`; then `pool` and `logits`. Stage 2 and 3
-    halve the resolution and double the channels.
+    Layers: `stem_...`, blocks `stack<i>_block<j>_...`, the last ReLU of stage `i`, after
+    the addition, `stack<i>`; then `pool` and `logits`. Stages 2 and 3 halve the
+    resolution and double the channels.
 
     Args:
         input_shape: shape of one image, `(H, W, C)`.
         classes: number of logits.
-        depth: 8, 14, 20, ... (6n + 2).
-        width: channels of the first stage.
-        weight_decay: L2 factor of the kernels.
+        depth: 8, 14, 20, ... (6n + 2). Default 20.
+        width: number of channels of the first stage. Default 16.
+        weight_decay: L2 factor of the kernels. Default 0.
         name: model name. Default `resnet<depth>`.
 
     Returns:
@@ -44,7 +44,7 @@ def resnet(
         He, Zhang, Ren, Sun 2016, Deep residual learning for image recognition.
     """
     if depth < 8 or (depth - 2) % 6:
-        raise ValueError(f"A CIFAR ResNet's depth is 6n + 2 (8, 14, 20, ...): {depth}.")
+        raise ValueError(f"depth must be 6n + 2 (8, 14, 20, ...); got {depth}.")
     l2 = keras.regularizers.L2(weight_decay) if weight_decay else None
     inputs = keras.Input(input_shape)
     x = _conv_norm(inputs, width, 3, 1, l2, "stem")

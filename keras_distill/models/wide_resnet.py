@@ -1,4 +1,4 @@
-"""Wide residual nets."""
+"""Wide residual networks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def wide_resnet(
     weight_decay: float = 0.0,
     name: str | None = None,
 ) -> keras.Model:
-    """Build WRN-`depth`-`widen`: pre-activation blocks, stages of 16, 32 and 64 times `widen`.
+    """Create WRN-`depth`-`widen`, with stages of 16, 32 and 64 times `widen` channels.
 
-    Layers: `stem`, blocks `stack<i>_block<j>_...`; the end of stage `i`, the last
-    addition, is `stack<i>` (before the next normalisation, so its values may be
+    Layers: `stem`, pre-activation blocks `stack<i>_block<j>_...`, the last addition of
+    stage `i`, `stack<i>` (before the next normalization, so its values may be
     negative); then `norm`, `relu`, `pool` and `logits`.
 
     Args:
         input_shape: shape of one image, `(H, W, C)`.
         classes: number of logits.
-        depth: 10, 16, 22, ... (6n + 4).
-        widen: widening factor.
-        weight_decay: L2 factor of the kernels.
+        depth: 10, 16, 22, ... (6n + 4). Default 16.
+        widen: widening factor. Default 2.
+        weight_decay: L2 factor of the kernels. Default 0.
         name: model name. Default `wrn<depth>_<widen>`.
 
     Returns:
@@ -44,7 +44,7 @@ def wide_resnet(
         Zagoruyko, Komodakis 2016, Wide residual networks.
     """
     if depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"A WRN's depth is 6n + 4 (10, 16, 22, ...): {depth}.")
+        raise ValueError(f"depth must be 6n + 4 (10, 16, 22, ...); got {depth}.")
     l2 = keras.regularizers.L2(weight_decay) if weight_decay else None
     inputs = keras.Input(input_shape)
     x = _conv(inputs, 16, 3, 1, l2, "stem")

@@ -5,12 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_distill.targets.target import (
-    Target,
-    log_rest,
-    one_hot_labels,
-    spread,
-)
+from keras_distill.targets.target import Target, log_rest, one_hot_labels, spread
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
