@@ -12,7 +12,7 @@ from keras_distill.data.selection import select
 from keras_distill.distillers.gradient_scores import scores
 from keras_distill.distillers.shares import shared
 from keras_distill.losses.schedules import advance
-from keras_distill.strategies.replicas import with_samples
+from keras_distill.strategies.replicas import require_samples
 
 LOGITS = taps.Tap(taps.LOGITS)
 
@@ -162,7 +162,7 @@ class DistillationStep(TrainStep):
 def _tensorflow(distiller, data) -> dict:
     import tensorflow as tf
 
-    data = with_samples(data)
+    data = require_samples(data)
     batch = keras.utils.unpack_x_y_sample_weight(data)
     knowledge = distiller._know(*batch[:2])
     copied = _copied(distiller.followers)

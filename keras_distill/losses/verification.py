@@ -64,7 +64,7 @@ class Verification(DistillationLoss):
         short = ops.relu(self.margin - distances(own, others))
         own_class, rows = (
             class_numbers(labels),
-            strategies.own_rows(ops.shape(short)[0]),
+            strategies.local_rows(ops.shape(short)[0]),
         )
         same = own_class[:, None] == strategies.gather(own_class)[None]
         itself = rows[:, None] == ops.arange(ops.shape(short)[1])[None]

@@ -19,8 +19,8 @@ def resnet(
 ) -> keras.Model:
     """Create the CIFAR ResNet of He et al., with three stages of `(depth - 2) / 6` blocks.
 
-    Layers: `stem_...`, blocks `stack<i>_block<j>_...`, the last ReLU of stage `i`, after
-    the addition, `stack<i>`; then `pool` and `logits`. Stages 2 and 3 halve the
+    Layers: `stem_...`, blocks `stack<i>_block<j>_...`, the last ReLU of stage `i`,
+    after the addition, `stack<i>`; then `pool` and `logits`. Stages 2 and 3 halve the
     resolution and double the channels.
 
     Args:

@@ -1,9 +1,9 @@
-"""Strategies: on which devices and machines a distiller trains."""
+"""Strategies: the devices and machines that a distiller trains on."""
 
 from keras_distill.strategies.replicas import (
     gather,
+    local_rows,
     mean_count,
-    own_rows,
     reducible,
     replica_count,
     worker,
@@ -12,8 +12,8 @@ from keras_distill.strategies.scopes import scope
 
 __all__ = [
     "gather",
+    "local_rows",
     "mean_count",
-    "own_rows",
     "reducible",
     "replica_count",
     "scope",

@@ -1,21 +1,21 @@
-"""Replicas: how many share the step, and what they know together."""
+"""Replicas: their number, and what they gather and reduce within a step."""
 
 from __future__ import annotations
 
 import keras
 
 NO_SAMPLES = (
-    "A replica got no samples of a batch: each needs one or more at every step. Let the "
-    "last batch hold as many samples as there are replicas, or leave it out with "
-    "drop_remainder=True; data shared out by file need as many samples for each worker, "
-    "else tf.data.experimental.AutoShardPolicy.DATA."
+    "A replica got no samples of a batch: each needs at least one in every step. Make the "
+    "last batch hold at least as many samples as there are replicas, or leave it out with "
+    "drop_remainder=True. Data sharded by file must give every worker the same number of "
+    "samples; if they cannot, use tf.data.experimental.AutoShardPolicy.DATA."
 )
 
 
 def replica_count() -> int:
-    """Give the number of replicas that train in step under the current strategy.
+    """Return the number of replicas that train in sync under the current strategy.
 
-    With JAX a step is written for the global batch, so it counts as one.
+    On JAX a step is written for the global batch, so it counts as one replica.
 
     Example:
         >>> kd.strategies.replica_count()
@@ -29,61 +29,61 @@ def replica_count() -> int:
 
 
 def gather(tensor):
-    """Give every replica's rows of a tensor, `(B_global, ...)`, on each replica.
+    """Gather the rows of all replicas on every replica, `(B_global, ...)`.
 
-    Losses that compare samples with each other see the global batch by it. Gradients
-    flow back to the replica that a row came from. With one replica it is the tensor.
+    It lets losses that compare samples with each other use the global batch. Gradients
+    flow back to the replica that a row came from. With one replica it returns `tensor`.
 
     Args:
         tensor: `(B, ...)`; B may differ between replicas if it is not static.
 
     Example:
-        >>> everyone = kd.strategies.gather(features)
+        >>> all_features = kd.strategies.gather(features)
     """
-    context = _replica()
+    context = _replica_context()
     if context is None:
         return tensor
     import tensorflow as tf
 
-    everyone = context.all_gather(tensor, axis=0)
+    gathered = context.all_gather(tensor, axis=0)
     count = tensor.shape[0] and tensor.shape[0] * replica_count()
-    return tf.ensure_shape(everyone, (count, *tensor.shape[1:]))
+    return tf.ensure_shape(gathered, (count, *tensor.shape[1:]))
 
 
-def own_rows(count):
-    """Give the places of this replica's rows in what `gather` gives, `(B,)`.
+def local_rows(count):
+    """Return the indices of this replica's rows in the result of `gather`, `(B,)`.
 
     Args:
-        count: B, the rows of this replica.
+        count: B, the number of this replica's rows.
 
     Example:
-        >>> itself = ops.one_hot(kd.strategies.own_rows(B), N)
+        >>> itself = ops.one_hot(kd.strategies.local_rows(B), N)
     """
     rows = keras.ops.arange(count)
-    context = _replica()
+    context = _replica_context()
     if context is None:
         return rows
-    place = context.replica_id_in_sync_group
+    index = context.replica_id_in_sync_group
     if isinstance(count, int):
-        return rows + place * count
+        return rows + index * count
     counts = context.all_gather(keras.ops.cast(count, "float32")[None], axis=0)
-    return rows + keras.ops.cast(keras.ops.sum(counts[:place]), rows.dtype)
+    return rows + keras.ops.cast(keras.ops.sum(counts[:index]), rows.dtype)
 
 
 def mean_count(count):
-    """Give the mean over replicas of how many samples each has in this step.
+    """Return the mean over replicas of the number of samples in this step.
 
-    A replica's mean of its own samples times `count / mean_count(count)` is its part of
-    the mean over the global batch, of which the last one is seldom shared out evenly.
-    With one replica, or a static count, it is the count.
+    The mean over a replica's samples, times `count / mean_count(count)`, is its part of
+    the mean over the global batch, the last of which is seldom split evenly. With one
+    replica, or a static count, it returns `count`.
 
     Args:
-        count: B, the samples of this replica; above 0 on each.
+        count: B, the number of this replica's samples; above 0 on every replica.
 
     Example:
-        >>> share = ops.divide(B, kd.strategies.mean_count(B))
+        >>> factor = ops.divide(B, kd.strategies.mean_count(B))
     """
-    context = _replica()
+    context = _replica_context()
     if context is None or isinstance(count, int):
         return count
     import tensorflow as tf
@@ -91,28 +91,29 @@ def mean_count(count):
     return context.all_reduce("sum", tf.cast(count, "float32")) / replica_count()
 
 
-def with_samples(batch):
-    """Give a replica's part of a batch, once it is known that every replica has one.
+def require_samples(batch):
+    """Return a replica's part of a batch, after checking that no replica's is empty.
 
-    Of no samples some layers make an error of their own, others nothing.
+    Without this, some layers raise an unrelated error on an empty batch, others none.
 
     Args:
         batch: a structure of tensors.
     """
-    context, count = _replica(), keras.ops.shape(keras.tree.flatten(batch)[0])[0]
+    context = _replica_context()
+    count = keras.ops.shape(keras.tree.flatten(batch)[0])[0]
     if context is None or isinstance(count, int):
         return batch
     import tensorflow as tf
 
-    without = context.all_reduce("sum", tf.cast(count == 0, "float32"))
-    with tf.control_dependencies([tf.debugging.Assert(without == 0, [NO_SAMPLES])]):
+    empty = context.all_reduce("sum", tf.cast(count == 0, "float32"))
+    with tf.control_dependencies([tf.debugging.Assert(empty == 0, [NO_SAMPLES])]):
         return keras.tree.map_structure(
             lambda x: None if x is None else tf.identity(x), batch
         )
 
 
-def _replica():
-    """Give what this replica knows of the others; None while a model is being built."""
+def _replica_context():
+    """Return the replica context; None with one replica and while a model is built."""
     if replica_count() == 1:
         return None
     import tensorflow as tf
@@ -121,9 +122,9 @@ def _replica():
 
 
 def reducible(logs: dict) -> dict:
-    """Give logs in a shape that Keras can average over replicas.
+    """Return logs in a shape that Keras can average over replicas.
 
-    Across workers Keras takes the mean over the first axis, which a scalar has not.
+    Across workers Keras takes the mean over the first axis, which a scalar lacks.
 
     Args:
         logs: scalars by name.
@@ -137,7 +138,7 @@ def reducible(logs: dict) -> dict:
 
 
 def across_workers() -> bool:
-    """Tell whether several processes train in step under TensorFlow."""
+    """Whether several processes train in sync under TensorFlow."""
     if replica_count() == 1:
         return False
     import tensorflow as tf
@@ -147,7 +148,7 @@ def across_workers() -> bool:
 
 
 def worker() -> tuple[int, int]:
-    """Give the number of this process among those that train in step, and their count.
+    """Return this process's index among those that train in sync, and their number.
 
     Example:
         >>> kd.strategies.worker()
@@ -167,7 +168,7 @@ def worker() -> tuple[int, int]:
 
 
 def is_first_worker(model) -> bool:
-    """Tell whether this process is the one that writes what all workers share."""
+    """Whether this process is the one that writes what all workers share."""
     if keras.backend.backend() != "tensorflow":
         return worker()[0] == 0
     resolver = model.distribute_strategy.cluster_resolver

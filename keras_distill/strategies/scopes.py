@@ -1,4 +1,4 @@
-"""Which strategy trains: found by name, from devices and the environment."""
+"""Strategies by name, created from the devices and the environment."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ KINDS = ("one", "mirrored", "multiworker", "tpu", "auto")
 def scope(kind: str = "auto"):
     """Build, compile and fit on the devices or machines that a name stands for.
 
-    Everything else stays as it is: the batch is the global one and is shared out, and
-    an update is that of one device on the whole batch. What was found is printed.
+    Nothing else changes: the batch size is global and split over the replicas, and an
+    update equals that of one device on the whole batch. The devices found are printed.
 
     - `"one"`: one device.
     - `"mirrored"`: all GPUs of this machine; without any, the logical CPU devices.
@@ -27,18 +27,18 @@ def scope(kind: str = "auto"):
     - `"auto"`: the TPU if there is one, else the machines of `TF_CONFIG`, else the GPUs
       of this machine if there are several, else one device.
 
-    TensorFlow's are strategies of `tf.distribute`, JAX's `keras.distribution.DataParallel`;
-    with torch there is one device. The same kind gives the same strategy again.
+    On TensorFlow it enters a `tf.distribute` strategy, on JAX
+    `keras.distribution.DataParallel`; on torch there is one device. Calling it again
+    with the same kind reuses the strategy.
 
     Args:
-        kind: one of the five. Default `"auto"`.
+        kind: one of the five names. Default `"auto"`.
 
     Yields:
         The strategy or distribution; None on torch and for one device on JAX.
 
     Raises:
-        ValueError: no such kind, or what it needs is not there; the message says what
-            is missing.
+        ValueError: no such kind, or the devices or settings that it needs are missing.
 
     Example:
         >>> with kd.strategies.scope("mirrored"):
@@ -48,8 +48,8 @@ def scope(kind: str = "auto"):
     """
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}; got '{kind}'.")
-    ways = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
-    with ways[keras.backend.backend()](kind) as strategy:
+    scopes = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+    with scopes[keras.backend.backend()](kind) as strategy:
         yield strategy
 
 
@@ -58,21 +58,21 @@ def _tensorflow(kind):
     import tensorflow as tf
 
     if kind == "auto":
-        kind = _found()
+        kind = _detect_kind()
     if kind == "one":
         print("Strategy: one device.")
         yield tf.distribute.get_strategy()
         return
-    make = {"mirrored": _mirrored, "multiworker": _multiworker, "tpu": _tpu}
-    strategy = make[kind]()
+    create = {"mirrored": _mirrored, "multiworker": _multiworker, "tpu": _tpu}
+    strategy = create[kind]()
     with strategy.scope():
         yield strategy
 
 
-def _found() -> str:
+def _detect_kind() -> str:
     if os.environ.get("TPU_NAME") or os.path.exists("/dev/accel0"):
         return "tpu"
-    # Asked before any device is: workers must find each other before TensorFlow starts.
+    # Checked before any device: workers must find each other before TensorFlow starts.
     if os.environ.get("TF_CONFIG"):
         return "multiworker"
     import tensorflow as tf
@@ -80,7 +80,7 @@ def _found() -> str:
     return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "one"
 
 
-# Two strategies of one process over the same devices get in each other's way.
+# Two strategies of one process over the same devices would interfere.
 @functools.cache
 def _mirrored():
     import tensorflow as tf
@@ -100,17 +100,17 @@ def _multiworker():
         raise ValueError(
             "'multiworker' needs the environment variable TF_CONFIG, set before "
             'TensorFlow starts: {"cluster": {"worker": ["host:port", ...]}, "task": '
-            '{"type": "worker", "index": 0}}, with an index of its own in each process; '
+            '{"type": "worker", "index": 0}}, with a different index in each process; '
             f"got {os.environ.get('TF_CONFIG')!r}."
         )
-    workers, place = config["cluster"]["worker"], config["task"]["index"]
-    print(f"Strategy: worker {place} of {len(workers)}, {', '.join(workers)}.")
+    workers, index = config["cluster"]["worker"], config["task"]["index"]
+    print(f"Strategy: worker {index} of {len(workers)}, {', '.join(workers)}.")
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise ValueError(
-            "Workers find each other before TensorFlow starts: enter the scope before "
-            f"any tensor, data set or model is made; got '{error}'."
+            "Workers must find each other before TensorFlow starts: enter the scope "
+            f"before any tensor, dataset or model is created; got '{error}'."
         ) from error
 
 
@@ -126,8 +126,8 @@ def _tpu():
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except Exception as error:
         raise ValueError(
-            f"No TPU '{name}' answers ({type(error).__name__}): run on a TPU machine with "
-            "TensorFlow for TPU installed, or set TPU_NAME to the TPU's name."
+            f"TPU '{name}' is not available ({type(error).__name__}): run on a TPU machine "
+            "with TensorFlow for TPU installed, or set TPU_NAME to the TPU's name."
         ) from error
     strategy = tf.distribute.TPUStrategy(resolver)
     print(f"Strategy: TPU '{name}', {strategy.num_replicas_in_sync} cores.")
@@ -143,8 +143,8 @@ def _jax(kind):
     devices = jax.devices()
     if kind == "tpu" and devices[0].platform != "tpu":
         raise ValueError(
-            "No TPU was found: JAX sees "
-            f"{', '.join(map(str, devices))}. Install jax[tpu] on a TPU machine."
+            f"No TPU was found; JAX's devices are {', '.join(map(str, devices))}. "
+            "Install jax[tpu] on a TPU machine."
         )
     if kind == "one" or (kind == "auto" and len(devices) == 1):
         print(f"Strategy: one device, {devices[0]}.")
@@ -169,8 +169,8 @@ def _data_parallel():
 def _torch(kind):
     if kind not in ("one", "auto"):
         raise ValueError(
-            f"'{kind}' is for TensorFlow and JAX; Keras trains on one device with torch. "
-            "Set KERAS_BACKEND to 'tensorflow' or 'jax', or take 'one'."
+            f"'{kind}' is for TensorFlow and JAX; with torch Keras trains on one device. "
+            "Set KERAS_BACKEND to 'tensorflow' or 'jax', or use 'one'."
         )
     print("Strategy: one device.")
     yield None

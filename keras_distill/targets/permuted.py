@@ -59,5 +59,5 @@ def _global_indices(tensor):
     """Return the flat index in the global batch of each entry of `(B, ...)`."""
     batch, *rest = ops.shape(tensor)
     size = math.prod(rest)
-    rows = strategies.own_rows(batch)[:, None] * size
+    rows = strategies.local_rows(batch)[:, None] * size
     return ops.reshape(rows + ops.arange(size)[None], ops.shape(tensor))

@@ -54,7 +54,7 @@ def test_workers_after_tensorflow_has_started(monkeypatch):
 
 def test_no_tpu(monkeypatch):
     monkeypatch.delenv("TPU_NAME", raising=False)
-    with pytest.raises(ValueError, match="No TPU 'local' answers"):
+    with pytest.raises(ValueError, match="TPU 'local' is not available"):
         entered("tpu")
 
 

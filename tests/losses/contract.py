@@ -422,7 +422,7 @@ def compare(loss, teacher, student, sample_weight=None):
     count = ops.shape(first)[0]
     if len(first.shape) > 3:
         first = ops.reshape(first, (count, -1))
-    ids = kd.strategies.own_rows(count)
+    ids = kd.strategies.local_rows(count)
     labels = ops.argmin(first, -1) if loss.compares_teacher else ids % 2
     context = {"labels": labels, "step": 3, "sample_ids": ids}
     context["teacher_norm"] = ops.linspace(0.5, 1.5, channels), ops.zeros(channels)
