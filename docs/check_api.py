@@ -2,9 +2,9 @@
 
     python docs/check_api.py
 
-Public is what `keras_distill.__all__` names, and in the modules among it what their
-`__all__` names or, without one, what they define under a name without underscore.
-The pages name each by an autodoc directive.
+Public are the names in `keras_distill.__all__` and, for modules among them, the names
+in their `__all__` or, without one, the names without underscore that they define.
+The pages contain an autodoc directive for each.
 """
 
 import importlib
@@ -20,18 +20,18 @@ DIRECTIVE = re.compile(r"^\.\. auto(?:class|function):: ([\w.]+)$", re.MULTILINE
 
 
 def public_objects():
-    """List `(name, object, exported)`: exported is what an `__all__` names."""
-    found = []
+    """Return `(name, object, exported)`; exported if it is in an `__all__`."""
+    objects = []
     for name in keras_distill.__all__:
         member = getattr(keras_distill, name)
         if inspect.ismodule(member):
-            found += _of_module(member)
+            objects += _objects_of(member)
         else:
-            found.append((f"keras_distill.{name}", member, True))
-    return found
+            objects.append((f"keras_distill.{name}", member, True))
+    return objects
 
 
-def _of_module(module):
+def _objects_of(module):
     exported = getattr(module, "__all__", None)
     return [
         (f"{module.__name__}.{name}", member, exported is not None)
@@ -46,17 +46,17 @@ def _defined(module, member):
 
 
 def documented_objects():
-    """List the objects that the reference pages name."""
-    found = []
+    """Return the objects in the reference pages."""
+    objects = []
     for page in sorted(PAGES.glob("*.md")):
         for name in DIRECTIVE.findall(page.read_text("utf-8")):
             module, _, member = name.rpartition(".")
-            found.append(getattr(importlib.import_module(module), member))
-    return found
+            objects.append(getattr(importlib.import_module(module), member))
+    return objects
 
 
 def undocumented():
-    """List the names of public objects that no reference page has."""
+    """Return the names of the public objects that are in no reference page."""
     documented = {id(member) for member in documented_objects()}
     return [
         name for name, member, _ in public_objects() if id(member) not in documented
@@ -66,7 +66,7 @@ def undocumented():
 if __name__ == "__main__":
     missing = undocumented()
     if missing:
-        print(f"Not in {PAGES.name}/*.md, each needs an autodoc directive:")
+        print(f"Missing from {PAGES.name}/*.md; add an autodoc directive for each:")
         print("\n".join(f"  {name}" for name in missing))
         sys.exit(1)
     print(f"All {len(public_objects())} public names are in the reference.")

@@ -1,4 +1,4 @@
-"""Sphinx settings: MyST pages, and the API from the package's docstrings."""
+"""Sphinx configuration: MyST pages, and the API from the docstrings."""
 
 import re
 
@@ -19,20 +19,20 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Source"]
 myst_heading_anchors = 3
 
-# The docstrings write code in single backticks.
+# Docstrings mark code with single backticks.
 default_role = "literal"
 
 _SECTION = re.compile(r"(Args|Raises|Returns|Example|Source):$")
 
 
 def mark_formulas(app, what, name, obj, options, lines):
-    """Turn the indented formulas before a docstring's first section into literals."""
+    """Mark indented formulas before the first section of a docstring as literals."""
     marked = []
     in_prose = True
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         in_prose = in_prose and not _SECTION.match(line)
         starts = line.startswith("    ") and (
-            place == 0 or not lines[place - 1].strip()
+            index == 0 or not lines[index - 1].strip()
         )
         if in_prose and starts and not _continues(marked):
             marked += [".. code-block:: text", ""]
@@ -41,11 +41,11 @@ def mark_formulas(app, what, name, obj, options, lines):
 
 
 def _continues(lines):
-    """Tell whether the last line with text is part of a formula already."""
+    """Whether the last nonempty line is part of a formula."""
     last = next((line for line in reversed(lines) if line.strip()), "")
     return last.startswith("    ")
 
 
 def setup(app):
-    """Register the hook before napoleon's, which runs at 500."""
+    """Register the hook before that of napoleon, which has priority 500."""
     app.connect("autodoc-process-docstring", mark_formulas, priority=400)
