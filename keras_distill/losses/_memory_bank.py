@@ -1,4 +1,4 @@
-"""What is remembered of each sample, and how others of it are told apart."""
+"""A memory of each sample's embeddings, and scores against it."""
 
 from __future__ import annotations
 
@@ -8,50 +8,46 @@ import numpy as np
 from keras import layers, ops
 
 from keras_distill import strategies
-from keras_distill.losses._pairs import normalised
+from keras_distill._backend.gradients import custom_gradient
+from keras_distill.losses._pairs import normalize
 
 BLOCK, LOWEST = 512, -200.0
 
 
-def other_samples(embeddings, different, itself, shift):
-    """Give `sum_n softplus(s_n - shift)` over other samples, `(B,)`.
+def negative_terms(embeddings, negatives, itself, shift):
+    """Return `sum_n softplus(s_n - shift)` over the negatives, `(B,)`.
 
-    Value and slope are found at once and in blocks of others, so that memory is that of
-    some `(B, 512)`. It has no second derivative.
+    Value and gradient are computed together, in blocks of negatives, so that memory is
+    a few tensors `(B, 512)`. It has no second derivative.
 
     Args:
-        embeddings: `(B, D)`; a score is the inner product with a remembered vector.
-        different: remembered vectors, `(K, D)`.
-        itself: true where such a vector is of the sample itself, `(B, K)`.
-        shift: of the scores, a number.
+        embeddings: `(B, D)`; a score is the inner product with a vector of the bank.
+        negatives: vectors of the bank, `(K, D)`.
+        itself: true where a negative is the sample itself, `(B, K)`.
+        shift: subtracted from the scores, a number.
     """
 
-    @ops.custom_gradient
-    def told_apart(embeddings):
-        values, slopes = 0.0, 0.0
-        for start in range(0, different.shape[0], BLOCK):
-            block = different[start : start + BLOCK]
+    @custom_gradient
+    def terms(embeddings):
+        values, gradients = 0.0, 0.0
+        for start in range(0, negatives.shape[0], BLOCK):
+            block = negatives[start : start + BLOCK]
             scores = ops.matmul(embeddings, ops.transpose(block)) - shift
-            # So low a score adds nothing and has no slope.
+            # A score this low adds nothing and has no gradient.
             scores = ops.where(itself[:, start : start + BLOCK], LOWEST, scores)
             values += ops.sum(ops.softplus(scores), axis=-1)
-            slopes += ops.matmul(ops.sigmoid(scores), block)
+            gradients += ops.matmul(ops.sigmoid(scores), block)
+        return values, lambda upstream: upstream[:, None] * gradients
 
-        def gradient(*args, upstream=None):
-            upstream = args[0] if upstream is None else upstream
-            return upstream[:, None] * slopes
-
-        return values, gradient
-
-    return told_apart(embeddings)
+    return terms(embeddings)
 
 
-def log_sum(embeddings, different):
-    """Give `log sum_n exp(s_n)` in the same blocks, `(B,)`."""
-    blocks = range(0, different.shape[0], BLOCK)
+def log_sum(embeddings, negatives):
+    """Return `log sum_n exp(s_n)`, computed in the same blocks, `(B,)`."""
+    blocks = range(0, negatives.shape[0], BLOCK)
     parts = [
         ops.logsumexp(
-            ops.matmul(embeddings, ops.transpose(different[x : x + BLOCK])), axis=-1
+            ops.matmul(embeddings, ops.transpose(negatives[x : x + BLOCK])), axis=-1
         )
         for x in blocks
     ]
@@ -59,12 +55,12 @@ def log_sum(embeddings, different):
 
 
 class MemoryBank(layers.Layer):
-    """What was last seen of each sample's embeddings, the student's and the teacher's.
+    """The latest embeddings of every sample, the student's and the teacher's.
 
     Args:
         samples: N.
         width: of the embeddings.
-        seed: of the random unit vectors that it starts with.
+        seed: of the random unit vectors that the bank starts with.
     """
 
     def __init__(self, samples: int, width: int, seed: int = 0, **kwargs):
@@ -72,12 +68,12 @@ class MemoryBank(layers.Layer):
         self.samples, self.width, self.seed = samples, width, seed
 
     def build(self, input_shape: tuple):
-        """Make both banks and the constants of both directions."""
+        """Create both banks and the constants of both directions."""
         rng = np.random.default_rng(self.seed)
 
         def unit_vectors(shape, dtype=None):
-            drawn = rng.normal(size=shape).astype("float32")
-            return drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
+            vectors = rng.normal(size=shape).astype("float32")
+            return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
         def weight(name, shape, initializer):
             return self.add_weight(
@@ -96,11 +92,11 @@ class MemoryBank(layers.Layer):
         self.known = weight("known", (), "zeros")
 
     def log_z(self, first, count) -> list:
-        """Give log Z of both directions, that of the first batch.
+        """Return log Z of both directions, as estimated from the first batch.
 
         Args:
-            first: gives for both directions the log of the mean exponential of each
-                sample's scores, `(B,)` each. Only the first batch runs it.
+            first: returns, for each direction, the log of the mean exponential of each
+                sample's scores, `(B,)`. It is run on the first batch only.
             count: B.
         """
         means = ops.cond(
@@ -110,16 +106,16 @@ class MemoryBank(layers.Layer):
         )
         means = strategies.gather(means)
         size = ops.cast(ops.shape(means)[0], means.dtype)
-        found = ops.logsumexp(means, axis=0) - ops.log(size) + math.log(self.samples)
-        found = ops.where(self.known > 0, self.constants.value, found)
-        self.constants.assign(found)
+        log_z = ops.logsumexp(means, axis=0) - ops.log(size) + math.log(self.samples)
+        log_z = ops.where(self.known > 0, self.constants.value, log_z)
+        self.constants.assign(log_z)
         self.known.assign(ops.ones(()))
-        return [found[0], found[1]]
+        return [log_z[0], log_z[1]]
 
-    def take_up(self, ids, student, teacher, momentum: float) -> None:
-        """Move the samples' embeddings to the new ones, those of all replicas."""
+    def update(self, ids, student, teacher, momentum: float) -> None:
+        """Move the samples' embeddings toward the new ones, over all replicas."""
         ids = strategies.gather(ids)
         for bank, new in zip(self.banks, (student, teacher), strict=True):
             new = strategies.gather(ops.stop_gradient(new))
             mixed = momentum * ops.take(bank, ids, axis=0) + (1.0 - momentum) * new
-            bank.assign(ops.scatter_update(bank.value, ids[:, None], normalised(mixed)))
+            bank.assign(ops.scatter_update(bank.value, ids[:, None], normalize(mixed)))

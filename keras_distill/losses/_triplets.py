@@ -1,4 +1,4 @@
-"""Margins between two samples' distances to a third, an anchor at a time."""
+"""Margin losses on triplets of samples, one anchor at a time."""
 
 from __future__ import annotations
 
@@ -6,44 +6,42 @@ from collections.abc import Callable
 
 from keras import ops
 
+from keras_distill._backend.gradients import custom_gradient
 
-def triplet_margin(near, known, order: Callable, margin: float):
-    """Give each anchor's mean margin loss on the pairs whose order is known, `(B,)`.
 
-        mean_{(j, k)} max(0, near_ij - near_ik + margin)
+def triplet_margin(distances, rows, is_nearer: Callable, margin: float):
+    """Return each anchor's mean margin loss over its ordered pairs, `(B,)`.
 
-    Anchors are taken one after another, value and slope at once, so that memory is that
-    of B^2 numbers and not of B^3. It has no second derivative.
+        mean_{(j, k)} max(0, d_ij - d_ik + margin)
+
+    Anchors are processed one after another, value and gradient together, so that memory
+    is O(B^2) instead of O(B^3). It has no second derivative.
 
     Args:
-        near: distances of the anchors to all, `(B, N)`.
-        known: what the order of an anchor's pairs follows from, `(B, ...)`.
-        order: gives of an anchor's row of `known` a matrix `(N, N)`, true where j
-            should be nearer than k.
+        distances: from the anchors to all samples, `(B, N)`.
+        rows: what `is_nearer` needs of each anchor, `(B, ...)`.
+        is_nearer: from an anchor's row to a matrix `(N, N)`, true where sample j should
+            be nearer than sample k.
         margin: between the distances.
     """
 
-    @ops.custom_gradient
-    def losses(near):
-        values, slopes = ops.map(
-            lambda row: _anchor(order(row[0]), row[1], margin), (known, near)
+    @custom_gradient
+    def losses(distances):
+        values, gradients = ops.map(
+            lambda anchor: _anchor(is_nearer(anchor[0]), anchor[1], margin),
+            (rows, distances),
         )
+        return values, lambda upstream: upstream[:, None] * gradients
 
-        def gradient(*args, upstream=None):
-            upstream = args[0] if upstream is None else upstream
-            return upstream[:, None] * slopes
-
-        return values, gradient
-
-    return losses(near)
+    return losses(distances)
 
 
-def _anchor(nearer, near, margin):
-    """Give an anchor's value and its slope by the distances `(N,)`."""
-    active = ops.logical_and(nearer, near[:, None] + margin > near[None, :])
-    active = ops.cast(active, near.dtype)
+def _anchor(nearer, distances, margin):
+    """Return an anchor's value and its gradient by the distances, `(N,)`."""
+    active = ops.logical_and(nearer, distances[:, None] + margin > distances[None, :])
+    active = ops.cast(active, distances.dtype)
     firsts, seconds = ops.sum(active, axis=1), ops.sum(active, axis=0)
-    count = ops.maximum(ops.sum(ops.cast(nearer, near.dtype)), 1.0)
-    slopes = (firsts - seconds) / count
-    # The sum of near_j - near_k + margin over the active pairs, by rows and columns.
-    return ops.sum(near * slopes) + margin * ops.sum(firsts) / count, slopes
+    count = ops.maximum(ops.sum(ops.cast(nearer, distances.dtype)), 1.0)
+    gradients = (firsts - seconds) / count
+    # The sum of d_j - d_k + margin over the active pairs, by rows and columns.
+    return ops.sum(distances * gradients) + margin * ops.sum(firsts) / count, gradients

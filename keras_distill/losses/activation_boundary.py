@@ -1,4 +1,4 @@
-"""On which side of zero each neuron lies."""
+"""The sign of each neuron's value before the activation."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ActivationBoundary(DistillationLoss):
-    """Squared hinge of the student's values, on the side where the teacher's lie.
+    """Squared hinge loss on the sign of each neuron's value.
 
-    Whether a neuron fires says more about a decision than how much. The student's value
-    before the activation is pushed past the margin on the teacher's side and left alone
-    beyond it:
+    Whether a neuron fires says more about a decision than how strongly. The student's
+    value before the activation is pushed past the margin on the teacher's side of zero
+    and left alone beyond it:
 
         mean (rho * relu(mu - F_s) + (1 - rho) * relu(mu + F_s))^2,   rho = 1[F_t > 0]
 
-    over height, width and channels; the paper sums. Tap what goes into the activation,
-    as `kd.Tap("stack3", side="input")`. The adapter is a 1x1 convolution with batch
-    normalisation, as in the paper. A stage of its own before labels, there. At the
-    teacher's own values it is zero only beyond the margin.
+    over height, width and channels; the paper sums. Tap the input of the activation, as
+    in `kd.Tap("stack3", side="input")`. The adapter is a 1x1 convolution with batch
+    normalization, as in the paper, which trains this loss in a stage before the labels.
+    At the teacher's own values the loss is zero only where they lie beyond the margin.
 
     Recommended weight: 1.0, our own choice for the mean.
 
@@ -32,7 +32,7 @@ class ActivationBoundary(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: the margin is not above 0.
+        ValueError: `margin` is not above 0.
 
     Example:
         >>> before = kd.Tap("stack3", side="input")
@@ -47,23 +47,23 @@ class ActivationBoundary(DistillationLoss):
         super().__init__(**kwargs)
         if not margin > 0:
             raise ValueError(
-                f"margin is above 0, as else constant zeros fit; got {margin}."
+                f"margin must be above 0, or constant zeros would fit; got {margin}."
             )
         self.margin = margin
 
     def adapters(self, student, teacher):
-        """Give pooling to one size, and a connector to the teacher's channels."""
+        """Return pooling to one size and a connector to the teacher's channels."""
         pool, pool_teacher = Match.SPACE.infer(student, teacher)
         connector = adapters.Connector(teacher[-1], name="connector")
         return adapters.chain([pool, connector]), pool_teacher
 
     def call(self, teacher, student):
-        """Give `(B,)` for features of any shape."""
+        """Return `(B,)` for features of any shape."""
         fires = ops.cast(teacher > 0, student.dtype)
-        short = fires * ops.relu(self.margin - student)
-        short += (1.0 - fires) * ops.relu(self.margin + student)
-        return ops.mean(ops.square(short), axis=tuple(range(1, len(short.shape))))
+        hinge = fires * ops.relu(self.margin - student)
+        hinge += (1.0 - fires) * ops.relu(self.margin + student)
+        return ops.mean(ops.square(hinge), axis=tuple(range(1, len(hinge.shape))))
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "margin": self.margin}

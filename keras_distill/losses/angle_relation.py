@@ -5,8 +5,11 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_distill import strategies
+from keras_distill._backend.gradients import custom_gradient
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import everyone, huber, vectors
+from keras_distill.losses._pairs import flatten, huber
+from keras_distill.losses._scaling import peak
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -14,16 +17,16 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 class AngleRelation(DistillationLoss):
     """Huber loss of the angles that three samples form.
 
-    A relation of third order: it says more than distances do, and is free of scale:
+    A third-order relation, which carries more than distances and is invariant to scale:
 
         value_j = mean_ik huber(cos_s(i, j, k) - cos_t(i, j, k)),
         cos(i, j, k) = <(f_i - f_j) / |f_i - f_j|, (f_k - f_j) / |f_k - f_j|>
 
-    over all i and k of the batch, the vertex j being the sample. Its mean over j is
-    that of the authors' code. The vertices are taken one after another, and once more
-    for the gradient, so that memory is that of B^2 numbers and not of B^3. It has no
-    second derivative. Under replicas the batch is the global one. No adapter: features
-    of any shape compare.
+    over all i and k of the batch, where the vertex j is the sample. Its mean over j is
+    that of the authors' code. Vertices are processed one after another, and once more
+    for the gradient, so that memory is O(B^2) instead of O(B^3). It has no second
+    derivative. Under replicas the batch is the global one. No adapter is needed:
+    features of any shape compare.
 
     Recommended weight: 50 (the authors').
 
@@ -41,63 +44,58 @@ class AngleRelation(DistillationLoss):
     recommended_weight = 50.0
 
     def call(self, teacher, student):
-        """Give `(B,)` for features of any shape."""
-        known, own = _unit_peak(vectors(teacher)), _unit_peak(vectors(student))
-        all_known = everyone(known)
+        """Return `(B,)` for features of any shape."""
+        # One scale for the whole batch changes no angle.
+        teacher, student = (
+            x / peak(strategies.gather(x)) for x in map(flatten, (teacher, student))
+        )
+        all_teacher = strategies.gather(teacher)
 
-        @ops.custom_gradient
-        def losses(own, others):
-            def vertex(pair):
-                gap = _gap(pair[0], others, pair[1], all_known)[0]
+        @custom_gradient
+        def losses(student, all_student):
+            def at_vertex(pair):
+                gap = _gap(pair[0], all_student, pair[1], all_teacher)[0]
                 return ops.mean(huber(gap))
 
-            def gradient(*args, upstream=None):
-                upstream = args[0] if upstream is None else upstream
-                return _gradient(upstream, own, others, known, all_known)
+            values = ops.map(at_vertex, (student, teacher))
+            sides = student, all_student, teacher, all_teacher
+            return values, lambda upstream: _gradient(upstream, *sides)
 
-            return ops.map(vertex, (own, known)), gradient
-
-        return losses(own, everyone(own))
+        return losses(student, strategies.gather(student))
 
 
-def _unit_peak(features):
-    """Scale the whole batch to a largest entry of 1, which changes no angle."""
-    peak = ops.stop_gradient(ops.max(ops.abs(everyone(features))))
-    return features / ops.where(peak > 0, peak, 1.0)
-
-
-def _edges(vertex, others):
-    """Give the unit vectors from a vertex, `(N, D)`, and their lengths, `(N, 1)`."""
-    edges = others - vertex
+def _edges(vertex, points):
+    """Return the unit vectors from a vertex, `(N, D)`, and their lengths, `(N, 1)`."""
+    edges = points - vertex
     squares = ops.sum(ops.square(edges), axis=-1, keepdims=True)
     lengths = ops.sqrt(ops.where(squares > 0, squares, 1.0))
     return edges / lengths, lengths
 
 
-def _gap(vertex, others, known_vertex, known_others):
-    """Give the differences of cosines at a vertex, `(N, N)`, the edges and lengths."""
-    edges, lengths = _edges(vertex, others)
-    known_edges, _ = _edges(known_vertex, known_others)
+def _gap(vertex, points, teacher_vertex, teacher_points):
+    """Return the differences of cosines at a vertex, `(N, N)`, edges and lengths."""
+    edges, lengths = _edges(vertex, points)
+    teacher_edges, _ = _edges(teacher_vertex, teacher_points)
     gap = ops.matmul(edges, ops.transpose(edges))
-    gap -= ops.matmul(known_edges, ops.transpose(known_edges))
+    gap -= ops.matmul(teacher_edges, ops.transpose(teacher_edges))
     return gap, edges, lengths
 
 
-def _gradient(upstream, own, others, known, all_known):
-    """Give the gradients by the own vectors, `(B, D)`, and by all, `(N, D)`."""
-    count = ops.cast(ops.shape(others)[0], own.dtype)
+def _gradient(upstream, student, all_student, teacher, all_teacher):
+    """Return the gradients by the vertices, `(B, D)`, and by all points, `(N, D)`."""
+    count = ops.cast(ops.shape(all_student)[0], student.dtype)
 
     def step(j, sums):
-        own_sum, others_sum = sums
-        vertex, known_vertex = (ops.take(x, j, axis=0) for x in (own, known))
-        gap, edges, lengths = _gap(vertex, others, known_vertex, all_known)
-        # d huber = clip(gap); each cosine is met twice, as (i, k) and (k, i).
-        slopes = ops.matmul(ops.clip(gap, -1.0, 1.0), edges)
-        slopes *= 2.0 * ops.take(upstream, j) / (count * count)
-        along = ops.sum(slopes * edges, axis=-1, keepdims=True)
-        slopes = (slopes - along * edges) / lengths
-        row = -ops.sum(slopes, axis=0, keepdims=True)
-        return ops.slice_update(own_sum, (j, 0), row), others_sum + slopes
+        by_vertices, by_points = sums
+        vertex, teacher_vertex = (ops.take(x, j, axis=0) for x in (student, teacher))
+        gap, edges, lengths = _gap(vertex, all_student, teacher_vertex, all_teacher)
+        # d huber = clip(gap); each cosine occurs twice, as (i, k) and (k, i).
+        gradient = ops.matmul(ops.clip(gap, -1.0, 1.0), edges)
+        gradient *= 2.0 * ops.take(upstream, j) / (count * count)
+        along = ops.sum(gradient * edges, axis=-1, keepdims=True)
+        gradient = (gradient - along * edges) / lengths
+        row = -ops.sum(gradient, axis=0, keepdims=True)
+        return ops.slice_update(by_vertices, (j, 0), row), by_points + gradient
 
-    start = ops.zeros_like(own), ops.zeros_like(others)
-    return ops.fori_loop(0, ops.shape(own)[0], step, start)
+    start = ops.zeros_like(student), ops.zeros_like(all_student)
+    return ops.fori_loop(0, ops.shape(student)[0], step, start)

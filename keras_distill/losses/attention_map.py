@@ -6,33 +6,34 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
+from keras_distill.losses._scaling import peak
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class AttentionMap(DistillationLoss):
-    """Squared distance of normalised spatial attention maps.
+    """Squared distance of normalized spatial attention maps.
 
-    A map says how active each place is, over all channels, so that teacher and student
+    A map holds the activity of each location over all channels, so teacher and student
     may have different channels and need no adapter but pooling of the larger map:
 
         mean_j (Q_s,j / ||Q_s|| - Q_t,j / ||Q_t||)^2,   Q = vec(F(A))
         F(A) = sum_c |A_c|^power   or   max_c |A_c|^power
 
     This is the authors' code; the paper writes half the norm of the difference. A map
-    that is zero everywhere stays zero. In a sequence `(B, L, D)` the places are the L
-    positions, those that are masked out being zero.
+    that is zero everywhere stays zero. In a sequence `(B, L, D)` the locations are the
+    L positions, and masked positions are zero.
 
     Recommended weight: 1000 for each pair of layers, which is the authors' beta.
 
     Args:
-        power: p >= 1. `F_sum` is power 1; higher powers favour the most active
-            places. Default 2.
+        power: p >= 1. `F_sum` is power 1; higher powers favor the most active
+            locations. Default 2.
         mapping: `"sum"` (default) or `"max"` over the channels.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: power below 1 or unknown mapping.
+        ValueError: `power` is below 1, or `mapping` is unknown.
 
     Example:
         >>> kd.Term(kd.losses.AttentionMap(power=2), student="stack3", teacher="stack3")
@@ -53,35 +54,33 @@ class AttentionMap(DistillationLoss):
                 f"below it; got {power}. The paper uses 1, 2 and 4."
             )
         if mapping not in ("sum", "max"):
-            raise ValueError(f"mapping is 'sum' or 'max'; got {mapping!r}.")
+            raise ValueError(f"mapping must be 'sum' or 'max'; got {mapping!r}.")
         self.power = power
         self.mapping = mapping
 
     def call(self, teacher, student, *, mask):
-        """Give `(B,)` for maps `(B, H, W, C)` and sequences `(B, L, D)`."""
+        """Return `(B,)` for maps `(B, H, W, C)` and sequences `(B, L, D)`."""
         gap = self._attention(student, mask) - self._attention(teacher, mask)
         return ops.mean(ops.square(gap), axis=-1)
 
     def _attention(self, features, mask):
         if len(features.shape) < 3:
             raise ValueError(
-                "AttentionMap compares places, so it needs maps (B, H, W, C) or "
+                "AttentionMap compares locations, so it needs maps (B, H, W, C) or "
                 f"sequences (B, L, D); got the shape {tuple(features.shape)}. Tap an "
                 "earlier layer, or use Hint."
             )
-        # The slope of `ops.abs` at 0 is 1 on JAX.
-        active = features * ops.stop_gradient(ops.sign(features))
-        if mask is not None and len(active.shape) == 3:
-            active = active * ops.expand_dims(ops.cast(mask, active.dtype), axis=-1)
-        # Q / ||Q|| does not change with the scale of A: divide first, overflow never.
-        peak = ops.max(active, axis=tuple(range(1, len(active.shape))), keepdims=True)
-        active = active / ops.stop_gradient(ops.where(peak > 0, peak, 1.0))
+        # The gradient of `ops.abs` at 0 is 1 on JAX.
+        activity = features * ops.stop_gradient(ops.sign(features))
+        if mask is not None and len(activity.shape) == 3:
+            activity = activity * ops.expand_dims(ops.cast(mask, activity.dtype), -1)
+        activity = activity / peak(activity, tuple(range(1, len(activity.shape))))
         over_channels = ops.sum if self.mapping == "sum" else ops.max
-        maps = over_channels(ops.power(active, self.power), axis=-1)
+        maps = over_channels(ops.power(activity, self.power), axis=-1)
         maps = ops.reshape(maps, (ops.shape(maps)[0], -1))
         squares = ops.sum(ops.square(maps), axis=-1, keepdims=True)
         return maps / ops.sqrt(ops.where(squares > 0, squares, 1.0))
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "power": self.power, "mapping": self.mapping}

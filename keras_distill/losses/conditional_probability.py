@@ -1,27 +1,28 @@
-"""The probability with which one sample would pick another as its neighbour."""
+"""The probability with which one sample would pick another as its neighbor."""
 
 from __future__ import annotations
 
 import keras
 from keras import ops
 
+from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import everyone, normalised, products, vectors
+from keras_distill.losses._pairs import flatten, inner_products, normalize
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ConditionalProbability(DistillationLoss):
-    """Divergence of the neighbourhoods of samples, by cosine similarity.
+    """Divergence of the neighborhoods of samples, by cosine similarity.
 
-    Probabilities of picking j as neighbour of i carry the geometry of the feature
-    space, and keep the mutual information with any labels:
+    The probabilities of picking j as a neighbor of i describe the geometry of the
+    feature space and preserve its mutual information with any labels:
 
         p(j | i) = k_ij / sum_j k_ij,   k_ij = (cos(f_i, f_j) + 1) / 2
         value_i = mean_j p_t(j | i) log(p_t(j | i) / p_s(j | i))
 
-    over the batch, i itself included, as in the authors' code. Under replicas the batch
-    is the global one. No adapter: features of any shape compare.
+    over the batch including i itself, as in the authors' code. Under replicas the batch
+    is the global one. No adapter is needed: features of any shape compare.
 
     Recommended weight: 30000 (RepDistiller's for this mean).
 
@@ -40,14 +41,15 @@ class ConditionalProbability(DistillationLoss):
     recommended_weight = 30000.0
 
     def call(self, teacher, student):
-        """Give `(B,)` for features of any shape."""
+        """Return `(B,)` for features of any shape."""
         log_p, log_q = _log_probabilities(teacher), _log_probabilities(student)
         return ops.mean(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
 
 def _log_probabilities(features):
-    """Give log p(j | i), `(B, N)`."""
-    own = normalised(vectors(features))
+    """Return log p(j | i), `(B, N)`."""
+    vectors = normalize(flatten(features))
+    cosines = inner_products(vectors, strategies.gather(vectors))
     # Opposite vectors have a similarity of 0, whose logarithm is not finite.
-    kernel = ops.maximum((products(own, everyone(own)) + 1.0) / 2.0, 1e-6)
+    kernel = ops.maximum((cosines + 1.0) / 2.0, 1e-6)
     return ops.log(kernel) - ops.log(ops.sum(kernel, axis=-1, keepdims=True))

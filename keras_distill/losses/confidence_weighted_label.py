@@ -1,4 +1,4 @@
-"""Labels, weighed by how sure the teacher is of a sample."""
+"""Labels weighted by the teacher's confidence in each sample."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from keras_distill.targets.target import one_hot_labels
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ConfidenceWeightedLabel(DistillationLoss):
-    """Cross-entropy of the labels, each sample weighed by the teacher's maximum.
+    """Cross-entropy with the labels, weighted by the teacher's highest probability.
 
-    What is left of distillation when the teacher only says how much each sample
-    matters:
+    What remains of distillation when the teacher contributes only the importance of
+    each sample:
 
         w_i * -log softmax(z_s)_y,   w_i = B * max p_i / sum_u max p_u
 
-    with `p = softmax(z_t)`; the factor B, the samples of the global batch, keeps the
-    scale of the cross-entropy.
+    with `p = softmax(z_t)`; the factor B, the size of the global batch, keeps the scale
+    of the cross-entropy.
 
     Recommended weight: 1.0, in place of the labels (`label_weight=0`).
 
@@ -40,8 +40,8 @@ class ConfidenceWeightedLabel(DistillationLoss):
     needs = ("labels",)
 
     def call(self, teacher, student, *, labels):
-        """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
+        """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         log_q = ops.log_softmax(student, axis=-1)
-        surprise = -ops.sum(one_hot_labels(labels, student) * log_q, axis=-1)
+        cross_entropy = -ops.sum(one_hot_labels(labels, student) * log_q, axis=-1)
         confidence = ops.max(ops.softmax(teacher, axis=-1), axis=-1)
-        return surprise * confidence / ops.mean(strategies.gather(confidence))
+        return cross_entropy * confidence / ops.mean(strategies.gather(confidence))

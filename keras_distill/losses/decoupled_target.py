@@ -8,7 +8,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import positive
+from keras_distill.losses.schedules import check_positive
 from keras_distill.targets.target import LOG_ZERO, log_rest, one_hot_labels
 
 
@@ -16,9 +16,9 @@ from keras_distill.targets.target import LOG_ZERO, log_rest, one_hot_labels
 class DecoupledTarget(DistillationLoss):
     """Divergence on the true class against all others, and among the others.
 
-    Soft targets are the first plus `1 - p_y` times the second, so a teacher that is
-    sure of the label hides what it knows of the other classes. Decoupled, each part has
-    a weight of its own:
+    Soft targets are the first part plus `1 - p_y` times the second, so a teacher that
+    is sure of the label hides its knowledge of the other classes. Decoupled, each part
+    has a weight of its own:
 
         T^2 * (alpha * KL(b_t || b_s) + beta * KL(o_t || o_s))
 
@@ -26,7 +26,7 @@ class DecoupledTarget(DistillationLoss):
     temperature T and in log space.
 
     Recommended weight: 1.0, beside a label weight of 1 and a warm-up of the weight over
-    the first epochs, as the source has it.
+    the first epochs, as in the source.
 
     Args:
         temperature: T > 0, a number or a schedule of steps. Default 4.
@@ -35,7 +35,7 @@ class DecoupledTarget(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: the temperature is not above 0, or a weight is negative.
+        ValueError: `temperature` is not above 0, or a weight is negative.
 
     Example:
         >>> loss = kd.losses.DecoupledTarget(4.0, beta=8.0)
@@ -58,16 +58,17 @@ class DecoupledTarget(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.temperature = positive(temperature, "temperature")
+        check_positive(temperature, "temperature")
+        self.temperature = temperature
         if alpha < 0 or beta < 0:
             raise ValueError(
-                f"alpha and beta weigh the two parts, 0 or more; got {alpha} and {beta}."
+                f"alpha and beta must be 0 or more; got {alpha} and {beta}."
             )
         self.alpha = alpha
         self.beta = beta
 
     def call(self, teacher, student, *, temperature, labels):
-        """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
+        """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         temperature = ops.cast(temperature, student.dtype)
         label = one_hot_labels(labels, student)
         (true_t, rest_t, others_t), (true_s, rest_s, others_s) = (
@@ -79,12 +80,12 @@ class DecoupledTarget(DistillationLoss):
         return ops.square(temperature) * (self.alpha * binary + self.beta * among)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
 
 
 def _parts(logits, label):
-    """Give the logarithms of p_y and 1 - p_y, `(...)`, and of o, `(..., K)`."""
+    """Return the logarithms of p_y and 1 - p_y, `(...)`, and of o, `(..., K)`."""
     log_p = ops.log_softmax(logits, axis=-1)
     true = ops.sum(label * log_p, axis=-1)
     rest = log_rest(log_p, label)

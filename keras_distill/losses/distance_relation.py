@@ -7,20 +7,20 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import distances, everyone, huber, vectors
+from keras_distill.losses._pairs import distances, flatten, huber
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class DistanceRelation(DistillationLoss):
-    """Huber loss of the distances between samples, each net's divided by their mean.
+    """Huber loss of the distances between samples, each model's divided by their mean.
 
-    What a sample is to the others is kept, where it lies is free, so that student and
+    Only the relations between samples are kept, not their positions, so student and
     teacher may have any number of features and need no adapter:
 
         value_i = mean_j huber(d_s(i, j) / mean d_s - d_t(i, j) / mean d_t)
 
-    over all j of the batch; the mean distance is that of the pairs that are apart. Its
+    over all j of the batch; the mean distance is over pairs of different points. Its
     mean over i is that of the authors' code. Under replicas the batch is the global
     one.
 
@@ -40,18 +40,18 @@ class DistanceRelation(DistillationLoss):
     recommended_weight = 25.0
 
     def call(self, teacher, student):
-        """Give `(B,)` for features of any shape."""
+        """Return `(B,)` for features of any shape."""
         gap = _relative_distances(student) - _relative_distances(teacher)
         return ops.mean(huber(gap), axis=-1)
 
 
 def _relative_distances(features):
-    """Give distances over their mean, `(B, N)`; zeros where all points are equal."""
-    own = vectors(features)
-    found = distances(own, everyone(own))
-    apart = ops.cast(found > 0, found.dtype)
+    """Return distances over their mean, `(B, N)`; zeros where all points are equal."""
+    vectors = flatten(features)
+    apart = distances(vectors, strategies.gather(vectors))
+    different = ops.cast(apart > 0, apart.dtype)
     total, count = (
-        ops.sum(strategies.gather(ops.sum(x, axis=-1))) for x in (found, apart)
+        ops.sum(strategies.gather(ops.sum(x, axis=-1))) for x in (apart, different)
     )
     mean = total / ops.maximum(count, 1.0)
-    return found / ops.where(mean > 0, mean, 1.0)
+    return apart / ops.where(mean > 0, mean, 1.0)

@@ -1,4 +1,4 @@
-"""What losses on softened predictions share: a temperature and a target."""
+"""Base of losses on softened predictions: a temperature and a target."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import positive
+from keras_distill.losses.schedules import check_positive
 from keras_distill.targets import Target
 
 
 class Divergence(DistillationLoss):
-    """Compares the student's softened prediction with a target.
+    """Base class of divergences between the student's softened prediction and a target.
 
-    A subclass writes `between`, the divergence of two distributions in log space; this
-    base softens, hands the target what it needs, and multiplies by T^2, which keeps the
-    size of the gradient, so that temperature and weight can be chosen independently.
+    A subclass implements `between`, the divergence of two distributions in log space.
+    This base applies the temperature and the target, and multiplies by T^2, which keeps
+    the size of the gradient, so that temperature and weight can be chosen independently.
 
     Args:
         temperature: T > 0, a number or a schedule of steps. Default 4.
-        target: what the teacher's prediction is turned into first, a
-            `kd.targets.Target`. Default: nothing, the prediction itself.
+        target: a `kd.targets.Target` that is applied to the teacher's prediction.
+            Default: the prediction itself.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        TypeError: the target is none.
-        ValueError: the temperature is not above 0.
+        TypeError: `target` is not a `kd.targets.Target`.
+        ValueError: `temperature` is not above 0.
 
     Example:
         >>> class SquaredHellinger(kd.losses.Divergence):
@@ -46,17 +46,18 @@ class Divergence(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.temperature = positive(temperature, "temperature")
+        check_positive(temperature, "temperature")
+        self.temperature = temperature
         if target is not None and not isinstance(target, Target):
             raise TypeError(
-                "target is a kd.targets.Target, as kd.targets.TopK(5), or None for the "
-                f"teacher's prediction itself; got {target!r}."
+                "target must be a kd.targets.Target, as in kd.targets.TopK(5), or None "
+                f"for the teacher's prediction itself; got {target!r}."
             )
         self.target = target
         self.needs = () if target is None else target.needs
 
     def call(self, teacher, student, *, temperature, **context):
-        """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
+        """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         temperature = ops.cast(temperature, student.dtype)
         if self.target is None:
             log_p = ops.log_softmax(teacher / temperature, axis=-1)
@@ -66,7 +67,7 @@ class Divergence(DistillationLoss):
         return ops.square(temperature) * self.between(log_p, log_q)
 
     def between(self, log_p, log_q):
-        """Give the divergence of `(..., K)` log-probabilities, `(...)`.
+        """Return the divergence of log-probabilities `(..., K)`, `(...)`.
 
         Args:
             log_p: the target's.
@@ -75,6 +76,6 @@ class Divergence(DistillationLoss):
         raise NotImplementedError
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         target = self.target and keras.saving.serialize_keras_object(self.target)
         return {**super().get_config(), "target": target}

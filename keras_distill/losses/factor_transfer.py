@@ -1,4 +1,4 @@
-"""A teacher's layer, paraphrased into factors that a student translates to."""
+"""Factor transfer: a paraphrase of the teacher's layer, which the student translates to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_distill import adapters
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import normalised, vectors
+from keras_distill.losses._pairs import flatten, normalize
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -15,24 +15,24 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 class FactorTransfer(DistillationLoss):
     """Mean absolute distance of factors, each sample's scaled to length 1.
 
-    An autoencoder puts the teacher's layer into fewer, more telling channels, and the
-    student learns those through a translator of its own:
+    An autoencoder compresses the teacher's layer to fewer, more informative channels,
+    and the student learns them through a translator of its own:
 
         mean | F_T / ||F_T|| - F_S / ||F_S|| |
 
     with F_T the paraphraser's code and F_S the translator's output. The paraphraser is
-    trained before, on the teacher alone, and is frozen; it is saved with the distiller.
+    trained first, on the teacher alone, and frozen; it is saved with the distiller.
 
     Recommended weight: 500 (the authors').
 
     Args:
-        paraphraser: a `kd.adapters.Paraphraser`, trained by its `train_on` or by a
-            `kd.ParaphraserStage` before.
+        paraphraser: a `kd.adapters.Paraphraser`, trained with its `train_on` or by an
+            earlier `kd.ParaphraserStage`.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        TypeError: it is none.
-        ValueError: it was not trained; raised by `fit`.
+        TypeError: `paraphraser` is not a `kd.adapters.Paraphraser`.
+        ValueError: the paraphraser was not trained; raised by `fit`.
 
     Example:
         >>> paraphraser = kd.adapters.Paraphraser()
@@ -57,11 +57,11 @@ class FactorTransfer(DistillationLoss):
         self.paraphraser = paraphraser
 
     def prerequisites(self):
-        """Give the paraphraser."""
+        """Return the paraphraser."""
         return (self.paraphraser,)
 
     def adapters(self, student, teacher):
-        """Give pooling and a translator, and pooling and the paraphraser."""
+        """Return pooling and a translator, and the paraphraser and pooling."""
         pool, pool_teacher = Match.SPACE.infer(student, teacher)
         factors = self.paraphraser.code_channels(teacher[-1])
         translator = adapters.Translator(factors, name="translator")
@@ -71,12 +71,12 @@ class FactorTransfer(DistillationLoss):
         )
 
     def call(self, teacher, student):
-        """Give `(B,)` for factors of any shape."""
-        gap = normalised(vectors(student)) - normalised(vectors(teacher))
-        # The slope of `ops.abs` at 0 is 1 on JAX.
+        """Return `(B,)` for factors of any shape."""
+        gap = normalize(flatten(student)) - normalize(flatten(teacher))
+        # The gradient of `ops.abs` at 0 is 1 on JAX.
         return ops.mean(gap * ops.stop_gradient(ops.sign(gap)), axis=-1)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         paraphraser = keras.saving.serialize_keras_object(self.paraphraser)
         return {**super().get_config(), "paraphraser": paraphraser}

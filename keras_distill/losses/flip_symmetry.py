@@ -1,4 +1,4 @@
-"""Whether a net attends to a mirrored image as to the image itself."""
+"""Symmetry of the label gradient under mirroring of the image."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from keras_distill.losses.gradient_attention import half_distance
 class FlipSymmetry(DistillationLoss):
     """Distance of the label gradient from that of the mirrored image, mirrored back.
 
-    What a pixel means to the loss should not depend on whether the image is mirrored:
+    How a pixel affects the loss should not depend on whether the image is mirrored:
 
         1/2 * || d CE(y, z_s(x)) / dx - flip(d CE(y, z_s(flip x)) / dx) ||_2
 
-    It asks nothing of the teacher: a companion of `GradientAttention`. The student runs
-    once more, on the mirrored batch, in training form, and is differentiated twice: a
-    step costs about two more passes forwards and backwards through the student. Batch
-    normalisation sees both batches.
+    It does not use the teacher: combine it with `GradientAttention`. The student runs
+    once more, on the mirrored batch and in training mode, and is differentiated twice:
+    a step costs about two more forward and backward passes of the student. Batch
+    normalization is updated by both batches.
 
     Recommended weight: 1, that of `GradientAttention`.
 
@@ -40,5 +40,5 @@ class FlipSymmetry(DistillationLoss):
     compares_teacher = False
 
     def call(self, teacher, student):
-        """Give `(B,)` for a pair of gradients of any shape."""
+        """Return `(B,)` for a pair of gradients of any shape."""
         return half_distance(student[1], student[0])

@@ -13,16 +13,16 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 class FlowMatrix(DistillationLoss):
     """Squared distance of the flows between two layers, the FSP matrices.
 
-    The flow of a solution procedure: which features of an earlier layer go with which
-    of a later one, averaged over the image. A term takes two layers a side:
+    The flow of the solution procedure: which features of an earlier layer occur with
+    which of a later one, averaged over the image. A term takes two layers a side:
 
         G = F1^T F2 / (H W), (B, m, n);   mean_{mn} (G_s - G_t)^2
 
-    The paper sums over the matrix; here, as in the common code, the mean is taken. The
-    larger of the two maps of a net is max-pooled to the smaller's size. Where channels
-    differ, an adapter on the student's side brings each layer to the teacher's;
-    resolutions may differ between the nets. Sequences count their L positions, without
-    those that are masked out.
+    The paper sums over the matrix; here the mean is taken, as in the common code. The
+    larger of a model's two maps is max-pooled to the size of the smaller. Where channels
+    differ, an adapter projects each of the student's layers to the teacher's;
+    resolutions may differ between the models. In sequences the mean is over the L
+    positions, without those that are masked.
 
     Recommended weight: 50 for each pair (as for the same mean in RepDistiller).
 
@@ -46,13 +46,13 @@ class FlowMatrix(DistillationLoss):
     needs = ("mask",)
 
     def call(self, teacher, student, *, mask):
-        """Give `(B,)` for two maps `(B, H, W, C)` or two sequences a side."""
+        """Return `(B,)` for two maps `(B, H, W, C)` or two sequences a side."""
         gap = _flow(*student, mask) - _flow(*teacher, mask)
         return ops.mean(ops.square(gap), axis=(1, 2))
 
 
 def _flow(first, second, mask):
-    """Give `(B, m, n)`."""
+    """Return the flow matrix, `(B, m, n)`."""
     if len(first.shape) != len(second.shape) or len(first.shape) < 3:
         raise ValueError(
             "FlowMatrix needs two maps (B, H, W, C) or two sequences (B, L, D); got "
@@ -61,14 +61,14 @@ def _flow(first, second, mask):
     if first.shape[1:-1] != second.shape[1:-1]:
         if mask is not None and len(first.shape) == 3:
             raise ValueError(
-                "FlowMatrix can't pool sequences that are masked; got lengths "
+                "FlowMatrix can't pool masked sequences; got lengths "
                 f"{first.shape[1]} and {second.shape[1]}. Tap two layers of one length."
             )
         first, second = _pool_larger(first, second)
     if mask is not None and len(first.shape) == 3:
         weight = ops.expand_dims(ops.cast(mask, first.dtype), axis=-1)
-        places = ops.maximum(ops.sum(weight, axis=1, keepdims=True), 1.0)
-        first = first * weight / places
+        positions = ops.maximum(ops.sum(weight, axis=1, keepdims=True), 1.0)
+        first = first * weight / positions
     else:
         # Divide before the product, so that large activations do not overflow.
         first = ops.reshape(first, (ops.shape(first)[0], -1, first.shape[-1]))
@@ -79,14 +79,14 @@ def _flow(first, second, mask):
 
 def _pool_larger(first, second):
     """Max-pool each map to the smaller size of the two."""
-    sizes, other = first.shape[1:-1], second.shape[1:-1]
-    if None in sizes or None in other:
+    first_size, second_size = first.shape[1:-1], second.shape[1:-1]
+    if None in first_size or None in second_size:
         raise ValueError(
-            "FlowMatrix pools the larger map to the smaller's size, so both must be "
-            f"known; got {tuple(first.shape)} and {tuple(second.shape)}. Fix the input "
-            "size, or tap two layers of one resolution."
+            "FlowMatrix pools the larger map to the size of the smaller, so both sizes "
+            f"must be known; got {tuple(first.shape)} and {tuple(second.shape)}. Fix the "
+            "input size, or tap two layers of one resolution."
         )
-    target = tuple(min(pair) for pair in zip(sizes, other, strict=True))
+    target = tuple(min(pair) for pair in zip(first_size, second_size, strict=True))
     return _max_pool(first, target), _max_pool(second, target)
 
 
@@ -95,10 +95,10 @@ def _max_pool(features, target):
     if sizes == target:
         return features
     window = tuple(-(-size // to) for size, to in zip(sizes, target, strict=True))
-    reached = tuple(-(-size // step) for size, step in zip(sizes, window, strict=True))
-    if reached != target:
+    pooled = tuple(-(-size // step) for size, step in zip(sizes, window, strict=True))
+    if pooled != target:
         raise ValueError(
             f"FlowMatrix can't max-pool a map of {sizes} to {target}: no window divides "
-            "it. Tap two layers of one resolution, or of one that is a multiple."
+            "it. Tap two layers of one resolution, or one a multiple of the other."
         )
     return ops.max_pool(features, window, strides=window, padding="same")

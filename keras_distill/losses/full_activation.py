@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_distill.losses._pairs import normalised, vectors
+from keras_distill.losses._pairs import flatten, normalize
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -13,13 +13,12 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 class FullActivation(DistillationLoss):
     """Squared distance of two layers that are scaled to length 1.
 
-    What attention maps are measured against: all of the activation, not only where it
-    lies:
+    The baseline of attention maps: the whole activation, not only its locations:
 
         || F_s / ||F_s|| - F_t / ||F_t|| ||^2,   0 to 4
 
     over height, width and channels together. A layer that is zero everywhere stays
-    zero. Where channels differ an adapter brings the student's to the teacher's.
+    zero. Where channels differ, an adapter projects the student's to the teacher's.
 
     Recommended weight: 10, our own choice: about that of `AttentionMap` on 8x8 maps.
 
@@ -36,6 +35,6 @@ class FullActivation(DistillationLoss):
     recommended_weight = 10.0
 
     def call(self, teacher, student):
-        """Give `(B,)` for features of any shape."""
-        gap = normalised(vectors(student)) - normalised(vectors(teacher))
+        """Return `(B,)` for features of any shape."""
+        gap = normalize(flatten(student)) - normalize(flatten(teacher))
         return ops.sum(ops.square(gap), axis=-1)

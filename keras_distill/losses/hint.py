@@ -10,15 +10,15 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Hint(DistillationLoss):
-    """Squared distance of two layers, the student's seen through a regressor.
+    """Squared distance of two layers, the student's passed through a regressor.
 
     The adapter is the regressor r, trained with the student:
 
         1/2 * mean (F_t - r(F_s))^2
 
-    The paper sums over the layer; here, as in the common code, the mean is taken over
-    height, width and channels, so that the size of a layer does not change the weight.
-    Sequences `(B, L, D)` give one value a token, the mean over the D channels.
+    The paper sums over the layer; here the mean is taken over height, width and
+    channels, as in the common code, so that the weight does not depend on the size of a
+    layer. Sequences `(B, L, D)` have one value per token, the mean over the D channels.
 
     Recommended weight: 200 (100 for the mean without the half in RepDistiller).
 
@@ -35,6 +35,6 @@ class Hint(DistillationLoss):
     recommended_weight = 200.0
 
     def call(self, teacher, student):
-        """Give `(B,)` for vectors and maps, `(B, L)` for sequences."""
+        """Return `(B,)` for vectors and maps, `(B, L)` for sequences."""
         axes = -1 if len(student.shape) == 3 else tuple(range(1, len(student.shape)))
         return 0.5 * ops.mean(ops.square(student - teacher), axis=axes)

@@ -1,4 +1,4 @@
-"""How the logit of the teacher's class depends on each pixel."""
+"""The Jacobian: how the logit of the teacher's class depends on each pixel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import normalised, vectors
+from keras_distill.losses._pairs import flatten, normalize
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -14,15 +14,14 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 class Jacobian(DistillationLoss):
     """Squared distance of rows of the Jacobian, each scaled to length 1.
 
-    Nets that agree at a point and in how they change around it agree near it. Of the
-    Jacobian one row is compared, that of the class that the teacher finds likeliest:
+    Models that agree at a point and in their gradients there agree near it. One row of
+    the Jacobian is compared, that of the teacher's predicted class:
 
         || J_s / ||J_s|| - J_t / ||J_t|| ||^2,   J = d z_k / dx,  k = argmax z_t
 
     Tap `"class_gradient"` on both sides. The student is differentiated twice: a step
-    costs about one more pass backwards through the student and one through the teacher,
-    and as much memory again. Inputs of other sizes are pooled; the channels must be the
-    same.
+    costs about one more backward pass of the student and one of the teacher, and twice
+    the memory. Inputs of different sizes are pooled; the channels must be the same.
 
     Recommended weight: 1.0.
 
@@ -40,6 +39,6 @@ class Jacobian(DistillationLoss):
     match = Match.SPACE
 
     def call(self, teacher, student):
-        """Give `(B,)` for gradients of any shape."""
-        gap = normalised(vectors(student)) - normalised(vectors(teacher))
+        """Return `(B,)` for gradients of any shape."""
+        gap = normalize(flatten(student)) - normalize(flatten(teacher))
         return ops.sum(ops.square(gap), axis=-1)

@@ -1,4 +1,4 @@
-"""Jensen-Shannon divergence: the student's and the teacher's prediction to their mean."""
+"""Jensen-Shannon divergence of the student's and the teacher's prediction."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from keras_distill.losses.divergence import Divergence
 class JensenShannon(Divergence):
     """Mean divergence of both softened predictions from the mean of the two.
 
-    It is bounded by T^2 log 2, so single samples on which the nets differ widely do not
-    take over a batch, and the same for both ways round:
+    It is symmetric and bounded by T^2 log 2, so that single samples on which the models
+    differ widely do not dominate a batch:
 
         T^2 / 2 * (KL(p || m) + KL(q || m)),   m = (p + q) / 2
 
@@ -22,12 +22,13 @@ class JensenShannon(Divergence):
 
     Args:
         temperature: T > 0, a number or a schedule of steps. Default 4.
-        target: what the teacher's prediction is turned into first. Default: nothing.
+        target: a `kd.targets.Target` that is applied to the teacher's prediction.
+            Default: the prediction itself.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        TypeError: the target is none.
-        ValueError: the temperature is not above 0.
+        TypeError: `target` is not a `kd.targets.Target`.
+        ValueError: `temperature` is not above 0.
 
     Example:
         >>> kd.losses.JensenShannon(2.0)(teacher_logits, student_logits)
@@ -38,7 +39,7 @@ class JensenShannon(Divergence):
     """
 
     def between(self, log_p, log_q):
-        """Give the divergence, 0 to log 2."""
+        """Return the divergence, 0 to log 2."""
         log_m = ops.logaddexp(log_p, log_q) - np.log(2.0)
         terms = ops.exp(log_p) * (log_p - log_m) + ops.exp(log_q) * (log_q - log_m)
         return 0.5 * ops.sum(terms, axis=-1)

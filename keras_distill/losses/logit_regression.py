@@ -13,17 +13,18 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 class LogitRegression(DistillationLoss):
     """Squared distance of the logits.
 
-    A regression on logits keeps what the softmax would squash. Centred, a constant
-    added to all logits of a sample, which changes no prediction, does not count:
+    Regression on logits keeps what the softmax would squash. Centered, it ignores a
+    constant added to all logits of a sample, which changes no prediction:
 
         1/2 * ||z_s - z_t||^2,   summed over the K classes
 
-    The limit of soft targets for T -> infinity is this, centred, over K.
+    Centered and divided by K, it is the limit of soft targets for T -> infinity.
 
     Recommended weight: 1.0, alone or beside labels.
 
     Args:
-        centred: take the mean over the classes off both sides' logits. Default False.
+        centred: whether to subtract the mean over the classes from both sides' logits.
+            Default False.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Example:
@@ -41,12 +42,12 @@ class LogitRegression(DistillationLoss):
         self.centred = centred
 
     def call(self, teacher, student):
-        """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
+        """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         gap = student - teacher
         if self.centred:
             gap = gap - ops.mean(gap, axis=-1, keepdims=True)
         return 0.5 * ops.sum(ops.square(gap), axis=-1)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "centred": self.centred}

@@ -1,4 +1,4 @@
-"""What patterns the channels of a layer respond to."""
+"""The patterns that the channels of a layer respond to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import normalised
+from keras_distill.losses._pairs import normalize
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -14,8 +14,8 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 class NeuronSelectivity(DistillationLoss):
     """Maximum mean discrepancy of the channels' activation patterns.
 
-    Each channel of a map is one pattern over the places; the student's set of patterns
-    should be distributed like the teacher's, whatever their number and order:
+    Each channel of a map is a pattern over the locations; the student's patterns should
+    be distributed like the teacher's, whatever their number and order:
 
         mean_cc' k(t_c, t_c') + mean_cc' k(s_c, s_c') - 2 mean_cc' k(s_c, t_c')
         k(a, b) = (a . b)^2,   patterns scaled to length 1
@@ -29,7 +29,7 @@ class NeuronSelectivity(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: the tensors have no places.
+        ValueError: the tensors are vectors, which have no locations.
 
     Example:
         >>> kd.Term(kd.losses.NeuronSelectivity(), student="stack3", teacher="stack3")
@@ -43,23 +43,23 @@ class NeuronSelectivity(DistillationLoss):
     recommended_weight = 50.0
 
     def call(self, teacher, student):
-        """Give `(B,)` for maps `(B, H, W, C)` and sequences `(B, L, D)`."""
+        """Return `(B,)` for maps `(B, H, W, C)` and sequences `(B, L, D)`."""
         s, t = _patterns(student), _patterns(teacher)
         return _kernel(t, t) + _kernel(s, s) - 2.0 * _kernel(s, t)
 
 
 def _patterns(features):
-    """Give each channel's pattern, `(B, C, places)`, of length 1."""
+    """Return each channel's pattern over the P locations, `(B, C, P)`, of length 1."""
     if len(features.shape) < 3:
         raise ValueError(
-            "NeuronSelectivity compares patterns over places, so it needs maps "
+            "NeuronSelectivity compares patterns over locations, so it needs maps "
             f"(B, H, W, C) or sequences (B, L, D); got {tuple(features.shape)}."
         )
     flat = ops.reshape(features, (ops.shape(features)[0], -1, features.shape[-1]))
-    return normalised(ops.transpose(flat, (0, 2, 1)))
+    return normalize(ops.transpose(flat, (0, 2, 1)))
 
 
 def _kernel(first, second):
-    """Give the mean of the kernel over all pairs, `(B,)`."""
+    """Return the mean of the kernel over all pairs, `(B,)`."""
     products = ops.matmul(first, ops.transpose(second, (0, 2, 1)))
     return ops.mean(ops.square(products), axis=(1, 2))

@@ -9,33 +9,33 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import positive
+from keras_distill.losses.schedules import check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class PredictionCorrelation(DistillationLoss):
     """One minus Pearson's correlation of the predictions, along rows and columns.
 
-    A stronger teacher's probabilities are hard to match exactly; how they rank the
-    classes of a sample and the samples of a class is what a student can keep:
+    A stronger teacher's probabilities are hard to match exactly; a student can still
+    preserve how they rank the classes of a sample and the samples of a class:
 
         T^2 * (beta * (1 - r(p_i, q_i)) + gamma * mean_k (1 - r(p_.k, q_.k)))
 
     for sample i, with `p = softmax(z_t / T)` and `q` the student's. The second part is
-    that of the whole batch, the same for each sample; under replicas it is that of the
-    global batch. It needs two samples or more: alone, a sample has none.
+    over the whole batch, under replicas the global one, and is the same for each
+    sample. It needs two samples or more: the samples of a single one do not correlate.
 
     Recommended weight: 1.0, beside a label weight of 1.
 
     Args:
-        temperature: T > 0, a number or a schedule of steps. Default 1; the source takes
+        temperature: T > 0, a number or a schedule of steps. Default 1; the source uses
             4 for CIFAR-100.
         beta: weight of the correlation over the classes. Default 1.
         gamma: weight of the correlation over the samples. Default 1.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: the temperature is not above 0, or a weight is negative.
+        ValueError: `temperature` is not above 0, or a weight is negative.
 
     Example:
         >>> kd.losses.PredictionCorrelation(4.0)(teacher_logits, student_logits)
@@ -57,16 +57,17 @@ class PredictionCorrelation(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.temperature = positive(temperature, "temperature")
+        check_positive(temperature, "temperature")
+        self.temperature = temperature
         if beta < 0 or gamma < 0:
             raise ValueError(
-                f"beta and gamma weigh the parts, 0 or more; got {beta} and {gamma}."
+                f"beta and gamma must be 0 or more; got {beta} and {gamma}."
             )
         self.beta = beta
         self.gamma = gamma
 
     def call(self, teacher, student, *, temperature, mask):
-        """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
+        """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         temperature = ops.cast(temperature, student.dtype)
         p, q = (ops.softmax(z / temperature, axis=-1) for z in (teacher, student))
         rows = 1.0 - _pearson(p, q, axis=-1)
@@ -79,17 +80,17 @@ class PredictionCorrelation(DistillationLoss):
         return ops.square(temperature) * (self.beta * rows + self.gamma * columns)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "beta": self.beta, "gamma": self.gamma}
 
 
 def _pearson(p, q, axis, counts=1.0):
-    """Give the correlation along an axis; 1 where both are constant, 0 where one is.
+    """Return the correlation along an axis; 1 if both are constant, 0 if one is.
 
     Args:
         p: `(N, K)`, or more axes.
-        q: the same.
-        axis: along which.
+        q: of the same shape.
+        axis: to correlate along.
         counts: `(N, 1)`, 0 for rows that are left out.
     """
     total = ops.sum(ops.ones_like(p) * counts, axis=axis, keepdims=True)
@@ -97,10 +98,10 @@ def _pearson(p, q, axis, counts=1.0):
         (x - ops.sum(x * counts, axis=axis, keepdims=True) / total) * counts
         for x in (p, q)
     )
-    both = ops.sum(p * q, axis=axis)
+    covariance = ops.sum(p * q, axis=axis)
     p, q = (ops.sum(ops.square(x), axis=axis) for x in (p, q))
-    # Deviations of 1e-6 and less are rounding.
-    known = (p > 1e-12) & (q > 1e-12)
-    scale = ops.sqrt(ops.where(known, p, 1.0)) * ops.sqrt(ops.where(known, q, 1.0))
-    same = ops.cast((p <= 1e-12) & (q <= 1e-12), both.dtype)
-    return ops.where(known, both / scale, same)
+    # Standard deviations of 1e-6 and less are rounding errors.
+    vary = (p > 1e-12) & (q > 1e-12)
+    scale = ops.sqrt(ops.where(vary, p, 1.0)) * ops.sqrt(ops.where(vary, q, 1.0))
+    same = ops.cast((p <= 1e-12) & (q <= 1e-12), covariance.dtype)
+    return ops.where(vary, covariance / scale, same)

@@ -1,4 +1,4 @@
-"""The order in which the teacher puts its first items."""
+"""The teacher's ranking of its top items."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Ranking(DistillationLoss):
-    """Log loss of the student on the teacher's first items, the first weighing most.
+    """Log loss of the student on the teacher's top items, weighted by their rank.
 
-    For recommenders, which are asked for a few items at the top. The student's scores
-    are taken as of one item each, not of a distribution over all:
+    For recommenders, which return a few items at the top. The student's scores are
+    treated as logits of independent items, not of one distribution over all:
 
         -sum_{r=1..n} w_r log sigmoid(z_s[item_r]),   w_r = exp(-r / decay) / sum_r' ...
 
     with `item_r` the teacher's r-th item. It is not zero where the student equals the
-    teacher: it asks for high scores, whatever the teacher's are.
+    teacher: it rewards high scores, whatever the teacher's are.
 
     Recommended weight: 1.0, beside a loss on the items that users chose.
 
@@ -30,7 +30,7 @@ class Ranking(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: items or decay out of range.
+        ValueError: `items` or `decay` is out of range.
 
     Example:
         >>> kd.losses.Ranking(items=15)(teacher_scores, student_scores)
@@ -45,21 +45,21 @@ class Ranking(DistillationLoss):
         super().__init__(**kwargs)
         if items < 1 or not decay > 0:
             raise ValueError(
-                "items is how many of the teacher's first are taken, 1 or more, and "
-                f"decay is above 0; got {items} and {decay}."
+                "items, the number of the teacher's top items, must be 1 or more and "
+                f"decay above 0; got {items} and {decay}."
             )
         self.items = items
         self.decay = decay
 
     def call(self, teacher, student):
-        """Give `(B,)` for scores `(B, K)`."""
+        """Return `(B,)` for scores `(B, K)`."""
         count = min(self.items, teacher.shape[-1])
-        first = ops.top_k(teacher, count)[1]
-        scores = ops.take_along_axis(student, first, axis=-1)
+        top = ops.top_k(teacher, count)[1]
+        scores = ops.take_along_axis(student, top, axis=-1)
         weights = np.exp(-np.arange(1, count + 1) / self.decay)
         weights = ops.cast(weights / weights.sum(), scores.dtype)
         return -ops.sum(weights * ops.log_sigmoid(scores), axis=-1)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "items": self.items, "decay": self.decay}

@@ -1,4 +1,4 @@
-"""Soft targets the other way round: the mean is taken over the student's prediction."""
+"""Reverse soft targets: the mean is taken over the student's prediction."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from keras_distill.losses.divergence import Divergence
 class ReverseSoftTarget(Divergence):
     """Divergence of the teacher's softened prediction from the student's.
 
-    The student is held to what it says, not to all that the teacher says: one too small
-    for the teacher's distribution settles on its main modes in place of covering all:
+    The student is judged on its own predictions, not on all of the teacher's: if it is
+    too small for the teacher's distribution, it settles on the main modes instead of
+    covering all:
 
         T^2 * sum_k q_k (log q_k - log p_k),   p = softmax(z_t / T), q = softmax(z_s / T)
 
-    A target that gives a class no probability (`SuperClasses` with a mass of 0,
-    `VirtualTeacher(1.0)`) counts as a logarithm of -1e4.
+    Where a target gives a class no probability (`SuperClasses` with a mass of 0,
+    `VirtualTeacher(1.0)`), its logarithm counts as -1e4.
 
     Recommended weight: 1.0.
 
     Args:
         temperature: T > 0, a number or a schedule of steps. Default 4.
-        target: what the teacher's prediction is turned into first. Default: nothing.
+        target: a `kd.targets.Target` that is applied to the teacher's prediction.
+            Default: the prediction itself.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        TypeError: the target is none.
-        ValueError: the temperature is not above 0.
+        TypeError: `target` is not a `kd.targets.Target`.
+        ValueError: `temperature` is not above 0.
 
     Example:
         >>> kd.losses.ReverseSoftTarget(1.0)(teacher_logits, student_logits)
@@ -39,5 +41,5 @@ class ReverseSoftTarget(Divergence):
     """
 
     def between(self, log_p, log_q):
-        """Give `sum_k q_k (log q_k - log p_k)`."""
+        """Return `sum_k q_k (log q_k - log p_k)`."""
         return ops.sum(ops.exp(log_q) * (log_q - log_p), axis=-1)

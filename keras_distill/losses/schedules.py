@@ -8,23 +8,22 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 
 def at_step(value, step):
-    """Give a number, or a schedule's value at a step."""
+    """Return a number, or a schedule's value at a step."""
     return value(step) if isinstance(value, LearningRateSchedule) else value
 
 
-def positive(value, name: str):
-    """Check that a number, or a schedule at its start, is above zero."""
+def check_positive(value, name: str) -> None:
+    """Check that a number, or a schedule at its start, is above 0."""
     start = float(at_step(value, 0))
     if not start > 0.0:
         raise ValueError(
             f"{name} must be above 0; got {start:g}. Higher is softer; Hinton's MNIST "
             "students used 20, and 4 is common for image classifiers."
         )
-    return value
 
 
 def scheduled_variable(layer: keras.Layer, name: str, value) -> keras.Variable:
-    """Make the variable that holds a number, or a schedule's value, beside the weights."""
+    """Create the variable for a number or a schedule's value among a layer's weights."""
     return layer.add_weight(
         shape=(),
         initializer=keras.initializers.Constant(float(at_step(value, 0))),
@@ -36,6 +35,6 @@ def scheduled_variable(layer: keras.Layer, name: str, value) -> keras.Variable:
 
 
 def advance(variable: keras.Variable, value, step) -> None:
-    """Set a variable to its schedule's value; leave it where the value is a number."""
+    """Assign a schedule's value at a step to its variable; a number stays as it is."""
     if isinstance(value, LearningRateSchedule):
         variable.assign(ops.cast(value(step), variable.dtype))

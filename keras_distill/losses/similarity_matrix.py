@@ -1,12 +1,14 @@
-"""Which samples activate a layer alike."""
+"""Similarities between samples, as a layer activates."""
 
 from __future__ import annotations
 
 import keras
 from keras import ops
 
+from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import everyone, normalised, products, vectors
+from keras_distill.losses._pairs import flatten, inner_products, normalize
+from keras_distill.losses._scaling import peak
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -14,13 +16,14 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 class SimilarityMatrix(DistillationLoss):
     """Squared distance of the matrices of inner products, rows of length 1.
 
-    Samples that are alike to the teacher should be alike to the student, whatever the
-    features are that say so:
+    Samples that are similar to the teacher should be similar to the student, whatever
+    the features behind it:
 
         value_i = 1/N * sum_j (G_s,ij / ||G_s,i|| - G_t,ij / ||G_t,i||)^2,   G = f f^T
 
     over the batch of N; its mean over i is the paper's `1/N^2 ||G_s - G_t||_F^2`. Under
-    replicas the batch is the global one. No adapter: features of any shape compare.
+    replicas the batch is the global one. No adapter is needed: features of any shape
+    compare.
 
     Recommended weight: 3000 (the paper's).
 
@@ -38,15 +41,13 @@ class SimilarityMatrix(DistillationLoss):
     recommended_weight = 3000.0
 
     def call(self, teacher, student):
-        """Give `(B,)` for features of any shape."""
+        """Return `(B,)` for features of any shape."""
         gap = _rows(student) - _rows(teacher)
         return ops.mean(ops.square(gap), axis=-1)
 
 
 def _rows(features):
-    """Give the normalised rows of f f^T, `(B, N)`."""
-    own = vectors(features)
-    peak = ops.max(ops.abs(everyone(own)))
-    # A common factor leaves the normalised rows as they are; squares can't overflow.
-    own = own / ops.stop_gradient(ops.where(peak > 0, peak, 1.0))
-    return normalised(products(own, everyone(own)))
+    """Return the normalized rows of f f^T, `(B, N)`."""
+    vectors = flatten(features)
+    vectors = vectors / peak(strategies.gather(vectors))
+    return normalize(inner_products(vectors, strategies.gather(vectors)))

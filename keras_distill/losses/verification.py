@@ -1,4 +1,4 @@
-"""Whether two samples are of one class, by their distance."""
+"""Verification: whether two samples are of one class, by their distance."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ from keras_distill import strategies
 from keras_distill.adapters.match import Match
 from keras_distill.losses._pairs import (
     distances,
-    everyone,
-    normalised,
+    flatten,
+    normalize,
     squared_distances,
-    vectors,
 )
-from keras_distill.losses.class_triplet import class_numbers
+from keras_distill.losses.class_triplet import class_indices
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Verification(DistillationLoss):
-    """Contrastive loss on pairs of the labels, beside a ranking that is distilled.
+    """Contrastive loss on pairs of the labels, a companion of the ranking losses.
 
         value_i = mean_j  d(i, j)^2                      for j of i's class
                           max(0, margin - d(i, j))^2     for j of another
 
-    over the others of the batch, d the distance of the student's features, scaled to
-    length 1. It asks nothing of the teacher: a companion of `HardRank` and `SoftRank`
-    for embeddings. Under replicas the batch is the global one.
+    over the others of the batch, where d is the distance of the student's features
+    scaled to length 1. It does not use the teacher: combine it with `HardRank` or
+    `SoftRank` for embeddings. Under replicas the batch is the global one.
 
     Recommended weight: 1.0.
 
     Args:
-        margin: from which on samples of two classes count as told apart, above 0.
+        margin: distance beyond which samples of different classes add no loss, above 0.
             Default 1.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: the margin is not above 0.
+        ValueError: `margin` is not above 0.
 
     Example:
         >>> kd.Term(kd.losses.Verification(), student="embedding")
@@ -54,25 +53,22 @@ class Verification(DistillationLoss):
     def __init__(self, *, margin: float = 1.0, **kwargs):
         super().__init__(**kwargs)
         if not margin > 0:
-            raise ValueError(f"margin is above 0; got {margin}.")
+            raise ValueError(f"margin must be above 0; got {margin}.")
         self.margin = margin
 
     def call(self, teacher, student, *, labels):
-        """Give `(B,)` for features of any shape."""
-        own = normalised(vectors(student))
-        others = everyone(own)
-        short = ops.relu(self.margin - distances(own, others))
-        own_class, rows = (
-            class_numbers(labels),
-            strategies.local_rows(ops.shape(short)[0]),
-        )
-        same = own_class[:, None] == strategies.gather(own_class)[None]
-        itself = rows[:, None] == ops.arange(ops.shape(short)[1])[None]
-        values = ops.where(same, squared_distances(own, others), ops.square(short))
+        """Return `(B,)` for features of any shape."""
+        vectors = normalize(flatten(student))
+        others = strategies.gather(vectors)
+        hinge = ops.relu(self.margin - distances(vectors, others))
+        labels, rows = class_indices(labels), strategies.local_rows(ops.shape(hinge)[0])
+        same = labels[:, None] == strategies.gather(labels)[None]
+        itself = rows[:, None] == ops.arange(ops.shape(hinge)[1])[None]
+        values = ops.where(same, squared_distances(vectors, others), ops.square(hinge))
         values = ops.where(itself, 0.0, values)
-        pairs = ops.cast(ops.shape(short)[1] - 1, values.dtype)
+        pairs = ops.cast(ops.shape(hinge)[1] - 1, values.dtype)
         return ops.sum(values, axis=-1) / ops.maximum(pairs, 1.0)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "margin": self.margin}

@@ -9,7 +9,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill._backend.chunks import Chunks, buffer, share_of, unwritten
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import positive
+from keras_distill.losses.schedules import check_positive
 from keras_distill.losses.soft_target import divergence, prediction
 from keras_distill.taps.heads import Head
 
@@ -71,7 +71,8 @@ class VocabularySoftTarget(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.temperature = positive(temperature, "temperature")
+        check_positive(temperature, "temperature")
+        self.temperature = temperature
         if label_weight < 0:
             raise ValueError(f"label_weight must be 0 or more; got {label_weight}.")
         if chunk is not None and chunk < 1:

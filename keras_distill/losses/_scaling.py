@@ -1,0 +1,19 @@
+"""Scaling that keeps squares from overflowing."""
+
+from __future__ import annotations
+
+from keras import ops
+
+
+def peak(x, axis=None):
+    """Return the largest magnitude along axes, kept as size 1, or 1 where all is zero.
+
+    No gradient flows through it. Dividing by it before squares are summed keeps them
+    from overflowing, where a common factor does not change the result.
+
+    Args:
+        x: a tensor.
+        axis: one axis or several. Default: all.
+    """
+    largest = ops.max(ops.abs(x), axis=axis, keepdims=True)
+    return ops.stop_gradient(ops.where(largest > 0, largest, 1.0))
