@@ -1,4 +1,4 @@
-"""Data sets by name or made to order, batches with augmentation, transfer sets."""
+"""Datasets by name and synthetic ones, batches with augmentation, and transfer sets."""
 
 from keras_distill.data.batches import batches
 from keras_distill.data.characters import Characters, load_characters

@@ -1,4 +1,4 @@
-"""Samples to batches of a `tf.data` pipeline, with augmentation and sample ids."""
+"""Batches as a `tf.data` pipeline, with augmentation and sample ids."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def batches(
     sample_ids: bool = False,
     drop_remainder: bool = False,
 ):
-    """Turn samples into a `tf.data.Dataset` of batches `(images, labels)`.
+    """Create a `tf.data.Dataset` of batches `(images, labels)` from samples.
 
     Args:
-        samples: what to read.
-        batch_size: samples a batch.
-        shuffle: another order in each epoch. Default: the order of the samples.
-        seed: of the order.
+        samples: the samples to read.
+        batch_size: samples per batch. Default 128.
+        shuffle: whether each epoch has another order. Default: the order of `samples`.
+        seed: seed of the order. Default 0.
         augment: a Keras or KerasCV layer, or a function, called on each batch of
-            images with `training=True` inside the data pipeline; or `Views`, of which
-            each pass shows another one of each image.
-        sample_ids: give `({"image": images, "sample_id": ids}, labels)` instead, with
-            `Views` also the number of each image's as `"view"`.
-        drop_remainder: leave out the last batch when it is smaller.
+            images with `training=True` inside the data pipeline; or `Views`, which
+            draw another view of each image in each pass. Default: none.
+        sample_ids: whether to return `({"image": images, "sample_id": ids}, labels)`
+            instead, with `Views` also each image's view number as `"view"`.
+        drop_remainder: whether to drop the last batch if it is smaller.
 
     Returns:
         A `tf.data.Dataset`.
@@ -49,11 +49,11 @@ def batches(
         import tensorflow as tf
     except ImportError as error:
         raise ImportError(
-            "kd.data.batches makes a tf.data pipeline, which Keras reads on every backend: "
-            "pip install tensorflow, or give the arrays to fit."
+            "kd.data.batches creates a tf.data pipeline, which Keras reads on every "
+            "backend: pip install tensorflow, or pass the arrays to fit."
         ) from error
     if not len(samples):
-        raise ValueError("There are no samples to make batches of; got 0 samples.")
+        raise ValueError("Expected at least one sample to batch; got no samples.")
     inputs = {"image": samples.images, "sample_id": samples.ids}
     dataset = tf.data.Dataset.from_tensor_slices((inputs, samples.labels))
     if shuffle:
@@ -67,5 +67,5 @@ def batches(
             inputs = {**inputs, "image": augment(inputs["image"], training=True)}
         return (inputs if sample_ids else inputs["image"]), labels
 
-    # One call at a time: a layer's random numbers then come in the order of the batches.
+    # Without parallel calls a layer draws random numbers in the order of the batches.
     return dataset.map(arrange).prefetch(tf.data.AUTOTUNE)

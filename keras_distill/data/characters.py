@@ -1,4 +1,4 @@
-"""A text as characters, for language models."""
+"""Text as characters, for language models."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Characters:
-    """A text's three splits as numbers of characters.
+    """The three splits of a text, as character indices.
 
     Args:
         train, validation, test: `(N,)`, int32.
-        alphabet: the characters, in the order of their numbers.
+        alphabet: the characters, in the order of their indices.
 
     Example:
         >>> text = kd.data.load_characters()
@@ -26,22 +26,20 @@ class Characters:
     alphabet: str
 
     def windows(self, split: str, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Cut a split into windows and, one character on, what follows in each place.
+        """Cut a split into windows and the same windows shifted by one character.
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
-            length: L; the end that does not fill a window is left out.
+            length: L; a remainder shorter than a window is dropped.
 
         Returns:
-            Two arrays `(N, L)`.
+            Inputs and targets, two arrays `(N, L)`.
 
         Raises:
-            ValueError: another split, or not even one window.
+            ValueError: no such split, or it is shorter than one window.
         """
         if split not in ("train", "validation", "test"):
-            raise ValueError(
-                f"The splits are train, validation and test; got {split!r}."
-            )
+            raise ValueError(f"split is train, validation or test; got {split!r}.")
         text = getattr(self, split)
         count = (len(text) - 1) // length
         if not count:
@@ -52,27 +50,27 @@ class Characters:
         x = text[: count * length].reshape(count, length)
         return x, text[1 : count * length + 1].reshape(count, length)
 
-    def decode(self, numbers) -> str:
-        """Give the text of numbers.
+    def decode(self, indices) -> str:
+        """Return the text of character indices.
 
         Args:
-            numbers: `(N,)`.
+            indices: `(N,)`.
         """
-        return "".join(self.alphabet[number] for number in numbers)
+        return "".join(self.alphabet[index] for index in indices)
 
 
 def load_characters(
     name: str = "tiny_shakespeare", data_dir: str | None = None
 ) -> Characters:
-    """Load a TFDS text by name, as numbers of its characters.
+    """Load a TFDS text by name, as character indices.
 
     Args:
-        name: of a data set with a feature `text` and three splits. Default
+        name: a dataset with a feature `text` and three splits. Default
             `"tiny_shakespeare"`, 1.1 million characters.
-        data_dir: TFDS data folder. Default: TFDS's own, or that in `TFDS_DATA_DIR`.
+        data_dir: TFDS data folder. Default: `TFDS_DATA_DIR`, or else that of TFDS.
 
     Raises:
-        ValueError: the data set can't be had; the message says what to do.
+        ValueError: the dataset could not be loaded.
 
     Example:
         >>> text = kd.data.load_characters()
@@ -92,13 +90,13 @@ def load_characters(
         }
     except Exception as error:
         raise ValueError(
-            f"The text '{name}' can't be had ({type(error).__name__}): connect to a "
-            "network, or set TFDS_DATA_DIR to a folder that holds it."
+            f"The text '{name}' could not be loaded ({type(error).__name__}): connect to "
+            "a network, or set TFDS_DATA_DIR to a folder that contains it."
         ) from error
     alphabet = "".join(sorted(set("".join(texts.values()))))
-    number = {character: place for place, character in enumerate(alphabet)}
+    indices = {character: index for index, character in enumerate(alphabet)}
     splits = {
-        split: np.array([number[character] for character in text], "int32")
+        split: np.array([indices[character] for character in text], "int32")
         for split, text in texts.items()
     }
     return Characters(**splits, alphabet=alphabet)

@@ -1,4 +1,4 @@
-"""Data sets by name; TFDS and scikit-learn are imported when one is asked for."""
+"""Image datasets by name; TFDS and scikit-learn are imported when needed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from keras_distill.data.samples import ImageSet, Samples
 
 
 def load(name: str = "digits", data_dir: str | None = None) -> ImageSet:
-    """Load an image classification data set by name, as arrays in memory.
+    """Load an image classification dataset by name, as arrays in memory.
 
     `"digits"` is scikit-learn's set of 1,797 real 8x8 images and needs no network;
-    every fifth one is the test split. Any other name is a TFDS data set with an
-    image, a label and the splits `train` and `test`: `mnist`, `cifar10`, ... TFDS
-    reads `data_dir`, else the folder in `TFDS_DATA_DIR`, else it downloads.
+    every fifth image is in the test split. Any other name is a TFDS dataset with an
+    image, a label and the splits `train` and `test`: `mnist`, `cifar10`, ... TFDS reads
+    it from `data_dir` or the folder in `TFDS_DATA_DIR`, or else downloads it.
 
     Args:
-        name: data set name.
-        data_dir: TFDS data folder. Default: TFDS's own.
+        name: name of the dataset. Default `"digits"`.
+        data_dir: TFDS data folder. Default: that of TFDS.
 
     Returns:
         An `ImageSet`, images float32 in `[0, 1]`.
 
     Raises:
-        ValueError: the data set can't be had; the message says what to do.
+        ValueError: the dataset could not be loaded.
 
     Example:
         >>> digits = kd.data.load("digits")
@@ -56,8 +56,8 @@ def _load_tfds(name: str, data_dir: str | None) -> ImageSet:
         )
     except Exception as error:
         raise ValueError(
-            f"The data set '{name}' can't be had ({type(error).__name__}): connect to "
-            "a network, set TFDS_DATA_DIR to a folder that holds it, or take "
+            f"The dataset '{name}' could not be loaded ({type(error).__name__}): connect "
+            "to a network, set TFDS_DATA_DIR to a folder that contains it, or use "
             "'digits', which needs neither."
         ) from error
     classes = builder.info.features["label"].num_classes

@@ -1,4 +1,4 @@
-"""Made-up data whose classes are as alike, and as hard to part, as one asks for."""
+"""Synthetic data with a chosen similarity of the classes and a chosen difficulty."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ _CLASSES, _SAMPLES = 0, 1
 
 
 class RelatedClasses:
-    """Points whose classes come in groups, with a likeness that is chosen.
+    """Synthetic points whose classes form super-classes of a chosen similarity.
 
-    Each of C super-classes has a direction, orthonormal to the others, and each of its
-    K / C classes a unit vector `w_k` at the cosine `similarity` to it, so that two
-    classes of one super-class are at about `similarity^2` to each other, and those of
-    different ones at about 0. A point is normal in all `features`, and its label is
+    The C super-classes have orthonormal directions. Each of the K / C classes of a
+    super-class has a unit vector `w_k` at the cosine `similarity` to its direction, so
+    that two classes have the cosine `similarity^2` within a super-class and about
+    0 otherwise. A point is standard normal in `features` dimensions, and its label is
 
         argmax_k  w_k . x + sum_{m=1}^{difficulty} sin(a_m (w_k . x) + b_m)
 
-    with a_m = m and b_m = m - 1, so that with difficulty 0 the classes can be parted by
-    a linear rule. Points are drawn in blocks, each from the seed and its number alone:
-    any number of them is made as it is read, in any order, and none is kept.
+    with a_m = m and b_m = m - 1. With difficulty 0 a linear classifier separates the
+    classes. Points are drawn in blocks, each from the seed and its index alone: any
+    number of blocks can be drawn in any order, and none is kept in memory.
 
     Args:
-        similarity: tau, 0 to 1, of a class to its super-class; below 1 where a
-            super-class has several. Default 0.5.
-        difficulty: how many sines, 0 or more. Default 2.
+        similarity: tau, 0 to 1, cosine of a class to its super-class; below 1 if a
+            super-class has several classes. Default 0.5.
+        difficulty: number of sines, 0 or more. Default 2.
         features: d, more than C. Default 500.
         classes: K, a multiple of C. Default 50.
         super_classes: C. Default 10.
-        seed: of directions and points. Default 0.
+        seed: seed of the directions and the points. Default 0.
 
     Attributes:
         class_vectors: w, `(K, d)`.
         groups: the classes of each super-class.
 
     Raises:
-        ValueError: numbers that do not go together.
+        ValueError: an argument is out of range.
 
     Example:
         >>> data = kd.data.RelatedClasses(similarity=0.9)
@@ -63,112 +63,115 @@ class RelatedClasses:
         if not 0.0 <= similarity <= 1.0:
             raise ValueError(f"similarity is a cosine, 0 to 1; got {similarity}.")
         if difficulty < 0:
-            raise ValueError(f"difficulty is 0 or more sines; got {difficulty}.")
+            raise ValueError(
+                f"difficulty is a number of sines, 0 or more; got {difficulty}."
+            )
         if super_classes < 1 or classes % super_classes or features <= super_classes:
             raise ValueError(
-                "classes are a multiple of super_classes, and features more than these; "
-                f"got {classes}, {super_classes} and {features}."
+                "classes must be a multiple of super_classes, and features larger than "
+                f"super_classes; got {classes}, {super_classes} and {features}."
             )
         if similarity == 1.0 and classes > super_classes:
             raise ValueError(
-                "At a similarity of 1 the classes of a super-class are one and the same. "
-                "Give less, or as many super_classes as classes."
+                "At a similarity of 1 the classes of a super-class are identical. Use a "
+                "smaller similarity, or one class per super-class."
             )
         self.similarity, self.difficulty = similarity, difficulty
         self.features, self.classes, self.seed = features, classes, seed
-        each = classes // super_classes
+        size = classes // super_classes
         self.groups = [
-            list(range(each * group, each * (group + 1)))
+            list(range(size * group, size * (group + 1)))
             for group in range(super_classes)
         ]
-        self.class_vectors = self._class_vectors(super_classes, each)
+        self.class_vectors = self._class_vectors(super_classes, size)
 
-    def _class_vectors(self, super_classes: int, each: int) -> np.ndarray:
+    def _class_vectors(self, super_classes: int, size: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, _CLASSES])
         shape = self.features, super_classes
         basis = np.linalg.qr(rng.normal(size=shape))[0].T
-        centres = np.repeat(basis, each, axis=0)
-        # What is added is orthogonal to all of the basis.
-        own = rng.normal(size=(self.classes, self.features))
-        own -= own @ basis.T @ basis
-        own /= np.linalg.norm(own, axis=1, keepdims=True)
-        rest = np.sqrt(1.0 - self.similarity**2)
-        return (self.similarity * centres + rest * own).astype("float32")
+        centers = np.repeat(basis, size, axis=0)
+        # The offsets are orthogonal to the whole basis.
+        offsets = rng.normal(size=(self.classes, self.features))
+        offsets -= offsets @ basis.T @ basis
+        offsets /= np.linalg.norm(offsets, axis=1, keepdims=True)
+        sine = np.sqrt(1.0 - self.similarity**2)
+        return (self.similarity * centers + sine * offsets).astype("float32")
 
     def labels(self, points: np.ndarray) -> np.ndarray:
-        """Give the class of each point, `(N,)`.
+        """Return the class of each point, `(N,)`.
 
         Args:
             points: `(N, d)`.
         """
-        along = points @ self.class_vectors.T
-        scores = along.copy()
+        products = points @ self.class_vectors.T
+        scores = products.copy()
         for m in range(1, self.difficulty + 1):
-            scores += np.sin(m * along + (m - 1))
+            scores += np.sin(m * products + (m - 1))
         return scores.argmax(axis=-1).astype("int32")
 
-    def block(self, split: str, place: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def block(self, split: str, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw one block of a split: points `(size, d)`, float32, and their labels.
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
-            place: number of the block.
-            size: points in it.
+            index: index of the block.
+            size: number of points in the block.
 
         Raises:
-            ValueError: another split.
+            ValueError: no such split.
         """
         splits = "train", "validation", "test"
         if split not in splits:
-            raise ValueError(f"The splits are {', '.join(splits)}; got {split!r}.")
-        rng = np.random.default_rng([self.seed, _SAMPLES, splits.index(split), place])
+            raise ValueError(f"split is one of {', '.join(splits)}; got {split!r}.")
+        rng = np.random.default_rng([self.seed, _SAMPLES, splits.index(split), index])
         points = rng.standard_normal((size, self.features), dtype="float32")
         return points, self.labels(points)
 
     def samples(self, split: str, count: int, block_size: int = 1024) -> Samples:
-        """Draw points into one array, which is filled block by block.
+        """Draw points into one array, block by block.
 
         Args:
             split: as in `block`.
-            count: how many.
-            block_size: points of each block. Default 1024.
+            count: number of points.
+            block_size: points per block. Default 1024.
         """
         points = np.empty((count, self.features), "float32")
         labels = np.empty(count, "int32")
-        for place, start in enumerate(range(0, count, block_size)):
+        for index, start in enumerate(range(0, count, block_size)):
             part = slice(start, min(count, start + block_size))
             size = part.stop - part.start
-            points[part], labels[part] = self.block(split, place, size)
+            points[part], labels[part] = self.block(split, index, size)
         return Samples(points, labels)
 
     def batches(
         self, split: str, count: int, batch_size: int = 128, *, shuffle: bool = True
     ) -> keras.utils.PyDataset:
-        """Give batches that are drawn as they are read, the same in each epoch.
+        """Return batches that are drawn as they are read, the same in each epoch.
 
         Args:
             split: as in `block`.
-            count: points in an epoch; a last, smaller batch is left out.
-            batch_size: points of a batch. Default 128.
-            shuffle: another order of the batches in each epoch, by the seed. Default
-                True. `fit` shuffles them once more unless it is given shuffle=False.
+            count: points per epoch; a last, smaller batch is dropped.
+            batch_size: points per batch. Default 128.
+            shuffle: whether the batches have another order in each epoch, by the seed.
+                Default True. `fit` shuffles them again unless its `shuffle` is False.
 
         Returns:
-            A `keras.utils.PyDataset` of `(points, labels)`, which `fit` takes with any
-            backend. A batch is a block, so another batch size gives other points.
+            A `keras.utils.PyDataset` of `(points, labels)`, which `fit` accepts on any
+            backend. A batch is a block, so another batch size draws other points.
 
         Raises:
-            ValueError: not even one batch.
+            ValueError: `count` is less than one batch.
         """
         if not 0 < batch_size <= count:
             raise ValueError(
-                f"count holds a batch or more; got {count} in batches of {batch_size}."
+                f"count must be at least one batch; got {count} points in batches of "
+                f"{batch_size}."
             )
         return _Blocks(self, split, count // batch_size, batch_size, shuffle)
 
 
 class _Blocks(keras.utils.PyDataset):
-    """Batches of `RelatedClasses`, of which none is kept."""
+    """Batches of `RelatedClasses`, drawn as they are read."""
 
     def __init__(self, source, split, count, size, shuffle):
         super().__init__()
@@ -180,8 +183,8 @@ class _Blocks(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, place: int):
-        return self.source.block(self.split, int(self.order[place]), self.size)
+    def __getitem__(self, index: int):
+        return self.source.block(self.split, int(self.order[index]), self.size)
 
     def on_epoch_end(self) -> None:
         if self.shuffle:

@@ -1,4 +1,4 @@
-"""Samples as arrays, so that a batch, an id and a transfer set are plain indexing."""
+"""Samples as arrays: batches, sample ids and transfer sets are plain indexing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ class Samples:
     Args:
         images: `(N, H, W, C)`, float32 in `[0, 1]`, or uint8 as stored.
         labels: `(N,)`, int32.
-        ids: `(N,)`, int64, the place of each sample in the split it came from.
+        ids: `(N,)`, int64, the index of each sample in the split it came from.
             Default: `0..N-1`.
+
+    Raises:
+        ValueError: lengths differ, or labels are not one number per sample.
 
     Example:
         >>> samples = Samples(images, labels)
@@ -31,64 +34,61 @@ class Samples:
         """Check lengths and number the samples."""
         if len(self.images) != len(self.labels):
             raise ValueError(
-                "Images and labels must have one length, but there are "
+                "Images and labels must have the same length; got "
                 f"{len(self.images)} images and {len(self.labels)} labels."
             )
         if np.shape(self.labels)[1:] == (1,):
             raise ValueError(
-                f"Labels are one number a sample, (N,); got {np.shape(self.labels)}. "
-                "Give labels[:, 0]."
+                f"labels is one number per sample, (N,); got {np.shape(self.labels)}. "
+                "Use labels[:, 0]."
             )
         if self.ids is None:
             object.__setattr__(self, "ids", np.arange(len(self.labels)))
 
     def __len__(self) -> int:
-        """Give the number of samples."""
+        """Return the number of samples."""
         return len(self.labels)
 
     def __getitem__(self, index) -> Samples:
-        """Select samples by slice, index array or boolean mask; ids are kept."""
+        """Select samples by slice, index array or boolean mask; they keep their ids."""
         return Samples(self.images[index], self.labels[index], self.ids[index])
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Samples, Samples]:
-        """Split at random in two: the rest, and `fraction` held out for tuning.
+        """Split at random into the rest and a fraction that is held out, e.g. for tuning.
 
         Raises:
-            ValueError: `fraction` does not lie between 0 and 1.
+            ValueError: `fraction` is not between 0 and 1.
         """
         if not 0.0 < fraction < 1.0:
-            raise ValueError(
-                f"The held-out fraction must lie between 0 and 1, not {fraction}."
-            )
+            raise ValueError(f"fraction must be between 0 and 1; got {fraction}.")
         order = np.random.default_rng(seed).permutation(len(self))
         held_out = round(fraction * len(self))
         return self[np.sort(order[held_out:])], self[np.sort(order[:held_out])]
 
     def few(self, count: int, seed: int = 0) -> Samples:
-        """Draw `count` samples at random, in random order.
+        """Draw `count` samples at random without replacement, in random order.
 
         Raises:
-            ValueError: there are not so many.
+            ValueError: `count` is below 1 or exceeds the number of samples.
         """
         if not 0 < count <= len(self):
             raise ValueError(
-                f"A draw takes 1 to {len(self)} samples, as many as there are; "
-                f"got {count}."
+                f"count must be 1 to {len(self)}, the number of samples; got {count}."
             )
         return self[np.random.default_rng(seed).permutation(len(self))[:count]]
 
     def only(self, classes: Iterable[int]) -> Samples:
-        """Keep the samples of these classes: a transfer set of a few classes."""
+        """Keep only the samples of these classes, for a transfer set of a few classes."""
         return self[np.isin(self.labels, list(classes))]
 
     def without(self, classes: Iterable[int]) -> Samples:
-        """Leave these classes out: a transfer set that never shows them."""
+        """Leave out the samples of these classes, for a transfer set without them."""
         return self[~np.isin(self.labels, list(classes))]
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """A named image data set: training and test samples and the class count.
+    """A named image dataset: training and test samples and the number of classes.
 
     Example:
         >>> digits = kd.data.load("digits")
@@ -103,5 +103,5 @@ class ImageSet:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Give the shape of one image, `(H, W, C)`."""
+        """Return the shape of one image, `(H, W, C)`."""
         return self.train.images.shape[1:]

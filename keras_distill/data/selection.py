@@ -1,4 +1,4 @@
-"""Which part of a batch a model takes."""
+"""Selection of a model's inputs and sample weights from a batch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Selection = str | int | tuple | list | keras.Layer | None
 
 
 def select(x, selection: Selection):
-    """Give a model its part of the batch's inputs.
+    """Select a model's inputs from the inputs of a batch.
 
     Args:
         x: the inputs of a batch.
         selection: None for all of `x`; a key or an index; a list of these for a model
-            of several inputs; or a layer that makes the model's input of `x`, such as
-            `keras.layers.Resizing`.
+            with several inputs; or a layer that computes the model's input from `x`,
+            such as `keras.layers.Resizing`.
 
     Raises:
         ValueError: the batch has no such part.
@@ -37,8 +37,8 @@ def select(x, selection: Selection):
         ) from error
 
 
-def has_parts(x, *selections: Selection) -> None:
-    """Refuse a batch without a part that is asked for; no layer runs.
+def check_parts(x, *selections: Selection) -> None:
+    """Check that a batch has every part that is selected, without running layers.
 
     Args:
         x: the inputs of a batch.
@@ -53,16 +53,16 @@ def has_parts(x, *selections: Selection) -> None:
 
 
 def weight_for(sample_weight, tap: Tap):
-    """Give a term the sample weights of the output that it compares.
+    """Return the sample weights of the output that a term compares.
 
     Args:
-        sample_weight: one tensor for all; or, for a student of several outputs, a dict
-            or list, of which only a term on an output, `"logits/<name>"`, is weighted.
+        sample_weight: one tensor for all outputs; or, for a student with several, a
+            dict or list, which weights only terms on an output, `"logits/<name>"`.
         tap: the term's first tap of the student.
     """
     if not isinstance(sample_weight, (dict, list, tuple)):
         return sample_weight
-    output = tap.path.partition("/")[2] if tap.is_logits else ""
+    output = tap.path.partition("/")[2] if tap.is_output else ""
     if isinstance(sample_weight, dict):
         return sample_weight.get(output)
     return sample_weight[int(output)] if output.isdecimal() else None

@@ -1,4 +1,4 @@
-"""Random augmentation that can be replayed: as many views of each sample as asked."""
+"""Reproducible random augmentation: a fixed number of views of each sample."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Callable
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """A number of augmented views of each sample, each the same whenever it is shown.
+    """A number of augmented views of each sample, each reproducible at any time.
 
-    A view is decided by the sample's id, the view's number and the seed, so that the
-    student sees exactly the image that the teacher saw, in any order, in another
-    process or a year later. The augmentation draws its random numbers from the seed
-    that it is handed alone, as TensorFlow's stateless operations do.
+    A view depends only on the sample's id, the view's number and the seed, so that the
+    student gets exactly the image that the teacher got, in any order, in another
+    process or a year later. `augment` must draw its random numbers from the seed that
+    it is passed alone, as TensorFlow's stateless operations do.
 
     Args:
-        augment: from an image `(H, W, C)` and a seed `(2,)`, int64, to an image; called
-            in the `tf.data` pipeline.
-        count: how many views each sample has, 1 or more.
-        seed: another seed, other views. Default 0.
+        augment: function from an image `(H, W, C)` and a seed `(2,)`, int64, to an
+            image; called in the `tf.data` pipeline.
+        count: number of views of each sample, 1 or more.
+        seed: seed of the views. Default 0.
 
     Raises:
-        TypeError: `augment` can't be called.
+        TypeError: `augment` is not callable.
         ValueError: `count` is below 1.
 
     Example:
@@ -54,16 +54,16 @@ class Views:
             )
 
     def drawn(self, dataset, image: str = "image", sample_id: str = "sample_id"):
-        """Augment single elements, in each pass another view of each, drawn at random.
+        """Augment single elements, with a view that each pass draws at random.
 
         Args:
             dataset: a `tf.data.Dataset` of elements, not batches: a dict with an image
-                and a sample id, or a tuple that begins with one.
+                and a sample id, or a tuple that begins with such a dict.
             image: key of the image.
             sample_id: key of the id.
 
         Returns:
-            A `tf.data.Dataset` of the same, with the view's number as `"view"`.
+            A `tf.data.Dataset` of the same, with the number of the view as `"view"`.
         """
         import tensorflow as tf
 
@@ -71,34 +71,34 @@ class Views:
             seed=self.seed, rerandomize_each_iteration=True
         )
         pairs = tf.data.Dataset.zip(dataset, numbers.map(lambda n: n % self.count))
-        return self._shown(pairs, image, sample_id)
+        return self._augmented(pairs, image, sample_id)
 
     def only(
         self, dataset, view: int, image: str = "image", sample_id: str = "sample_id"
     ):
-        """Augment single elements: one view of each.
+        """Augment single elements, with the same view number for all.
 
         Args:
             dataset, image, sample_id: as in `drawn`.
-            view: its number, from 0.
+            view: number of the view, from 0.
         """
         import tensorflow as tf
 
         number = tf.constant(view, "int64")
         pairs = dataset.map(lambda *element: (_single(element), number))
-        return self._shown(pairs, image, sample_id)
+        return self._augmented(pairs, image, sample_id)
 
-    def _shown(self, pairs, image, sample_id):
+    def _augmented(self, pairs, image, sample_id):
         import tensorflow as tf
 
-        def show(element, view):
+        def augment(element, view):
             x = dict(element[0] if isinstance(element, tuple) else element)
             sample = tf.cast(x[sample_id], "int64")
             seed = tf.stack([self.seed * self.count + view, sample])
             x.update({image: self.augment(x[image], seed), "view": view})
             return (x, *element[1:]) if isinstance(element, tuple) else x
 
-        return pairs.map(show, num_parallel_calls=tf.data.AUTOTUNE)
+        return pairs.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _single(element: tuple):

@@ -9,7 +9,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
 from keras_distill.adapters import Match
-from keras_distill.data.selection import Selection, has_parts, select
+from keras_distill.data.selection import Selection, check_parts, select
 from keras_distill.distillers import shapes
 from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.bound_term import BoundTerm
@@ -181,7 +181,7 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         loss = getattr(self, "loss", None)
         if batch is not None:
             first_x, first_y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-            has_parts(
+            check_parts(
                 first_x, self.student_inputs, self.teacher_inputs, self.sample_ids
             )
             if not self.built:

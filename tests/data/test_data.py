@@ -1,4 +1,4 @@
-"""Data sets by name, batches and transfer sets."""
+"""Datasets by name, batches and transfer sets."""
 
 import sys
 
@@ -58,9 +58,9 @@ def test_batches_carry_ids_through_shuffling_and_augmentation(digits):
         for x, y in train:
             ids.append(np.array(x["sample_id"]))
             np.testing.assert_array_equal(y, digits.train.labels[ids[-1]])
-            own, seen = digits.train.images[ids[-1]], np.array(x["image"])
-            same = (own == seen).all((1, 2, 3))
-            flipped = (own[:, :, ::-1] == seen).all((1, 2, 3))
+            original, image = digits.train.images[ids[-1]], np.array(x["image"])
+            same = (original == image).all((1, 2, 3))
+            flipped = (original[:, :, ::-1] == image).all((1, 2, 3))
             assert (same | flipped).all()
         orders.append(np.concatenate(ids))
         assert sorted(orders[-1]) == list(range(1438))
@@ -70,14 +70,15 @@ def test_batches_carry_ids_through_shuffling_and_augmentation(digits):
 def test_sizes(digits):
     assert len(kd.data.batches(digits.train, 100)) == 15
     assert len(kd.data.batches(digits.train, 100, drop_remainder=True)) == 14
-    with pytest.raises(ValueError, match="no samples"):
+    with pytest.raises(ValueError, match="got no samples"):
         kd.data.batches(digits.train[:0])
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="same length"):
         kd.data.Samples(digits.train.images, digits.test.labels)
 
 
-def test_a_set_that_cant_be_had_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match=r"'no_such_set' can't be had.*TFDS_DATA_DIR"):
+def test_an_unknown_dataset_is_an_error(tmp_path):
+    message = r"'no_such_set' could not be loaded.*TFDS_DATA_DIR"
+    with pytest.raises(ValueError, match=message):
         kd.data.load("no_such_set", data_dir=str(tmp_path))
 
 
@@ -94,7 +95,7 @@ def test_mnist_by_name():
 
 
 def test_augmentation_repeats_with_its_seed(digits):
-    """Random numbers must not depend on which of several threads comes first."""
+    """Random numbers must not depend on the order of threads."""
 
     def draw():
         jitter = keras.layers.RandomTranslation(0.5, 0.5, seed=1)
@@ -106,7 +107,7 @@ def test_augmentation_repeats_with_its_seed(digits):
         np.testing.assert_array_equal(draw(), first)
 
 
-def test_without_tensorflow_it_says_what_is_missing(digits, monkeypatch):
+def test_batches_without_tensorflow_name_it(digits, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(ImportError, match=r"makes a tf\.data pipeline"):
+    with pytest.raises(ImportError, match=r"creates a tf\.data pipeline"):
         kd.data.batches(digits.train)

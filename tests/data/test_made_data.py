@@ -1,4 +1,4 @@
-"""Data that are made: related classes, digits on textured ground, characters."""
+"""Related classes, digits on textured backgrounds, and characters."""
 
 import os
 
@@ -14,43 +14,44 @@ def related(similarity=0.6, difficulty=2, **arguments):
 
 
 @pytest.mark.parametrize("similarity", [0.0, 0.6, 0.9999])
-def test_classes_are_as_alike_as_asked(similarity):
+def test_classes_have_the_chosen_similarity(similarity):
     """w = tau c + sqrt(1 - tau^2) u, c orthonormal, u orthogonal to all c."""
     data = related(similarity)
     w = data.class_vectors.astype("float64")
     np.testing.assert_allclose(np.linalg.norm(w, axis=1), 1.0, atol=1e-6)
     between = w @ w.T
-    place = np.repeat(np.arange(4), 3)
-    same = (place[:, None] == place) & ~np.eye(12, dtype=bool)
-    # What is not of the directions has cosines of 0.16, the root of 1 / 40, at random.
+    group = np.repeat(np.arange(4), 3)
+    same = (group[:, None] == group) & ~np.eye(12, dtype=bool)
+    # Random offsets have cosines of about 0.16, the root of 1 / 40.
     assert between[same].mean() == pytest.approx(similarity**2, abs=0.12)
-    apart = between[place[:, None] != place]
+    apart = between[group[:, None] != group]
     assert apart.mean() == pytest.approx(0.0, abs=0.05)
     bound = 1e-6 + 0.55 * (1.0 - similarity**2)
     assert np.abs(apart).max() < bound
 
 
-def test_super_classes_are_orthogonal_and_none_has_one_class_twice():
+def test_super_classes_are_orthogonal_and_none_has_identical_classes():
     w = related(1.0, classes=4).class_vectors.astype("float64")
     np.testing.assert_allclose(w @ w.T, np.eye(4), atol=1e-6)
-    alike = related(0.6)
-    own = related(1.0, classes=4).class_vectors
-    np.testing.assert_allclose((alike.class_vectors @ own.T).max(1), 0.6, atol=1e-5)
-    with pytest.raises(ValueError, match="one and the same"):
+    similar = related(0.6)
+    directions = related(1.0, classes=4).class_vectors
+    cosines = similar.class_vectors @ directions.T
+    np.testing.assert_allclose(cosines.max(1), 0.6, atol=1e-5)
+    with pytest.raises(ValueError, match="identical"):
         related(1.0)
 
 
 def test_labels_are_those_of_the_formula():
     data = related()
     points = np.random.default_rng(0).normal(size=(50, 40)).astype("float32")
-    along = points @ data.class_vectors.T
-    scores = along + np.sin(along) + np.sin(2 * along + 1)
+    products = points @ data.class_vectors.T
+    scores = products + np.sin(products) + np.sin(2 * products + 1)
     np.testing.assert_array_equal(data.labels(points), scores.argmax(-1))
     linear = related(difficulty=0)
-    np.testing.assert_array_equal(linear.labels(points), along.argmax(-1))
+    np.testing.assert_array_equal(linear.labels(points), products.argmax(-1))
 
 
-def test_blocks_come_from_their_number_alone():
+def test_blocks_depend_on_their_index_alone():
     data, again = related(), related()
     first = data.samples("train", 300, block_size=100)
     x, y = again.block("train", 2, 100)
@@ -74,7 +75,7 @@ def test_batches_are_the_same_points_in_each_epoch():
     assert [float(again[i][0][0, 0]) for i in range(4)] == keys[0]
 
 
-def test_a_distiller_takes_them_as_they_are_read():
+def test_a_distiller_trains_on_batches_as_they_are_drawn():
     data = related()
     teacher, student = (kd.models.mlp((40,), 12, units=(n,)) for n in (16, 8))
     distiller = kd.Distiller(student, teacher, label_weight=0.0)
@@ -94,26 +95,27 @@ def test_digits_lie_where_the_mask_says():
     np.testing.assert_array_equal(found.images, again.images)
     bold = samples.images[..., 0] > 0.5
     np.testing.assert_array_equal(masks.sum((1, 2)), 4 * bold.sum((1, 2)))
-    ink = np.array([image[mask].mean() for image, mask in zip(found.images, masks)])  # noqa: B905
-    ground = np.array([image[~mask].mean() for image, mask in zip(found.images, masks)])  # noqa: B905
-    assert np.abs(ink - ground).min() > 0.1
-    places = [np.argwhere(mask).min(0) for mask in masks]
-    assert np.std(places, axis=0).min() > 3.0
+    pairs = list(zip(found.images, masks, strict=True))
+    ink = np.array([image[mask].mean() for image, mask in pairs])
+    background = np.array([image[~mask].mean() for image, mask in pairs])
+    assert np.abs(ink - background).min() > 0.1
+    corners = [np.argwhere(mask).min(0) for mask in masks]
+    assert np.std(corners, axis=0).min() > 3.0
 
 
-def test_bad_input_is_refused():
-    for arguments, words in (
+def test_bad_arguments():
+    for arguments, message in (
         ({"similarity": 1.5}, "similarity is a cosine"),
-        ({"difficulty": -1}, "0 or more sines"),
+        ({"difficulty": -1}, "sines, 0 or more; got -1"),
         ({"classes": 10}, "multiple of super_classes"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             related(**arguments)
-    with pytest.raises(ValueError, match="The splits are"):
+    with pytest.raises(ValueError, match="split is one of"):
         related().samples("training", 10)
-    with pytest.raises(ValueError, match="a batch or more"):
+    with pytest.raises(ValueError, match="at least one batch"):
         related().batches("train", 10, 20)
-    with pytest.raises(ValueError, match="16 pixels a side"):
+    with pytest.raises(ValueError, match="at least 16 pixels"):
         kd.data.textured_digits(size=8)
 
 
@@ -133,6 +135,6 @@ def test_windows_are_followed_by_their_next_characters():
         text.windows("test", 10**6)
 
 
-def test_a_text_that_is_not_there_is_said(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match="can't be had"):
+def test_an_unknown_text_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="could not be loaded"):
         kd.data.load_characters("no_such_text", data_dir=str(tmp_path))

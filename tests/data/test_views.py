@@ -1,4 +1,4 @@
-"""Views are replayed: an id, a number and a seed decide an image."""
+"""Views are reproducible: the id, the number and the seed determine an image."""
 
 import numpy as np
 import pytest
@@ -32,17 +32,17 @@ def shown(views, data=None, **arguments):
 
 def test_a_view_is_the_same_in_any_order_and_selection():
     views = kd.data.Views(noisy, 4)
-    seen = {}
+    first = {}
     for seed in range(12):
         found = shown(views, samples()[seed % 3 :: 2], shuffle=True, seed=seed)
-        assert all(np.array_equal(seen.setdefault(k, x), x) for k, x in found.items())
-    # Every id, every view, no two alike.
-    assert len(seen) > 120
-    noise = {tuple((x - x.astype(int)).ravel().tolist()) for x in seen.values()}
-    assert len(noise) == len(seen)
+        assert all(np.array_equal(first.setdefault(k, x), x) for k, x in found.items())
+    # Every id, every view, no two equal.
+    assert len(first) > 120
+    noise = {tuple((x - x.astype(int)).ravel().tolist()) for x in first.values()}
+    assert len(noise) == len(first)
 
 
-def test_each_pass_draws_other_views_of_all():
+def test_each_pass_draws_other_views():
     views = kd.data.Views(noisy, 3, seed=1)
     batches = kd.data.batches(samples(), 40, augment=views, sample_ids=True)
     passes = [next(iter(batches))[0]["view"].numpy() for _ in range(2)]
@@ -51,7 +51,7 @@ def test_each_pass_draws_other_views_of_all():
     assert counts.min() > 10
 
 
-def test_one_view_of_all_is_what_drawing_shows():
+def test_a_single_view_equals_the_drawn_one():
     views = kd.data.Views(noisy, 2, seed=3)
     drawn = shown(views)
     x = {"image": samples().images, "sample_id": samples().ids}
@@ -70,7 +70,7 @@ def test_another_seed_gives_other_views():
     assert not any(np.array_equal(one[key], other[key]) for key in one)
 
 
-def test_without_ids_the_images_alone_are_given():
+def test_without_ids_batches_are_images_and_labels():
     batches = kd.data.batches(samples(), 8, augment=kd.data.Views(noisy, 2))
     image, label = next(iter(batches))
     assert image.shape == (8, 2, 2, 1) and label.shape == (8,)
