@@ -30,7 +30,9 @@ def write_then_rename(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     host = socket.gethostname()
-    beside = path.with_name(f"{path.stem}.{host}.{os.getpid()}.part{path.suffix}")
+    # Keras saves weights only to a path that ends in ".weights.h5".
+    stem, dot, ending = path.name.partition(".")
+    beside = path.with_name(f"{stem}.{host}.{os.getpid()}.part{dot}{ending}")
     try:
         yield beside
         with open(beside, "rb+") as file:
@@ -72,12 +74,17 @@ def numbered(variables, prefix: str) -> dict:
     return {f"{prefix} {i} {plain[i]}": v for i, v in enumerate(variables)}
 
 
-def to_numpy(variable) -> np.ndarray:
-    """Return a variable's value in a type that NumPy's files can hold."""
-    # NumPy's files have no bfloat16; float32 holds its values exactly.
+def to_numpy(variable, dtype: str | None = None) -> np.ndarray:
+    """Return the value of a variable or tensor, in a type that NumPy's files can hold.
+
+    Args:
+        variable: a variable or a tensor.
+        dtype: of the array. Default: that of the variable, or float32 for bfloat16,
+            whose values it holds exactly.
+    """
     wide = keras.backend.standardize_dtype(variable.dtype) == "bfloat16"
     value = ops.cast(variable, "float32") if wide else variable
-    return ops.convert_to_numpy(value)
+    return np.asarray(ops.convert_to_numpy(value), dtype)
 
 
 def differing(variables: dict, arrays: dict) -> list[str]:

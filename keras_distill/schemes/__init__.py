@@ -1,4 +1,4 @@
-"""Schemes: several trainings, one after another, that end in a plain student."""
+"""Schemes: several consecutive trainings that result in a plain student."""
 
 from keras_distill.schemes.assistants import choose_assistants
 from keras_distill.schemes.data_free.metadata import Metadata, record_metadata
@@ -10,12 +10,10 @@ from keras_distill.schemes.recasting import (
     mixed_network,
     recasting_stages,
 )
+from keras_distill.schemes.specialists.class_groups import cluster_classes
+from keras_distill.schemes.specialists.fit_specialists import fit_specialists
 from keras_distill.schemes.specialists.merged import Merged
 from keras_distill.schemes.specialists.specialist_ensemble import SpecialistEnsemble
-from keras_distill.schemes.specialists.specialists import (
-    cluster_classes,
-    fit_specialists,
-)
 from keras_distill.schemes.stages import ParaphraserStage, Stage
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Teacher assistants: which sizes stand between a teacher and a student."""
+"""Teacher assistants: the models of intermediate size between teacher and student."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Sequence
 
 
 def choose_assistants(accuracies: Sequence[float], count: int = 1) -> list[int]:
-    """Choose assistants so that the steps of accuracy on the way down are most even.
+    """Choose the assistants whose accuracies descend in the most even steps.
 
-    A student learns worse from a teacher that is much better than it. Between the two,
-    nets of sizes between help; the best single one has an accuracy near the middle of
-    both. For several, the largest step of the chain is made as small as it can be:
+    A student learns less from a teacher that is much better than itself. Models of
+    intermediate size help; the best single one has an accuracy halfway between the two.
+    For several, the largest step of the chain is minimized:
 
         argmin over c_1 < ... < c_n of max_i |a_{c_i} - a_{c_{i+1}}|
 
-    Take accuracies on held-out training data, of nets trained alone. The chain itself
-    is `kd.fit_generations` with a `make` that gives those nets in turn.
+    Measure accuracies on held-out training data, for models trained alone. Train the
+    chain itself with `kd.fit_generations`, whose `make` creates these models in turn.
 
     Args:
-        accuracies: of the teacher, of candidates from large to small, of the student.
-        count: how many assistants. Default 1.
+        accuracies: of the teacher, the candidates from large to small, and the student.
+        count: number of assistants. Default 1.
 
     Returns:
-        Places of the chosen candidates in `accuracies`, from large to small.
+        Indices of the chosen candidates in `accuracies`, from large to small.
 
     Raises:
-        ValueError: fewer candidates than assistants, or a count below 1.
+        ValueError: there are fewer candidates than assistants, or `count` is below 1.
 
     Example:
         >>> kd.choose_assistants([0.92, 0.91, 0.86, 0.83, 0.79])
@@ -38,8 +38,8 @@ def choose_assistants(accuracies: Sequence[float], count: int = 1) -> list[int]:
     candidates = range(1, len(accuracies) - 1)
     if not 1 <= count <= len(candidates):
         raise ValueError(
-            f"{count} assistant(s) can't be chosen of {len(candidates)} candidate(s): "
-            "accuracies has the teacher's first, the candidates', then the student's."
+            f"Cannot choose {count} assistant(s) from {len(candidates)} candidate(s): "
+            "accuracies lists the teacher's, then the candidates', then the student's."
         )
 
     def steps(chosen):

@@ -1,4 +1,4 @@
-"""The run of stages."""
+"""Training in stages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.schemes.progress import Ledger, Progress
-from keras_distill.schemes.stage_data import Data
+from keras_distill.schemes.stage_data import StageData
 from keras_distill.schemes.stages import ParaphraserStage, Stage
 
 
@@ -22,30 +22,31 @@ def fit_stages(
     verbose: int | str = "auto",
     **arguments,
 ) -> list[dict]:
-    """Train a distiller's student in stages, one after another.
+    """Train a distiller's student in consecutive stages.
 
-    The distiller gives student, teacher, loss and metrics; each stage trains with its
-    own terms, whose inferred adapters are new, and its own optimiser. Interrupted and
-    called again with the same `backup`, it goes on in the stage, and after the epoch,
-    where it was.
+    The student, teacher, loss and metrics are the distiller's; each stage has its own
+    terms, with newly inferred adapters, and its own optimizer. After an interruption,
+    a call with the same `backup` resumes in the same stage, after its last complete
+    epoch.
 
     Args:
-        distiller: compiled.
-        stages: in order.
-        x, y: as in `fit`; no generator.
-        validation_data: as in `fit`, for stages that learn from labels.
-        backup: a folder that keeps what is done. Default: none.
-        verbose: 0 for nothing, 1 or `"auto"` for one bar over the epochs of all
-            stages, 2 for a line an epoch.
-        **arguments: of `fit`, for every stage: `batch_size`, `shuffle`, `callbacks`, ...
+        distiller: compiled distiller.
+        stages: the stages, in order.
+        x, y: as in `fit`; generators are not supported.
+        validation_data: as in `fit`, for stages that use labels.
+        backup: folder that keeps the progress. Default: none.
+        verbose: 0 for silent, 1 or `"auto"` for one bar over the epochs of all stages, 2
+            for one line per epoch.
+        **arguments: arguments of `fit` for all stages: `batch_size`, `callbacks`, ...
 
     Returns:
-        A history for each stage: lists by name.
+        The history of each stage, lists by name.
 
     Raises:
-        ValueError: no stages, a distiller that is not compiled, a stage that trains
-            nothing or needs what none before it prepares, labels or a loss that do not
-            fit, a generator, a backup of other stages; all before the first step.
+        ValueError: before the first step: there are no stages, the distiller is not
+            compiled, a stage trains nothing or needs what no earlier stage prepares,
+            labels or loss do not fit, `x` is a generator, or `backup` holds other
+            stages.
 
     Example:
         >>> distiller = kd.Distiller(student, teacher)
@@ -60,33 +61,31 @@ def fit_stages(
         Romero et al. 2015, FitNets: hints for thin deep nets.
     """
     stages = list(stages)
-    _can_begin(distiller, stages)
-    data = Data(distiller, x, y, validation_data, arguments)
+    _check_stages(distiller, stages)
+    data = StageData(distiller, x, y, validation_data, arguments)
     with data.scope():
         trainers = [stage.trainer(distiller, data) for stage in stages]
     ledger = Ledger(backup, [[stage.name, stage.epochs] for stage in stages])
     progress = Progress(sum(stage.epochs for stage in stages), verbose)
     histories = []
-    for place, (stage, trainer) in enumerate(zip(stages, trainers, strict=True)):
-        progress.begin(
-            f"Stage {place + 1} of {len(stages)}: {stage.name}", stage.epochs
-        )
+    for i, (stage, trainer) in enumerate(zip(stages, trainers, strict=True)):
+        progress.begin(f"Stage {i + 1} of {len(stages)}: {stage.name}", stage.epochs)
 
-        def train(own, stage=stage, trainer=trainer):
-            return stage.fit(trainer, distiller, data, [progress, *own])
+        def train(callbacks, stage=stage, trainer=trainer):
+            return stage.fit(trainer, distiller, data, [progress, *callbacks])
 
-        histories.append(ledger.once(place, trainer, train))
+        histories.append(ledger.once(i, trainer, train))
         stage.finish()
         progress.finish()
     return histories
 
 
-def _can_begin(distiller, stages) -> None:
+def _check_stages(distiller, stages) -> None:
     if not stages:
-        raise ValueError("There are no stages; give one or more kd.Stage.")
+        raise ValueError("There are no stages; pass one or more kd.Stage.")
     if not getattr(distiller, "compiled", False):
         raise ValueError(
-            "The distiller is not compiled: stages take its loss and metrics. Call "
+            "The distiller is not compiled: stages use its loss and metrics. Call "
             "distiller.compile(optimizer, loss, metrics=...) first."
         )
     checks.can_train(distiller.teacher)

@@ -1,4 +1,4 @@
-"""Generations: each student is the next one's teacher."""
+"""Generations: a chain of models in which each teaches the next."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.schemes.progress import Ledger, Progress
-from keras_distill.schemes.stages import at_least_one, may_count, with_fresh_optimizer
+from keras_distill.schemes.stages import (
+    check_at_least_one,
+    may_be_positive,
+    with_fresh_optimizer,
+)
 from keras_distill.taps import heads, tracing
 from keras_distill.teachers.teacher import Teacher
 
@@ -23,8 +27,8 @@ class Generation(NamedTuple):
     """One model of a chain.
 
     Args:
-        model: trained, a plain Keras model.
-        history: of its training, lists by name.
+        model: the trained model, a plain Keras model.
+        history: history of its training, lists by name.
 
     Example:
         >>> chain[-1].model.save("last.keras")
@@ -50,44 +54,44 @@ def fit_generations(
     verbose: int | str = "auto",
     **arguments,
 ) -> list[Generation]:
-    """Train a chain of models, each of which learns from the one before.
+    """Train a chain of models, each of which learns from the previous one.
 
-    With nets of one size these are born-again networks; with smaller and smaller ones
-    the models between are teacher assistants. Generation g is made and trained after
-    `keras.utils.set_random_seed(seed + g)`, and so has fresh weights. All nets are made
-    and checked before the first is trained. Interrupted and called again with the same
-    `backup`, it goes on where it was.
+    Models of one size are born-again networks; if the sizes decrease, the intermediate
+    models are teacher assistants. Generation g is created, and trained, after
+    `keras.utils.set_random_seed(seed + g)`, and so has its own initial weights. All
+    models are created and checked before the first is trained. After an interruption, a
+    call with the same `backup` resumes.
 
-    - BAN: `terms=[kd.Term(kd.losses.SoftTarget(1.0))]`, `label_weight=0`; BAN+L with
-      labels.
+    - BAN: `terms=[kd.Term(kd.losses.SoftTarget(1.0))]`, `label_weight=0`; BAN+L: the
+      same with labels.
     - CWTM: `kd.losses.ConfidenceWeightedLabel()`, `label_weight=0`.
     - DKPP: `kd.losses.SoftTarget(1.0, target=kd.targets.Permuted())`, `label_weight=0`.
 
     Args:
-        make: from a generation's number to a new, built model.
-        generations: how many models are made, 1 or more.
-        x, y: as in `fit`; no generator.
+        make: function from the index of a generation, from 0, to a new, built model.
+        generations: number of models, 1 or more.
+        x, y: as in `fit`; generators are not supported.
         compiled: arguments of `compile`: `optimizer`, `loss`, `metrics`; each
-            generation takes a fresh copy of the optimiser.
-        terms: what each learns from the one before. Default: soft targets at
+            generation uses a fresh copy of the optimizer.
+        terms: what each model learns from the previous one. Default: soft targets at
             temperature 1.
-        label_weight: of the loss, from the second model on. Default 1; with 0 their
-            loss and metrics are left out, but where data are given to validate on.
-        teacher: of the first model. Default: none, the first learns from labels alone.
-        epochs: of each. Default 1.
-        seed: of the first. Default 0.
-        backup: a folder that keeps what is done. Default: none.
-        verbose: 0 for nothing, 1 or `"auto"` for one bar over all epochs, 2 for a line
-            an epoch.
-        **arguments: of `fit`.
+        label_weight: weight of the loss, from the second model on. Default 1. With 0,
+            loss and metrics are used only if there are validation data.
+        teacher: teacher of the first model. Default: none, it learns from labels alone.
+        epochs: number of epochs for each model. Default 1.
+        seed: seed of the first model. Default 0.
+        backup: folder that keeps the progress. Default: none.
+        verbose: 0 for silent, 1 or `"auto"` for one bar over all epochs, 2 for one line
+            per epoch.
+        **arguments: further arguments of `fit`.
 
     Returns:
-        A list of `(model, history)`, oldest first; `kd.Ensemble([g.model for g in ...])`
-        predicts by all of them.
+        A list of `kd.Generation`, first to last; `kd.Ensemble([g.model for g in ...])`
+        predicts with all of them.
 
     Raises:
-        ValueError: no generations or epochs, a generator, models that are not built, or
-            what `Distiller` raises; all before the first step.
+        ValueError: before the first step: there are no generations or epochs, `x` is a
+            generator, a model is not built, or as in `kd.Distiller`.
 
     Example:
         >>> chain = kd.fit_generations(make, 3, train, epochs=20, compiled={
@@ -99,51 +103,47 @@ def fit_generations(
         Furlanello et al. 2018, Born-again neural networks; Mirzadeh et al. 2020,
         Improved knowledge distillation via teacher assistant.
     """
-    at_least_one(epochs)
-    if generations < 1:
-        raise ValueError(f"generations is 1 or more; got {generations}.")
+    check_at_least_one(epochs)
+    check_at_least_one(generations, "generations")
     checks.can_be_read_again(x)
     x, batch = checks.first_batch(x, y)
     terms = [Term(SoftTarget(1.0))] if terms is None else terms
-    models = [_made(make, place, seed) for place in range(generations)]
-    trainers, before = [], teacher
-    for model in models:
-        trainers.append(_trainer(model, before, terms, label_weight))
-        labelled = before is None or may_count(label_weight)
-        if batch is not None and labelled:
-            _can_take(model, batch, compiled.get("loss"))
-        before = model
+    models = [_create_model(make, i, seed) for i in range(generations)]
+    labeled, trainers = may_be_positive(label_weight), []
+    for model, previous in zip(models, [teacher, *models], strict=False):
+        trainers.append(_create_trainer(model, previous, terms, label_weight))
+        if batch is not None and (labeled or previous is None):
+            _check_labels(model, batch, compiled.get("loss"))
     validates = any(name.startswith("validation") for name in arguments)
     ledger = Ledger(backup, {"generations": generations, "epochs": epochs})
     progress = Progress(generations * epochs, verbose)
     histories = []
-    for place, trainer in enumerate(trainers):
-        progress.begin(f"Generation {place + 1} of {generations}", epochs)
-        keras.utils.set_random_seed(seed + place)
+    for i, trainer in enumerate(trainers):
+        progress.begin(f"Generation {i + 1} of {generations}", epochs)
+        keras.utils.set_random_seed(seed + i)
 
-        def train(own, trainer=trainer):
-            labelled = not isinstance(trainer, Distiller) or may_count(label_weight)
-            # Of a weight of 0 the loss still tells how the student does.
-            labelled = labelled or validates
-            trainer.compile(**with_fresh_optimizer(compiled, labelled))
-            callbacks = [progress, *(arguments.get("callbacks") or []), *own]
-            given = {**arguments, "callbacks": callbacks, "verbose": 0}
-            return trainer.fit(x, y, epochs=epochs, **given)
+        def train(callbacks, trainer=trainer):
+            # With a weight of 0, the loss is still a measure for validation.
+            with_loss = labeled or validates or not isinstance(trainer, Distiller)
+            trainer.compile(**with_fresh_optimizer(compiled, with_loss))
+            callbacks = [progress, *(arguments.get("callbacks") or []), *callbacks]
+            settings = {**arguments, "callbacks": callbacks, "verbose": 0}
+            return trainer.fit(x, y, epochs=epochs, **settings)
 
-        histories.append(ledger.once(place, trainer, train))
+        histories.append(ledger.once(i, trainer, train))
         progress.finish()
     return [Generation(*pair) for pair in zip(models, histories, strict=True)]
 
 
-def _made(make, place: int, seed: int) -> keras.Model:
-    keras.utils.set_random_seed(seed + place)
-    model = make(place)
+def _create_model(make, index: int, seed: int) -> keras.Model:
+    keras.utils.set_random_seed(seed + index)
+    model = make(index)
     checks.is_student(model)
     return model
 
 
-def _can_take(model: keras.Model, batch, loss) -> None:
-    """Check labels and loss against a model of known inputs."""
+def _check_labels(model: keras.Model, batch, loss) -> None:
+    """Check labels and loss against a model whose inputs are known."""
     inputs = tracing.input_of(model)
     if inputs is None:
         return
@@ -155,9 +155,9 @@ def _can_take(model: keras.Model, batch, loss) -> None:
         checks.takes_logits(loss)
 
 
-def _trainer(model, teacher, terms, label_weight) -> keras.Model:
-    """Give what is fitted: the model alone, or with a teacher."""
+def _create_trainer(model, teacher, terms, label_weight) -> keras.Model:
+    """Return the model on which `fit` is called: alone, or in a distiller."""
     if teacher is None:
         return model
-    own = [term.copy() for term in terms]
-    return Distiller(model, teacher, terms=own, label_weight=label_weight)
+    terms = [term.copy() for term in terms]
+    return Distiller(model, teacher, terms=terms, label_weight=label_weight)

@@ -1,4 +1,4 @@
-"""What a scheme has done: shown while it runs, and kept so that it is not done twice."""
+"""Progress of a scheme: a bar over its trainings, and a record from which it resumes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import shutil
 
 import keras
 
+from keras_distill._backend import files
+
 
 class Progress(keras.callbacks.Callback):
     """One bar over the epochs of all trainings of a scheme.
 
     Args:
-        epochs: of all together.
-        verbose: 0 for nothing, 1 or `"auto"` for the bar, 2 for a line an epoch.
+        epochs: number of epochs of all trainings together.
+        verbose: 0 for silent, 1 or `"auto"` for the bar, 2 for one line per epoch.
     """
 
     async_safe = True
@@ -29,38 +31,38 @@ class Progress(keras.callbacks.Callback):
         )
 
     def begin(self, name: str, epochs: int) -> None:
-        """Say what is trained next, for so many epochs at most."""
+        """Announce the next training, of at most `epochs` epochs."""
         self.begun, self.end = self.done, self.done + epochs
         if self.verbose:
             print(f"\n{name}")
 
     def on_epoch_end(self, epoch, logs=None):
-        """Move the bar; after a training that went on, by what was done before too."""
+        """Advance the bar; a resumed training counts the epochs before it too."""
         self.move_to(self.begun + epoch + 1, logs)
 
     def finish(self) -> None:
-        """Move the bar past epochs that a stopping rule left out."""
+        """Advance the bar past the epochs that early stopping left out."""
         if self.done < self.end:
             self.move_to(self.end, {})
 
     def move_to(self, done: int, logs=None) -> None:
-        """Show that so many epochs of all are done."""
+        """Show that `done` epochs of the scheme are complete."""
         self.done = done
         self.bar.update(done, values=list((logs or {}).items()))
 
 
 class Ledger:
-    """Which trainings of a scheme are done, with the weights that they ended in.
+    """Record of the complete trainings of a scheme, with their final weights.
 
-    A training that is under way has a backup of its own, an epoch old at most. Without
-    a folder nothing is kept.
+    A training in progress has a backup of its own, at most one epoch old. Without a
+    folder, nothing is kept.
 
     Args:
-        folder: of the scheme, or None.
-        plan: what the scheme consists of, as JSON can hold it.
+        folder: folder of the scheme, or None.
+        plan: the parts of the scheme, serializable as JSON.
 
     Raises:
-        ValueError: the folder is of another scheme.
+        ValueError: the folder holds another scheme.
     """
 
     def __init__(self, folder: str | os.PathLike | None, plan):
@@ -70,24 +72,24 @@ class Ledger:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "plan.json"
         if not file.exists():
-            _write(file, plan)
-        found = json.loads(file.read_text())
-        if found != json.loads(json.dumps(plan)):
+            _write_json(file, plan)
+        saved = json.loads(file.read_text())
+        if saved != json.loads(json.dumps(plan)):
             raise ValueError(
-                f"The folder '{self.folder}' holds a scheme of other parts: {found}, not "
-                f"{plan}. Go on with those, or give another folder."
+                f"The folder '{self.folder}' holds another scheme: expected {plan}, found "
+                f"{saved}. Resume that scheme, or pass another folder."
             )
 
     def once(self, part: int, model: keras.Model, train) -> dict:
-        """Train, unless that was done; then give the model the weights it ended in.
+        """Train a model; if that is already done, load its final weights.
 
         Args:
-            part: which training of the scheme, from 0.
-            model: what is trained, built.
-            train: from a list of callbacks to a history.
+            part: index of the training in the scheme, from 0.
+            model: the model to train, built.
+            train: function from a list of callbacks to a `keras.callbacks.History`.
 
         Returns:
-            The history, by name.
+            The history, lists by name.
         """
         if self.folder is None:
             return train([]).history
@@ -96,19 +98,17 @@ class Ledger:
         if history.exists():
             model.load_weights(weights)
             return json.loads(history.read_text())
-        under_way = self.folder / f"{part}.backup"
-        backup = keras.callbacks.BackupAndRestore(under_way, delete_checkpoint=False)
-        found = train([backup]).history
-        found = {name: [float(x) for x in values] for name, values in found.items()}
-        unfinished = self.folder / f"{part}.unfinished.weights.h5"
-        model.save_weights(unfinished)
-        os.replace(unfinished, weights)
-        _write(history, found)
-        shutil.rmtree(under_way, ignore_errors=True)
-        return found
+        in_progress = self.folder / f"{part}.backup"
+        backup = keras.callbacks.BackupAndRestore(in_progress, delete_checkpoint=False)
+        logs = train([backup]).history
+        logs = {name: [float(x) for x in values] for name, values in logs.items()}
+        with files.write_then_rename(weights) as beside:
+            model.save_weights(beside)
+        _write_json(history, logs)
+        shutil.rmtree(in_progress, ignore_errors=True)
+        return logs
 
 
-def _write(file: pathlib.Path, value) -> None:
-    unfinished = file.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(value))
-    os.replace(unfinished, file)
+def _write_json(file: pathlib.Path, value) -> None:
+    with files.write_then_rename(file) as beside:
+        beside.write_text(json.dumps(value))

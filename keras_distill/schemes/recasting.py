@@ -1,4 +1,4 @@
-"""Network recasting: a net's blocks replaced by others, one after another."""
+"""Network recasting: the blocks of a network are replaced one by one."""
 
 from __future__ import annotations
 
@@ -23,36 +23,40 @@ def recasting_stages(
     logit_weight: float = 1.0,
     label_weight: float = 1.0,
 ) -> list[Stage]:
-    """List the stages that recast a net into another, block by block.
+    """Return the stages that recast a network into another, block by block.
 
-    From the input on, each block of the student is trained, alone and behind those that
-    were recast already, to give what the teacher's block gives,
+    From the input on, each block of the student is trained alone, after the blocks that
+    are already recast, to reproduce the output of the teacher's block:
 
         1/2 mean (A_t - A_s)^2
 
-    (the paper's mean has no half). A block whose shape is another than the teacher's is
-    recast together with the next ones, up to the first of the teacher's shape. At the
-    end the whole student is fine-tuned on `logit_weight` times the logits' mean squared
-    error and on labels. Layers that both nets have may begin with the teacher's weights:
-    `copy_weights`.
+    A block whose output shape differs from the teacher's is recast together with the
+    next ones, up to the first that has the teacher's shape. Finally, the whole student
+    is fine-tuned on labels and on the logits:
+
+        label_weight * label_loss + logit_weight * 1/2 sum_k (z_t - z_s)^2
+
+    The paper takes plain means: its block loss is twice this one, and its logit loss over
+    K classes is 2/K times this one, as with `logit_weight=2/K`. Layers that both models
+    have may start from the teacher's weights: `kd.copy_weights`.
 
     Args:
-        student: the net to be, functional.
-        teacher: the net that is recast, functional.
-        blocks: pairs of layers, the student's and the teacher's, at which blocks end,
-            from the input on.
-        epochs: for each block. Default 1.
-        fine_tuning_epochs: at the end; 0 leaves it out. Default 1.
-        optimizer: of each stage. Default Adam.
-        logit_weight: in the fine-tuning. Default 1.
-        label_weight: in the fine-tuning. Default 1.
+        student: functional model to train.
+        teacher: functional model to recast.
+        blocks: pairs of layer paths, the student's and the teacher's, at which blocks
+            end, from the input on.
+        epochs: number of epochs for each block. Default 1.
+        fine_tuning_epochs: number of epochs for the fine-tuning; 0 skips it. Default 1.
+        optimizer: optimizer of each stage. Default Adam.
+        logit_weight: weight of the logits in the fine-tuning. Default 1.
+        label_weight: weight of the labels in the fine-tuning. Default 1.
 
     Returns:
         Stages for `kd.fit_stages`.
 
     Raises:
-        ValueError: no blocks, layers that are not there, or a last block of another
-            shape than the teacher's.
+        ValueError: there are no blocks, a layer does not exist, or the last block's shape
+            differs from the teacher's.
 
     Example:
         >>> stages = kd.recasting_stages(
@@ -62,38 +66,37 @@ def recasting_stages(
         >>> kd.fit_stages(distiller, stages, train)
 
     Source:
-        Yu, Han, Kim, Yoo 2019, Network recasting: a universal method for network
+        Yu, Kang, Choi 2019, Network recasting: a universal method for network
         architecture transformation.
     """
     if not blocks:
-        raise ValueError("There are no blocks to recast; give pairs of layers.")
+        raise ValueError("There are no blocks to recast; pass pairs of layers.")
     stages, begin = [], None
-    for place, (own, other) in enumerate(blocks):
+    for i, (student_layer, teacher_layer) in enumerate(blocks):
         shapes = [
             tuple(taps.find_layer(model, path).output.shape[1:])
-            for model, path in ((student, own), (teacher, other))
+            for model, path in ((student, student_layer), (teacher, teacher_layer))
         ]
         if shapes[0] != shapes[1]:
-            if place + 1 == len(blocks):
+            if i + 1 == len(blocks):
                 raise ValueError(
-                    f"The last block has no matching shape: '{own}' gives {shapes[0]}, "
-                    f"the teacher's '{other}' {shapes[1]}, and no block follows with "
-                    "which it could be recast. End it at a layer of the same shape."
+                    f"The last block has no matching shape: '{student_layer}' has "
+                    f"{shapes[0]}, the teacher's '{teacher_layer}' {shapes[1]}. End the "
+                    "last block at layers of the same shape."
                 )
             continue
-        term = Term(Hint(), own, other, weight=1.0, adapter=None)
-        trains = own if begin is None else (begin, own)
+        term = Term(Hint(), student_layer, teacher_layer, weight=1.0, adapter=None)
         stages.append(
             Stage(
                 [term],
-                trains=trains,
+                trains=student_layer if begin is None else (begin, student_layer),
                 label_weight=0.0,
                 optimizer=optimizer,
                 epochs=epochs,
-                name=f"recast {own}",
+                name=f"recast {student_layer}",
             )
         )
-        begin = own
+        begin = student_layer
     if fine_tuning_epochs:
         logits = Term(LogitRegression(), weight=logit_weight)
         stages.append(
@@ -109,59 +112,60 @@ def recasting_stages(
 
 
 def mixed_network(
-    student: keras.Model, teacher: keras.Model, own: str, other: str
+    student: keras.Model, teacher: keras.Model, student_layer: str, teacher_layer: str
 ) -> keras.Model:
-    """Join the student up to a layer and the teacher behind its own.
+    """Join the student up to a layer with the teacher after the corresponding layer.
 
-    It is what recasting has made so far: evaluated, it tells what each block costs.
+    This is the intermediate result of recasting: it shows the effect of each block.
 
     Args:
-        student, teacher: functional.
-        own: the student's layer.
-        other: the teacher's layer of the same shape, through which all its paths go.
+        student, teacher: functional models.
+        student_layer: path of the student's layer.
+        teacher_layer: path of a layer of the same shape that all of the teacher's paths
+            from input to output pass.
 
     Returns:
         A model that shares the weights of both.
 
     Raises:
-        ValueError: the shapes differ, or a path leads around the teacher's layer.
+        ValueError: the shapes differ, or a path bypasses the teacher's layer.
 
     Example:
         >>> kd.mixed_network(student, teacher, "stack1", "stack1").evaluate(test)
     """
-    begin = taps.find_layer(student, own).output
-    joint = taps.find_layer(teacher, other).output
-    if tuple(begin.shape[1:]) != tuple(joint.shape[1:]):
+    output = taps.find_layer(student, student_layer).output
+    joint = taps.find_layer(teacher, teacher_layer).output
+    if tuple(output.shape[1:]) != tuple(joint.shape[1:]):
         raise ValueError(
-            f"'{own}' gives {tuple(begin.shape)}, the teacher's '{other}' "
-            f"{tuple(joint.shape)}: the nets can't be joined there. Take later layers."
+            f"The models can't be joined: '{student_layer}' has the shape "
+            f"{tuple(output.shape)}, the teacher's '{teacher_layer}' {tuple(joint.shape)}. "
+            "Choose layers of the same shape."
         )
     try:
         rest = keras.Model(joint, teacher.output, name="rest_of_teacher")
     except ValueError as error:
         raise ValueError(
-            f"A path of the teacher leads around '{other}', so that what is behind it can't "
-            "run alone. Take a layer at which all paths meet."
+            f"A path of the teacher bypasses '{teacher_layer}', so the layers after it can't "
+            "run alone. Choose a layer through which all paths pass."
         ) from error
-    outputs = rest(begin)
-    return keras.Model(student.inputs, outputs, name="mixed")
+    return keras.Model(student.inputs, rest(output), name="mixed")
 
 
 def copy_weights(
     student: keras.Model, teacher: keras.Model, layers: Sequence[str]
 ) -> None:
-    """Give layers that both nets have the teacher's weights.
+    """Copy the teacher's weights to the student, for layers that both have.
 
     Args:
         student, teacher: any models.
-        layers: paths of layers, the same in both.
+        layers: layer paths, the same in both.
 
     Raises:
-        ValueError: a layer is not there, or its weights have other shapes.
+        ValueError: a layer does not exist, or its weights differ in shape.
 
     Example:
         >>> kd.copy_weights(student, teacher, ["logits"])
     """
     for path in layers:
-        own, other = (taps.find_layer(model, path) for model in (student, teacher))
-        own.set_weights(other.get_weights())
+        weights = taps.find_layer(teacher, path).get_weights()
+        taps.find_layer(student, path).set_weights(weights)

@@ -1,4 +1,4 @@
-"""What the trainings of a scheme are fitted on."""
+"""The training data of a scheme."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.distiller import Distiller
 
 
-class Data:
-    """What all stages are fitted on, and how.
+class StageData:
+    """Training data of all stages, and the arguments of `fit`.
 
     Args:
-        distiller: the scheme's, compiled.
+        distiller: distiller of the scheme, compiled.
         x, y: as in `fit`.
-        validation_data: for stages with labels.
-        arguments: of `fit`, the others.
+        validation_data: as in `fit`, for stages that use labels.
+        arguments: further arguments of `fit`.
     """
 
     def __init__(self, distiller: Distiller, x, y, validation_data, arguments: dict):
@@ -26,26 +26,25 @@ class Data:
         self.y, self.validation_data = y, validation_data
         self.callbacks = list(arguments.pop("callbacks", None) or [])
         self.arguments = arguments
-        self.was_looked_at, parts = batch is not None, (None, None, None)
-        if self.was_looked_at:
-            parts = keras.utils.unpack_x_y_sample_weight(batch)
-        self.inputs, self.labels = parts[:2]
+        self.has_batch, self.inputs, self.labels = batch is not None, None, None
+        if self.has_batch:
+            self.inputs, self.labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
         # Nothing public gives the loss and the metrics themselves.
         self.compiled = dict(distiller._compile_config.config)
         self.strategy = getattr(distiller, "distribute_strategy", None)
 
     def scope(self):
-        """Give the scope in which optimisers are made."""
+        """Return the strategy scope in which to create optimizers."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
-    def fit(self, trainer, epochs: int, callbacks, labelled: bool):
-        """Call `fit`; give the history."""
-        given = {**self.arguments, "validation_data": self.validation_data}
-        if not labelled:
+    def fit(self, trainer, epochs: int, callbacks, labeled: bool):
+        """Call `fit` and return the `keras.callbacks.History`."""
+        arguments = {**self.arguments, "validation_data": self.validation_data}
+        if not labeled:
             # Without a loss there is nothing to validate.
-            given = {
+            arguments = {
                 name: value
-                for name, value in given.items()
+                for name, value in arguments.items()
                 if not name.startswith("validation")
             }
         return trainer.fit(
@@ -54,5 +53,5 @@ class Data:
             epochs=epochs,
             callbacks=[*callbacks, *self.callbacks],
             verbose=0,
-            **given,
+            **arguments,
         )

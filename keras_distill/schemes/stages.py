@@ -1,4 +1,4 @@
-"""Stages: trainings of one student in order, as data."""
+"""Stages: the consecutive trainings of one student."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
-from keras_distill._backend.keras_layers import flatten_layers
+from keras_distill._backend.keras_layers import flatten_layers, own_trainable_variables
 from keras_distill.adapters import Paraphraser
 from keras_distill.data.selection import select
 from keras_distill.distillers import shapes
@@ -18,29 +18,30 @@ from keras_distill.distillers.copied import copied
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
 from keras_distill.losses.schedules import at_step
-from keras_distill.schemes.stage_data import Data
+from keras_distill.schemes.stage_data import StageData
 from keras_distill.taps import Tap, tracing
 
 
 class Stage:
-    """One training of a student, with terms and an optimiser of its own.
+    """One training of a student, with its own terms and optimizer.
 
     Args:
-        terms: what is learnt from the teacher. Default: the distiller's own terms and
+        terms: what to learn from the teacher. Default: the distiller's terms and its
             label weight.
-        trains: the part of the student that is trained: up to this layer or tap; in a
-            pair, what lies behind the first and up to the second; or `"all"` (default).
-            All other layers stay as they are, batch normalisation in inference form.
-        label_weight: of the distiller's compiled loss. Default 1; 0 leaves labels and
-            metrics out, and the student then runs only up to its deepest tap.
-        optimizer: a name or an optimiser; each stage takes a fresh copy. Default Adam.
-        epochs: at most. Default 1.
-        callbacks: for this stage alone, such as a stopping rule,
+        trains: the part of the student to train: the layers up to this layer or tap; for
+            a pair, those after the first and up to the second; or `"all"` (default).
+            All other layers are frozen, with batch normalization in inference mode.
+        label_weight: weight of the distiller's compiled loss. Default 1. With 0, labels
+            and metrics are not used, and the student runs only up to its deepest tap.
+        optimizer: name or optimizer, of which the stage uses a fresh copy. Default Adam.
+        epochs: maximum number of epochs. Default 1.
+        callbacks: callbacks for this stage alone, such as
             `keras.callbacks.EarlyStopping("loss")`.
-        name: shown while it runs. Default: the terms' names.
+        name: name in the progress output. Default: the terms' names.
 
     Raises:
-        ValueError: nothing to learn, no epochs, or bad terms.
+        ValueError: there is nothing to learn, there are no epochs, or the terms are
+            invalid.
 
     Example:
         >>> kd.Stage([hint], trains="stack2", label_weight=0.0, epochs=20)
@@ -65,93 +66,96 @@ class Stage:
         self.trains = () if trains == "all" else taps.as_taps(trains)
         if len(self.trains) > 2:
             raise ValueError(
-                "trains is 'all', the layer up to which a stage trains, or a pair of "
-                f"layers; got {trains!r}."
+                "trains must be 'all', the last layer to train, or a pair of layers; got "
+                f"{trains!r}."
             )
         self.label_weight = checks.not_negative(label_weight, "label_weight")
         self.optimizer = optimizer
-        self.epochs = at_least_one(epochs)
+        self.epochs = check_at_least_one(epochs)
         self.callbacks = list(callbacks)
-        parts = ["labels"] * may_count(label_weight) + [t.name for t in terms or []]
+        labels = ["labels"] * may_be_positive(label_weight)
+        parts = [*labels, *(term.name for term in terms or [])]
         self.name = name or ("distiller" if terms is None else ", ".join(parts))
         weights = [label_weight, *(term.weight for term in terms or [])]
-        if terms is not None and not any(map(may_count, weights)):
+        if terms is not None and not any(map(may_be_positive, weights)):
             raise ValueError(
-                f"The stage '{self.name}' has nothing to learn: no term and no label "
-                "loss of a weight above 0. Give it terms or a label_weight."
+                f"The stage '{self.name}' has nothing to learn: neither a term nor the "
+                "label loss has a weight above 0. Pass terms or a label_weight."
             )
 
-    def trainer(self, distiller: Distiller, data: Data) -> keras.Model:
-        """Make what `fit` is called on, with all checks.
+    def trainer(self, distiller: Distiller, data: StageData) -> keras.Model:
+        """Check the stage, and return the model on which `fit` is called.
 
         Args:
-            distiller: the scheme's.
-            data: what it will be fitted on.
+            distiller: distiller of the scheme.
+            data: training data of the scheme.
         """
-        made, x = distiller, data.inputs
+        trainer, x = distiller, data.inputs
         if self.terms is not None:
-            made = distiller.with_terms(self.terms, self.label_weight)
-        if not made.built and x is not None:
-            made.bind_to(x)
+            trainer = distiller.with_terms(self.terms, self.label_weight)
+        if not trainer.built and x is not None:
+            trainer.bind_to(x)
         if self._uses_labels(distiller) and distiller.loss is None:
             raise ValueError(
                 f"The stage '{self.name}' learns from labels, but the distiller was "
                 "compiled without a loss. Compile it with one, or set label_weight=0."
             )
-        if data.was_looked_at:
+        if data.has_batch:
             loss = distiller.loss if self._uses_labels(distiller) else None
-            made.can_take(data.labels, loss)
-        with self._part_alone(distiller, x):
-            if not made.student.trainable_weights:
+            trainer.can_take(data.labels, loss)
+        with self._freeze_other_layers(distiller, x):
+            if not trainer.student.trainable_weights:
+                layers = " to ".join(map(str, self.trains))
                 raise ValueError(
                     f"The stage '{self.name}' trains nothing: the student has no "
-                    f"trainable weights in {' to '.join(map(str, self.trains)) or 'it'}. "
-                    "Name other layers in trains=, or make those trainable."
+                    f"trainable weights{layers and ' in '}{layers}. Pass other layers as "
+                    "trains=, or make these trainable."
                 )
-        return made
+        return trainer
 
     def check(self, distiller: Distiller, prepared: Sequence) -> list:
-        """Check against the stages before; give the layers that this one prepares."""
-        own = [bound.term for bound in distiller.terms.values()]
-        checks.are_prepared(own if self.terms is None else self.terms, prepared)
+        """Check that earlier stages prepare what this one needs; return what it prepares."""
+        default = [bound.term for bound in distiller.terms.values()]
+        checks.are_prepared(default if self.terms is None else self.terms, prepared)
         return []
 
-    def fit(self, trainer: Distiller, distiller: Distiller, data: Data, callbacks):
-        """Train; give the history."""
-        labelled = self._uses_labels(distiller)
+    def fit(self, trainer: Distiller, distiller: Distiller, data: StageData, callbacks):
+        """Train, and return the `keras.callbacks.History`."""
+        labeled = self._uses_labels(distiller)
         settings = {**data.compiled, "optimizer": self.optimizer}
-        with self._part_alone(distiller, data.inputs):
+        with self._freeze_other_layers(distiller, data.inputs):
             with data.scope():
-                trainer.compile(**with_fresh_optimizer(settings, labelled))
-            return data.fit(
-                trainer, self.epochs, [*self.callbacks, *callbacks], labelled
-            )
+                trainer.compile(**with_fresh_optimizer(settings, labeled))
+            callbacks = [*self.callbacks, *callbacks]
+            return data.fit(trainer, self.epochs, callbacks, labeled)
 
     def finish(self) -> None:
-        """Leave things as the next stage wants them."""
+        """Prepare the next stage; there is nothing to do."""
 
     def _uses_labels(self, distiller: Distiller) -> bool:
         if self.terms is None:
             return distiller.loss is not None
-        return may_count(self.label_weight)
+        return may_be_positive(self.label_weight)
 
     @contextlib.contextmanager
-    def _part_alone(self, distiller: Distiller, x):
-        """Freeze what lies outside the part that is trained."""
-        apart = self._apart(distiller, x) if self.trains else []
-        leaves = [layer for layer in apart if not taps.sublayers(layer)]
-        # Of a layer with sublayers, which may lie within the part, its own weights.
-        own = [v for layer in apart for v in _own_weights(layer)]
-        before = [(one, one.trainable) for one in [*leaves, *own]]
-        for one, _ in before:
-            one.trainable = False
+    def _freeze_other_layers(self, distiller: Distiller, x):
+        """Freeze the layers outside the trained part within a context."""
+        others = self._other_layers(distiller, x) if self.trains else []
+        frozen = []
+        for layer in others:
+            # Sublayers may belong to the part, so only the layer's own weights freeze.
+            nested = taps.sublayers(layer)
+            frozen += own_trainable_variables(layer) if nested else [layer]
+        before = [item.trainable for item in frozen]
+        for item in frozen:
+            item.trainable = False
         try:
             yield
         finally:
-            for one, trainable in before:
-                one.trainable = trainable
+            for item, trainable in zip(frozen, before, strict=True):
+                item.trainable = trainable
 
-    def _apart(self, distiller: Distiller, x) -> list[keras.Layer]:
+    def _other_layers(self, distiller: Distiller, x) -> list[keras.Layer]:
         *begin, end = (self._up_to(distiller, x, tap) for tap in self.trains)
         part = end - begin[0] if begin else end
         layers = flatten_layers(distiller.student)
@@ -165,15 +169,15 @@ class Stage:
 
 
 class ParaphraserStage:
-    """Train a paraphraser on a layer of the teacher, for a later stage's factors.
+    """Training of a paraphraser on a layer of the teacher, for a later factor transfer.
 
     Args:
-        paraphraser: that a `kd.losses.FactorTransfer` of a later stage has.
-        tap: the teacher's layer.
+        paraphraser: paraphraser of a `kd.losses.FactorTransfer` in a later stage.
+        tap: layer of the teacher.
         optimizer, epochs, callbacks, name: as in `kd.Stage`.
 
     Raises:
-        ValueError: no epochs, or no such layer.
+        ValueError: there are no epochs, or the layer does not exist.
 
     Example:
         >>> paraphraser = kd.adapters.Paraphraser()
@@ -201,25 +205,25 @@ class ParaphraserStage:
         self.paraphraser = paraphraser
         self.tap = taps.as_taps(tap)[0]
         self.optimizer = optimizer
-        self.epochs = at_least_one(epochs)
+        self.epochs = check_at_least_one(epochs)
         self.callbacks = list(callbacks)
         self.name = name
 
-    def trainer(self, distiller: Distiller, data: Data) -> keras.Model:
-        """Make what `fit` is called on."""
+    def trainer(self, distiller: Distiller, data: StageData) -> keras.Model:
+        """Return the model on which `fit` is called."""
         teacher, tap, part = distiller.teacher, self.tap, distiller.teacher_inputs
         if not self.paraphraser.built:
-            seen = tracing.trace(lambda x: select(x, part), data.inputs)
-            found = shapes.of_teacher(teacher, seen, [tap])
-            self.paraphraser.build(tuple(found[str(tap)]))
+            inputs = tracing.trace(lambda x: select(x, part), data.inputs)
+            tap_shapes = shapes.of_teacher(teacher, inputs, [tap])
+            self.paraphraser.build(tuple(tap_shapes[str(tap)]))
         return self.paraphraser.trainer(lambda x: teacher(select(x, part), [tap])[tap])
 
     def check(self, distiller: Distiller, prepared: Sequence) -> list:
-        """Give the paraphraser, which is prepared then."""
+        """Return the paraphraser, which this stage prepares for later ones."""
         return [self.paraphraser]
 
-    def fit(self, trainer, distiller: Distiller, data: Data, callbacks):
-        """Train; give the history."""
+    def fit(self, trainer, distiller: Distiller, data: StageData, callbacks):
+        """Train, and return the `keras.callbacks.History`."""
         with data.scope():
             trainer.compile(copied(keras.optimizers.get(self.optimizer)))
         return data.fit(trainer, self.epochs, [*self.callbacks, *callbacks], False)
@@ -229,31 +233,26 @@ class ParaphraserStage:
         self.paraphraser.trainable = False
 
 
-def _own_weights(layer: keras.Layer) -> list:
-    """List the weights that a layer with sublayers has beside theirs."""
-    return list(layer._trainable_variables) if taps.sublayers(layer) else []
-
-
-def with_fresh_optimizer(compiled: Mapping, labelled: bool = True) -> dict:
-    """Give arguments of `compile` with an optimiser without a past.
+def with_fresh_optimizer(compiled: Mapping, labeled: bool = True) -> dict:
+    """Return the arguments of `compile` with a copy of the optimizer, without state.
 
     Args:
-        compiled: the arguments; without an optimiser it is Adam.
-        labelled: else what needs labels is left out.
+        compiled: the arguments. The optimizer defaults to Adam.
+        labeled: keep the loss and the metrics, which need labels. Default True.
     """
     optimizer = keras.optimizers.get(compiled.get("optimizer", "adam"))
-    of_labels = ("loss", "loss_weights", "metrics", "weighted_metrics")
-    left = {} if labelled else dict.fromkeys(of_labels)
-    return {**compiled, **left, "optimizer": copied(optimizer)}
+    need_labels = ("loss", "loss_weights", "metrics", "weighted_metrics")
+    without = {} if labeled else dict.fromkeys(need_labels)
+    return {**compiled, **without, "optimizer": copied(optimizer)}
 
 
-def at_least_one(count: int, name: str = "epochs") -> int:
-    """Refuse a training of no epochs."""
+def check_at_least_one(count: int, name: str = "epochs") -> int:
+    """Check that a count is 1 or more, and return it."""
     if count < 1:
-        raise ValueError(f"{name} is 1 or more; got {count}.")
+        raise ValueError(f"{name} must be 1 or more; got {count}.")
     return count
 
 
-def may_count(weight) -> bool:
-    """Tell whether a weight, or what a schedule makes of it, may be above 0."""
+def may_be_positive(weight) -> bool:
+    """Return True if a weight, or the value of its schedule, can be above 0."""
     return isinstance(weight, LearningRateSchedule) or float(at_step(weight, 0)) > 0

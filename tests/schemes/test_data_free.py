@@ -138,20 +138,20 @@ def test_bad_input_is_refused(teacher, digits, tmp_path):
     other = kd.models.mlp((8, 8, 1), 10, units=(64, 48))
     with pytest.raises(ValueError, match="another teacher"):
         kd.reconstruct(other, found, 10)
-    with pytest.raises(ValueError, match="count is 1 or more"):
+    with pytest.raises(ValueError, match="count must be 1 or more"):
         kd.reconstruct(teacher, found, 0)
     for arguments, words in (
-        ({"kind": "some"}, "kind is one of"),
-        ({"kind": "top", "masks": 2}, "go with kind='all'"),
-        ({"keep": 0.0}, "keep lies between 0 and 1"),
-        ({"dropout": 1.0}, "dropout lies between 0 and 1"),
-        ({"kind": "pairs", "layers": ["hidden1"]}, "two layers or more"),
+        ({"kind": "some"}, "kind must be one of"),
+        ({"kind": "top", "masks": 2}, "need kind='all'"),
+        ({"keep": 0.0}, "keep must lie between 0 and 1"),
+        ({"dropout": 1.0}, "dropout must lie between 0 and 1"),
+        ({"kind": "pairs", "layers": ["hidden1"]}, "needs two layers or more"),
         ({"layers": ["hidden9"]}, "no layer 'hidden9'"),
     ):
         with pytest.raises(ValueError, match=words):
             kd.record_metadata(teacher, x, **arguments)
     np.savez(tmp_path / "n.npz", a=x)
-    with pytest.raises(ValueError, match="no metadata"):
+    with pytest.raises(ValueError, match="not a metadata file"):
         kd.Metadata.load(tmp_path / "n.npz")
 
 

@@ -97,8 +97,8 @@ def test_interrupted_it_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"generations": 0}, "generations is 1 or more; got 0"),
-        ({"epochs": 0}, "epochs is 1 or more; got 0"),
+        ({"generations": 0}, "generations must be 1 or more; got 0"),
+        ({"epochs": 0}, "epochs must be 1 or more; got 0"),
         (
             {"make": lambda place: linear(f"g{place}", classes=3 + place)},
             "class counts differ",
@@ -118,7 +118,7 @@ def test_assistants_stand_where_steps_are_even():
     assert kd.choose_assistants([0.92, 0.91, 0.86, 0.83, 0.79]) == [2]
     assert kd.choose_assistants([0.9, 0.85, 0.8, 0.7, 0.6], 2) == [2, 3]
     assert kd.choose_assistants([0.9, 0.89, 0.61, 0.6]) == [1]
-    with pytest.raises(ValueError, match="can't be chosen of 1 candidate"):
+    with pytest.raises(ValueError, match=r"Cannot choose 2 assistant\(s\) from 1 candidate"):
         kd.choose_assistants([0.9, 0.8, 0.7], 2)
 
 

@@ -121,7 +121,7 @@ BAD = {
     ),
     "a path around": (
         lambda: kd.mixed_network(net("a", (4,)), around(), "stack1", "stack1"),
-        ["leads around 'stack1'"],
+        ["bypasses 'stack1'"],
     ),
 }
 

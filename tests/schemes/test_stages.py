@@ -198,7 +198,7 @@ def test_interrupted_it_goes_on_in_the_right_stage(tmp_path, stopped):
     ):
         np.testing.assert_array_equal(np.array(a), np.array(b))
         np.testing.assert_allclose(np.array(a), np.array(c), atol=1e-5)
-    with pytest.raises(ValueError, match="other parts"):
+    with pytest.raises(ValueError, match="another scheme"):
         run(distiller(), fitnets(epochs=5), backup=tmp_path)
 
 
@@ -259,7 +259,7 @@ BAD = {
     ),
     "three layers": (
         lambda: kd.Stage([soft()], trains=("a", "b", "c")),
-        ["trains is 'all'"],
+        ["trains must be 'all'"],
     ),
     "no epochs": (lambda: kd.Stage([soft()], epochs=0), ["1 or more; got 0"]),
     "no loss": (

@@ -1,1 +1,1 @@
-"""Data-free distillation: a teacher's activations in place of its data."""
+"""Data-free distillation: training on a teacher's recorded activations, without its data."""

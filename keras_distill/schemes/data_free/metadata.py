@@ -1,4 +1,4 @@
-"""Metadata: what is kept of a teacher's activations where the data can't be."""
+"""Metadata: a compressed record of a teacher's activations on its training data."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from keras_distill import taps as tapping
+from keras_distill._backend import files
 from keras_distill.schemes.data_free import spectra
-from keras_distill.schemes.data_free.masking import masked
+from keras_distill.schemes.data_free.dropout_masks import with_masks
 from keras_distill.taps import heads
 from keras_distill.teachers.cache import fingerprints
 from keras_distill.teachers.teacher import Teacher
@@ -20,14 +21,14 @@ KINDS = ("top", "all", "spectral", "pairs")
 
 
 class Metadata:
-    """What was recorded of a teacher on its data, without the data.
+    """A record of a teacher's activations on its data, without the data.
 
-    Made by `kd.record_metadata`. It is saved in one NumPy file without pickles, in
-    which there are means, factors of covariances or spectra, and no sample.
+    Created by `kd.record_metadata`. The file is a single NumPy archive without pickles,
+    which holds means, factors of covariances or spectra, and no sample.
 
     Args:
-        settings: kind, layers, fingerprint of the teacher and the like.
-        arrays: by name.
+        settings: kind, layers, fingerprint of the teacher and so on.
+        arrays: arrays by name.
 
     Example:
         >>> metadata = kd.record_metadata(teacher, images, kind="spectral")
@@ -39,80 +40,78 @@ class Metadata:
         self.settings, self.arrays = settings, arrays
 
     def save(self, file: str | os.PathLike) -> None:
-        """Write the file."""
+        """Save to a file."""
         text = np.frombuffer(json.dumps(self.settings).encode(), "uint8")
-        # NumPy would give a name without an ending another one.
-        with open(file, "wb") as opened:
+        # NumPy appends ".npz" to a path, but not to an open file.
+        with files.write_then_rename(file) as beside, open(beside, "wb") as opened:
             np.savez_compressed(opened, settings=text, **self.arrays)
 
     @classmethod
     def load(cls, file: str | os.PathLike) -> Metadata:
-        """Read a file.
+        """Load from a file.
 
         Raises:
-            ValueError: it is none of metadata.
+            ValueError: the file does not hold metadata.
         """
-        with np.load(file, allow_pickle=False) as found:
-            arrays = dict(found)
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
         if "settings" not in arrays:
-            raise ValueError(f"'{file}' holds no metadata of a teacher.")
+            raise ValueError(f"'{file}' is not a metadata file of kd.Metadata.save.")
         return cls(json.loads(arrays.pop("settings").tobytes()), arrays)
 
-    def check(self, teacher: keras.Model) -> None:
-        """Refuse another teacher than the one that was recorded.
+    def check_teacher(self, teacher: keras.Model) -> None:
+        """Check that a teacher is the one whose activations were recorded.
 
         Raises:
             ValueError: its layers or weights differ.
         """
         if fingerprints.of_teacher(Teacher(teacher)) != self.settings["teacher"]:
             raise ValueError(
-                f"The metadata were recorded of another teacher than '{teacher.name}': its "
-                "layers or weights differ. Give the teacher as it was recorded."
+                f"The metadata belong to another teacher: the layers or weights of "
+                f"'{teacher.name}' differ. Pass the teacher as it was recorded."
             )
 
     @property
     def bytes(self) -> int:
-        """Give the size of all that is kept."""
+        """Return the total size of the arrays in bytes."""
         return sum(array.nbytes for array in self.arrays.values())
 
     def views(self, teacher: keras.Model) -> list[keras.Model]:
-        """Give the nets whose activations were recorded: one for each dropout mask."""
+        """Return the recorded models: the teacher, or a copy for each dropout mask."""
         masks, seed = self.settings["masks"], self.settings["seed"]
         layers = [path for path in self.settings["layers"] if path != tapping.LOGITS]
         if not masks:
             return [teacher]
-        return [
-            masked(teacher, layers, 1.0 - self.settings["dropout"], seed + i)
-            for i in range(masks)
-        ]
+        keep = 1.0 - self.settings["dropout"]
+        return [with_masks(teacher, layers, keep, seed + i) for i in range(masks)]
 
     def targets(self, count: int, view: int, rng: np.random.Generator) -> dict:
-        """Draw what inputs are to be reconstructed from.
+        """Draw target activations, from which inputs are reconstructed.
 
         Args:
-            count: how many.
-            view: of which of `views`.
-            rng: draws classes and activations, or which samples' spectra.
+            count: number of inputs.
+            view: index in `views`.
+            rng: generator that draws classes and activations, or samples of spectra.
 
         Returns:
             Activations `(count, n)` by layer.
         """
         if self.settings["kind"] in ("spectral", "pairs"):
-            return spectra.targets(self.arrays, self.settings["layers"], count, rng)
-        shares = self.arrays[f"{view}/shares"]
-        classes = rng.choice(len(shares), count, p=shares / shares.sum())
+            return spectra.draw(self.arrays, self.settings["layers"], count, rng)
+        counts = self.arrays[f"{view}/shares"]
+        classes = rng.choice(len(counts), count, p=counts / counts.sum())
         return {
-            path: self._drawn(f"{view}/{path}", classes, rng)
+            path: self._draw(f"{view}/{path}", classes, rng)
             for path in self.settings["layers"]
         }
 
-    def _drawn(self, name: str, classes, rng) -> np.ndarray:
-        """Draw from each class's normal distribution."""
+    def _draw(self, name: str, classes, rng) -> np.ndarray:
+        """Draw from the normal distribution of each class."""
         mean, factor = self.arrays[f"{name}/mean"], self.arrays[f"{name}/factor"]
         noise = rng.normal(size=(len(classes), factor.shape[-1])).astype("float32")
         drawn = mean[classes] + np.einsum("br,bnr->bn", noise, factor[classes])
         if self.arrays[f"{name}/low"] >= 0.0:
-            # Behind a rectifier nothing is below zero.
+            # The output of a ReLU is never negative.
             return np.maximum(drawn, 0.0)
         return drawn
 
@@ -130,38 +129,37 @@ def record_metadata(
     batch_size: int = 256,
     seed: int = 0,
 ) -> Metadata:
-    """Record a teacher's activations on its data, for students without data.
+    """Record a teacher's activations on its data, to train students without the data.
 
-    - `"top"`: means and covariances of the logits, for each class that it predicts.
-    - `"all"`: of the layers too, each for itself. With `masks`, of so many nets, each
-      with one fixed dropout mask on its hidden layers.
-    - `"spectral"`: each sample's activations of a layer, as their largest coefficients
-      in the spectrum of the graph of its neurons, which are joined as strongly as they
-      correlate (a graph Fourier transform).
-    - `"pairs"`: the same of the joint graph of each two neighbouring layers.
+    - `"top"`: means and covariances of the logits, for each predicted class.
+    - `"all"`: the same for each layer too, independently. With `masks`, for that many
+      copies of the teacher, each with a fixed dropout mask on its hidden layers.
+    - `"spectral"`: the activations of each sample in a layer, as their largest graph
+      Fourier coefficients: neurons are the nodes, absolute correlations the edges.
+    - `"pairs"`: the same, for the joint graph of each two consecutive layers.
 
-    Spectra tell far more of each sample than statistics do: where data are private, look
-    at what comes back out of `kd.reconstruct`.
+    Spectra reveal far more of each sample than statistics do: if the data are private,
+    inspect what `kd.reconstruct` recovers.
 
     Args:
-        teacher: functional, with logits.
+        teacher: functional, with logits as output.
         x: inputs `(N, ...)`.
         kind: one of the four. Default `"spectral"`.
-        layers: paths. Default: each `Dense` and convolution, and the logits; for `"top"`
-            the logits.
-        masks: dropout masks of `"all"`. Default 0: none.
-        dropout: share of the neurons that a mask takes out. Default 0.5.
-        keep: share of a spectrum's coefficients that is kept. Default 0.1.
-        rank: directions of the covariance that are kept. Default 64.
-        batch_size: Default 256.
-        seed: of the masks. Default 0.
+        layers: layer paths. Default: the logits for `"top"`, else each `Dense` and
+            convolution layer and the logits.
+        masks: number of dropout masks, for `"all"`. Default 0.
+        dropout: fraction of the neurons that a mask drops. Default 0.5.
+        keep: fraction of the Fourier coefficients to keep. Default 0.1.
+        rank: number of principal directions of a covariance to keep. Default 64.
+        batch_size: batch size of the prediction. Default 256.
+        seed: seed of the masks. Default 0.
 
     Returns:
-        `kd.Metadata`.
+        A `kd.Metadata`.
 
     Raises:
-        ValueError: an unknown kind, masks for another than `"all"`, a share out of
-            range, or a layer that is not there.
+        ValueError: `kind` is unknown, `masks` is used with another kind than `"all"`, a
+            fraction is out of range, or a layer does not exist.
 
     Example:
         >>> kd.record_metadata(teacher, images, kind="all").save("metadata.npz")
@@ -171,17 +169,17 @@ def record_metadata(
         networks.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind is one of {', '.join(KINDS)}; got {kind!r}.")
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}.")
     if masks and kind != "all":
-        raise ValueError(f"Dropout masks go with kind='all'; got {kind!r}.")
-    for name, share in (("keep", keep), ("dropout", dropout)):
-        if not 0.0 < share < 1.0:
-            raise ValueError(f"{name} lies between 0 and 1; got {share}.")
-    heads.must_give_logits(teacher, "teacher")
+        raise ValueError(f"Dropout masks need kind='all'; got {kind!r}.")
+    for name, fraction in (("keep", keep), ("dropout", dropout)):
+        if not 0.0 < fraction < 1.0:
+            raise ValueError(f"{name} must lie between 0 and 1; got {fraction}.")
+    heads.check_logits(teacher, "teacher")
     if layers is None:
-        layers = [tapping.LOGITS] if kind == "top" else _with_kernels(teacher)
+        layers = [tapping.LOGITS] if kind == "top" else _kernel_layers(teacher)
     if kind == "pairs" and len(layers) < 2:
-        raise ValueError(f"Pairs are of two layers or more; got {list(layers)}.")
+        raise ValueError(f"kind='pairs' needs two layers or more; got {list(layers)}.")
     settings = {
         "kind": kind,
         "layers": list(layers),
@@ -191,44 +189,40 @@ def record_metadata(
         "input_shape": list(x.shape[1:]),
         "teacher": fingerprints.of_teacher(Teacher(teacher)),
     }
-    made, arrays = Metadata(settings, {}), {}
-    for place, net in enumerate(made.views(teacher)):
-        activations = _activations(net, layers, x, batch_size)
+    metadata = Metadata(settings, {})
+    for i, model in enumerate(metadata.views(teacher)):
+        activations = _activations(model, layers, x, batch_size)
         logits = activations[tapping.LOGITS]
         activations = {path: activations[path] for path in layers}
         if kind in ("spectral", "pairs"):
-            arrays |= spectra.of(activations, kind == "pairs", keep)
+            metadata.arrays |= spectra.record(activations, kind == "pairs", keep)
         else:
-            arrays |= _statistics(activations, logits, place, rank)
-    made.arrays = arrays
-    return made
+            metadata.arrays |= _statistics(activations, logits, i, rank)
+    return metadata
 
 
-def _with_kernels(teacher) -> list[str]:
+def _kernel_layers(teacher) -> list[str]:
     kinds = keras.layers.Dense, keras.layers.Conv2D, keras.layers.Conv1D
-    found = [layer for layer in teacher.layers if isinstance(layer, kinds)]
-    hidden = [layer.name for layer in found if layer.output is not teacher.output]
+    layers = [layer for layer in teacher.layers if isinstance(layer, kinds)]
+    hidden = [layer.name for layer in layers if layer.output is not teacher.output]
     return [*hidden, tapping.LOGITS]
 
 
-def _activations(net, layers, x, batch_size) -> dict[str, np.ndarray]:
-    """Give all samples' activations `(N, n)` by layer, the logits always."""
-    wanted = tapping.as_taps(dict.fromkeys([*layers, tapping.LOGITS]))
-    inputs = net.inputs[0] if len(net.inputs) == 1 else net.inputs
+def _activations(model, layers, x, batch_size) -> dict[str, np.ndarray]:
+    """Return the activations `(N, n)` of all samples by layer, always with the logits."""
+    taps = tapping.as_taps(dict.fromkeys([*layers, tapping.LOGITS]))
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
     flat = keras.layers.Flatten(dtype="float32", name="recorded")
-    outputs = {
-        tap.path: flat(
-            net.output if tap.is_logits else tapping.find_layer(net, tap.path).output
-        )
-        for tap in wanted
-    }
+    outputs = {}
+    for tap in taps:
+        layer = model if tap.is_output else tapping.find_layer(model, tap.path)
+        outputs[tap.path] = flat(layer.output)
     tapped = keras.Model(inputs, outputs)
-    found = tapped.predict(x, batch_size=batch_size, verbose=0)
-    return {tap.path: found[tap.path] for tap in wanted}
+    return tapped.predict(x, batch_size=batch_size, verbose=0)
 
 
 def _statistics(activations: dict, logits, view: int, rank: int) -> dict:
-    """Give means and factors of covariances, by class of the prediction."""
+    """Return means and factors of the covariances, by predicted class."""
     predicted, classes = logits.argmax(-1), logits.shape[-1]
     arrays = {f"{view}/shares": np.bincount(predicted, minlength=classes)}
     for path, values in activations.items():
@@ -242,7 +236,7 @@ def _statistics(activations: dict, logits, view: int, rank: int) -> dict:
 
 
 def _mean_and_factor(part, width: int, rank: int) -> tuple:
-    """Give the mean and `(n, r)` whose product with itself is the covariance."""
+    """Return the mean and a factor F `(n, r)` of the covariance F F^T."""
     rank = min(rank, width)
     if not len(part):
         return np.zeros(width, "float32"), np.zeros((width, rank), "float32")

@@ -1,4 +1,4 @@
-"""Inputs reconstructed from a teacher and its metadata."""
+"""Reconstruction of inputs from a teacher and its metadata."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from keras import ops
 
 from keras_distill import taps as tapping
 from keras_distill._backend import gradients
+from keras_distill._backend.keras_layers import Untracked
 from keras_distill.schemes.data_free.metadata import Metadata
+from keras_distill.schemes.stages import check_at_least_one
 
 
 class _Canvas(keras.Model):
-    """A batch of inputs that are trained, and the net that says how far they are.
+    """A batch of trainable inputs, and the teacher whose activations they must match.
 
     Args:
-        net: a teacher.
-        shape: of the batch.
+        teacher: the model to run.
+        shape: shape of the batch.
         targets: activations by layer.
-        bounds: of the inputs.
+        bounds: lower and upper bound of the inputs.
     """
 
-    def __init__(self, net, shape, targets: dict, bounds):
+    def __init__(self, teacher, shape, targets: dict, bounds):
         super().__init__(name="canvas")
-        taps = tapping.as_taps(targets)
-        # In functions, so that the teacher's variables are not trained.
-        self.run = lambda x: tapping.up_to(net, x, taps)
+        self.teacher, self.taps = Untracked(teacher), tapping.as_taps(targets)
         self.bounds = bounds
         self.drawn = self.add_weight(shape=shape, initializer="zeros", name="inputs")
         self.targets = [
@@ -35,10 +35,10 @@ class _Canvas(keras.Model):
         self.built = True
 
     def begin(self, inputs, targets: dict) -> None:
-        """Take other inputs and targets."""
+        """Set the initial inputs and the targets, and reset the optimizer."""
         low, high = self.bounds
-        share = np.clip((inputs - low) / (high - low), 1e-3, 1 - 1e-3)
-        self.drawn.assign(np.log(share / (1.0 - share)))
+        unit = np.clip((inputs - low) / (high - low), 1e-3, 1 - 1e-3)
+        self.drawn.assign(np.log(unit / (1.0 - unit)))
         for variable, value in zip(self.targets, targets.values(), strict=True):
             variable.assign(value)
         rate = self.optimizer.learning_rate
@@ -46,20 +46,20 @@ class _Canvas(keras.Model):
             if variable is not rate:
                 variable.assign(np.zeros(variable.shape))
 
-    def inputs_now(self):
-        """Give the inputs, within the bounds."""
+    def current_inputs(self):
+        """Return the inputs, within the bounds."""
         low, high = self.bounds
         return low + (high - low) * ops.sigmoid(self.drawn)
 
     def call(self, unused):
-        """Give the loss: each layer's mean squared error, summed."""
-        found = self.run(self.inputs_now()).values()
-        gaps = [
+        """Add the loss: the relative mean squared errors, summed over the layers."""
+        outputs = tapping.up_to(self.teacher.value, self.current_inputs(), self.taps)
+        errors = [
             ops.mean(ops.square(ops.reshape(x, target.shape) - target), axis=-1)
             / (ops.mean(ops.square(target)) + 1e-6)
-            for x, target in zip(found, self.targets, strict=True)
+            for x, target in zip(outputs.values(), self.targets, strict=True)
         ]
-        self.add_loss(ops.sum(sum(gaps)))
+        self.add_loss(ops.sum(sum(errors)))
         return unused
 
     def compute_loss(self, *args, **kwargs):
@@ -79,32 +79,32 @@ def reconstruct(
     seed: int = 0,
     verbose: int = 1,
 ) -> np.ndarray:
-    """Make inputs on which a teacher gives the activations that were recorded.
+    """Reconstruct inputs on which a teacher has the recorded activations.
 
-    They start as noise and go down the gradient of
+    The inputs begin as noise. Adam minimizes
 
         sum_l mean (f_l(x) - a_l)^2 / mean a_l^2
 
-    with a_l drawn from the metadata; Adam, within bounds by a logistic function. No
-    data are needed: run it where there are none.
+    with a_l drawn from the metadata; a sigmoid keeps the inputs within the bounds. No
+    data are needed.
 
     Args:
-        teacher: the one that was recorded.
-        metadata: `kd.Metadata`.
-        count: how many inputs.
-        steps: of gradient descent for each batch. Default 300.
-        learning_rate: of Adam. Default 0.1.
-        batch_size: inputs at a time. Default 500.
-        bounds: of each value of an input. Default 0 to 1.
-        start: mean of the noise at the start, within the bounds. Default 0.15.
-        seed: of noise and draws. Default 0.
-        verbose: 1 (default) for a bar, 0 for none.
+        teacher: the recorded teacher.
+        metadata: its `kd.Metadata`.
+        count: number of inputs.
+        steps: number of gradient steps for each batch. Default 300.
+        learning_rate: learning rate of Adam. Default 0.1.
+        batch_size: number of inputs that are trained together. Default 500.
+        bounds: lower and upper bound of the inputs' values. Default 0 to 1.
+        start: mean of the initial noise, within the bounds. Default 0.15.
+        seed: seed of the noise and of the draws. Default 0.
+        verbose: 1 (default) for a progress bar, 0 for silent.
 
     Returns:
         Inputs `(count, ...)`, float32.
 
     Raises:
-        ValueError: metadata of another teacher, or a count below 1.
+        ValueError: the metadata belong to another teacher, or `count` is below 1.
 
     Example:
         >>> images = kd.reconstruct(teacher, kd.Metadata.load("metadata.npz"), 1000)
@@ -114,28 +114,27 @@ def reconstruct(
         Lopes, Fenu, Starner 2017, Data-free knowledge distillation for deep neural
         networks.
     """
-    metadata.check(teacher)
-    if count < 1:
-        raise ValueError(f"count is 1 or more; got {count}.")
+    metadata.check_teacher(teacher)
+    check_at_least_one(count, "count")
     rng = np.random.default_rng(seed)
     views = metadata.views(teacher)
-    # So that each view has its share.
+    # With few inputs, each view still gets a batch.
     batch_size = min(batch_size, -(-count // len(views)))
     shape = (batch_size, *metadata.settings["input_shape"])
     batches = -(-count // batch_size)
     bar = keras.utils.Progbar(batches, verbose=verbose, unit_name="batch")
-    made, canvases = [], {}
+    inputs, canvases = [], {}
     for batch in range(batches):
-        place = batch % len(views)
-        targets = metadata.targets(batch_size, place, rng)
-        if place not in canvases:
-            canvases[place] = _Canvas(views[place], shape, targets, bounds)
-            canvases[place].compile(keras.optimizers.Adam(learning_rate))
-        canvas = canvases[place]
+        view = batch % len(views)
+        targets = metadata.targets(batch_size, view, rng)
+        if view not in canvases:
+            canvases[view] = _Canvas(views[view], shape, targets, bounds)
+            canvases[view].compile(keras.optimizers.Adam(learning_rate))
+        canvas = canvases[view]
         noise = rng.normal(start, 0.1 * (bounds[1] - bounds[0]), shape)
         canvas.begin(noise, targets)
         canvas.fit(np.zeros((steps, 1)), batch_size=1, verbose=0)
-        gradients.forget(views[place])
-        made.append(ops.convert_to_numpy(canvas.inputs_now()))
+        gradients.forget(views[view])
+        inputs.append(ops.convert_to_numpy(canvas.current_inputs()))
         bar.update(batch + 1)
-    return np.concatenate(made)[:count]
+    return np.concatenate(inputs)[:count]

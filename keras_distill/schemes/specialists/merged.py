@@ -1,4 +1,4 @@
-"""Some classes as they are, all others as one."""
+"""Logits in which all classes but those of a group are merged."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Merged(keras.Layer):
-    """Logits of some classes, and one logit for all others together.
+    """Logits of a group of classes, and one logit for all other classes together.
 
-    Its softmax at T is that of the logits with the other probabilities added up:
+    At temperature T, its softmax is that of all logits, with the probabilities of the
+    other classes summed:
 
         z_rest = T log sum_{k not in group} exp(z_k / T)
 
     Args:
-        group: the classes that stay, in their new order.
-        temperature: T, at which the sum is taken. Default 1.
+        group: the classes to keep, in their new order.
+        temperature: T of the sum. Default 1.
 
     Example:
         >>> kd.Merged([3, 5, 8])(logits).shape
@@ -31,18 +32,18 @@ class Merged(keras.Layer):
         self.group, self.temperature = list(group), temperature
 
     def call(self, logits):
-        """Give `(..., k + 1)` for logits `(..., K)`."""
+        """Return `(..., k + 1)` for logits `(..., K)`."""
         rest = np.setdiff1d(np.arange(logits.shape[-1]), self.group).astype("int32")
-        own = ops.take(logits, np.array(self.group, "int32"), axis=-1)
+        kept = ops.take(logits, np.array(self.group, "int32"), axis=-1)
         others = ops.take(logits, rest, axis=-1) / self.temperature
         merged = self.temperature * ops.logsumexp(others, axis=-1, keepdims=True)
-        return ops.concatenate([own, merged], axis=-1)
+        return ops.concatenate([kept, merged], axis=-1)
 
     def compute_output_shape(self, input_shape):
-        """Give one more than the group has."""
+        """Return the output shape, with one class more than the group."""
         return (*input_shape[:-1], len(self.group) + 1)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
-        own = {"group": self.group, "temperature": self.temperature}
-        return {**super().get_config(), **own}
+        """Return the arguments."""
+        arguments = {"group": self.group, "temperature": self.temperature}
+        return {**super().get_config(), **arguments}

@@ -8,32 +8,34 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill.schemes.specialists.specialists import are_groups
+from keras_distill.schemes.specialists.class_groups import check_groups
+from keras_distill.schemes.stages import check_at_least_one
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class SpecialistEnsemble(keras.Model):
-    """A generalist and its specialists as one model that predicts.
+    """A generalist and its specialists, combined into one model for prediction.
 
-    For each sample, of the specialists whose group holds one of the generalist's
-    `nearest` classes, A, it finds the distribution q over all classes that minimises
+    Of each sample, the active specialists A are those whose group contains one of the
+    `nearest` top classes of the generalist. The model finds the distribution q over all
+    classes that minimizes
 
         KL(p_g, q) + sum_{m in A} KL(p_m, q)
 
-    where q adds up all classes of specialist m's dustbin. `q = softmax(z)`, and z goes
-    down the gradient, which has a closed form, from the generalist's logits.
+    where q is summed over the classes of specialist m's dustbin. With `q = softmax(z)`,
+    gradient descent on z begins at the generalist's logits.
 
     Args:
-        generalist: over all classes.
-        specialists: as `kd.fit_specialists` gives them.
-        groups: the classes of each.
-        nearest: how many of the generalist's first classes call specialists. Default 1.
-        steps: of gradient descent. Default 100.
-        rate: of each step. Default 0.5.
+        generalist: model over all classes.
+        specialists: as returned by `kd.fit_specialists`.
+        groups: the classes of each specialist.
+        nearest: number of top classes that activate specialists. Default 1.
+        steps: number of gradient steps. Default 100.
+        rate: learning rate of the steps. Default 0.5.
         name: model name.
 
     Raises:
-        ValueError: bad groups, other output sizes, or numbers below 1.
+        ValueError: invalid groups or output sizes, or `nearest` or `steps` below 1.
 
     Example:
         >>> model = kd.SpecialistEnsemble(generalist, specialists, groups)
@@ -55,17 +57,15 @@ class SpecialistEnsemble(keras.Model):
         rate: float = 0.5,
         name: str | None = None,
     ):
-        are_groups(generalist, groups)
+        check_groups(generalist, groups)
         sizes = [model.output_shape[-1] for model in specialists]
-        if sizes != [len(group) + 1 for group in groups]:
+        if sizes != (expected := [len(group) + 1 for group in groups]):
             raise ValueError(
-                "Each specialist gives the logits of its group and of a dustbin: groups "
-                f"of {[len(group) for group in groups]}, but outputs of {sizes}."
+                "Each specialist must return the logits of its group and of a dustbin: "
+                f"expected outputs of {expected}, got outputs of {sizes}."
             )
-        if min(nearest, steps) < 1:
-            raise ValueError(
-                f"nearest and steps are 1 or more; got {nearest}, {steps}."
-            )
+        check_at_least_one(nearest, "nearest")
+        check_at_least_one(steps, "steps")
         super().__init__(name=name)
         self.generalist, self.specialists = generalist, list(specialists)
         self.groups = [list(group) for group in groups]
@@ -73,37 +73,37 @@ class SpecialistEnsemble(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        """Give logits, `(B, K)`."""
+        """Return logits `(B, K)`."""
         z = ops.cast(self.generalist(inputs, training=training), "float32")
-        known = ops.softmax(z, axis=-1)
-        wanted, weight = [known], [ops.ones_like(z[:, :1])]
-        members = [np.eye(z.shape[-1], dtype="float32")]
-        first = ops.top_k(z, self.nearest)[1]
+        classes = z.shape[-1]
+        targets, weights = [ops.softmax(z, axis=-1)], [ops.ones_like(z[:, :1])]
+        merges = [np.eye(classes, dtype="float32")]
+        top = ops.top_k(z, self.nearest)[1]
         for model, group in zip(self.specialists, self.groups, strict=True):
             logits = ops.cast(model(inputs, training=training), "float32")
-            wanted.append(ops.softmax(logits, axis=-1))
-            members.append(_members(group, z.shape[-1]))
-            mine = np.isin(np.arange(z.shape[-1]), group).astype("float32")
-            weight.append(ops.max(ops.take(mine, first), axis=-1, keepdims=True))
-        total = sum(weight)
+            targets.append(ops.softmax(logits, axis=-1))
+            merges.append(_merge_matrix(group, classes))
+            in_group = np.isin(np.arange(classes), group).astype("float32")
+            weights.append(ops.max(ops.take(in_group, top), axis=-1, keepdims=True))
+        total = sum(weights)
 
         def step(_, z):
             q = ops.softmax(z, axis=-1)
-            slope = total * q
-            for p, w, of in zip(wanted, weight, members, strict=True):
-                # Each class has its part of what its group should have.
-                share = p / ops.maximum(ops.matmul(q, of), 1e-30)
-                slope -= w * q * ops.matmul(share, of.T)
-            return z - self.rate * slope
+            gradient = total * q
+            for p, weight, merge in zip(targets, weights, merges, strict=True):
+                # The classes of a dustbin share its probability in proportion to q.
+                ratio = p / ops.maximum(ops.matmul(q, merge), 1e-30)
+                gradient -= weight * q * ops.matmul(ratio, merge.T)
+            return z - self.rate * gradient
 
         return ops.fori_loop(0, self.steps, step, z)
 
     def compute_output_shape(self, input_shape):
-        """Give the generalist's."""
+        """Return the output shape of the generalist."""
         return self.generalist.compute_output_shape(input_shape)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         serialize = keras.saving.serialize_keras_object
         return {
             "generalist": serialize(self.generalist),
@@ -117,13 +117,13 @@ class SpecialistEnsemble(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> SpecialistEnsemble:
-        """Make a model from its arguments."""
+        """Create a model from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 
 
-def _members(group: list[int], classes: int) -> np.ndarray:
-    """Give which classes each of a specialist's outputs stands for, `(K, k + 1)`."""
-    found = np.zeros((classes, len(group) + 1), "float32")
-    found[group, np.arange(len(group))] = 1.0
-    found[:, -1] = 1.0 - found.sum(1)
-    return found
+def _merge_matrix(group: list[int], classes: int) -> np.ndarray:
+    """Return the 0/1 matrix `(K, k + 1)` from classes to the outputs of a specialist."""
+    matrix = np.zeros((classes, len(group) + 1), "float32")
+    matrix[group, np.arange(len(group))] = 1.0
+    matrix[:, -1] = 1.0 - matrix.sum(1)
+    return matrix

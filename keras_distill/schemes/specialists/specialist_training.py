@@ -1,4 +1,4 @@
-"""The training of one specialist, and of several at once."""
+"""The training of one specialist, and of several in parallel."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from keras_distill.schemes.stages import with_fresh_optimizer
 
 
 class SpecialistTraining:
-    """A specialist, its samples, and how it is trained.
+    """A specialist, its samples and its settings.
 
     Args:
-        generalist: over all classes.
-        group: its classes.
-        drawn: what it sees, as `drawn_for` gives it.
-        count: of all samples that there are.
-        seed: of the order of samples and of random layers.
+        generalist: model over all classes.
+        group: the specialist's classes.
+        drawn: training samples, as returned by `draw_samples`.
+        count: number of samples in the whole data set.
+        seed: seed of the order of samples and of random layers.
         settings: `soft_weight`, `temperature`, `epochs`, `batch_size`.
     """
 
@@ -36,22 +36,24 @@ class SpecialistTraining:
         keras.utils.set_random_seed(seed)
         self.generalist, self.group, self.drawn = generalist, group, drawn
         self.count, self.seed, self.settings = count, seed, settings
-        self.model = _specialist(generalist, group)
+        self.model = _create_specialist(generalist, group)
 
     def run(self, compiled: Mapping, backup, progress: Progress) -> None:
         """Train, and correct the dustbin's bias."""
-        temperature, share = (self.settings[n] for n in ("temperature", "soft_weight"))
+        temperature, weight = (self.settings[n] for n in ("temperature", "soft_weight"))
         merged = Merged(self.group, temperature)(self.generalist.output)
         teacher = keras.Model(self.generalist.inputs, merged, name="merged_generalist")
-        soft = Term(SoftTarget(temperature), weight=share)
-        trainer = Distiller(self.model, teacher, terms=[soft], label_weight=1.0 - share)
+        soft = Term(SoftTarget(temperature), weight=weight)
+        trainer = Distiller(
+            self.model, teacher, terms=[soft], label_weight=1.0 - weight
+        )
         ledger = Ledger(backup, {**self.settings, "group": self.group})
         progress.begin(f"Specialist of {self.group}", self.settings["epochs"])
         keras.utils.set_random_seed(self.seed)
 
-        def train(kept):
+        def train(callbacks):
             trainer.compile(**with_fresh_optimizer(compiled))
-            return self._fit(trainer, [progress, *kept])
+            return self._fit(trainer, [progress, *callbacks])
 
         ledger.once(0, trainer, train)
         progress.finish()
@@ -68,30 +70,30 @@ class SpecialistTraining:
         )
 
     def _correct_dustbin(self) -> None:
-        """Raise its bias by the log of the odds that it has over those that it was shown."""
+        """Add the log of the ratio of the true odds to those in the training samples."""
         others = int((self.drawn.labels == len(self.group)).sum())
-        own = len(self.drawn) - others
+        inside = len(self.drawn) - others
         head = self.model.layers[-1]
         bias = np.array(head.get_weights()[1])
-        bias[-1] += np.log((self.count - own) / own) - np.log(others / own)
+        bias[-1] += np.log((self.count - inside) / inside) - np.log(others / inside)
         head.set_weights([head.get_weights()[0], bias])
 
 
-def in_processes(
+def run_in_processes(
     processes: int,
     trainings: Sequence[SpecialistTraining],
     compiled: Mapping,
     backups: Sequence,
     progress: Progress,
 ) -> list[keras.Model]:
-    """Run trainings side by side, each in a new process; give their models.
+    """Run trainings in parallel, each in a new process, and return their models.
 
     Args:
-        processes: at a time.
-        trainings: made, not run.
+        processes: maximum number of processes.
+        trainings: trainings that have not run yet.
         compiled: arguments of `compile`.
-        backups: a folder each, or None.
-        progress: moves by a training's epochs when it is done.
+        backups: a folder, or None, for each training.
+        progress: advances when a training is complete, by all its epochs.
     """
     import concurrent.futures
     import multiprocessing
@@ -104,20 +106,18 @@ def in_processes(
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         tasks = [
-            _task(training, config, backup, os.path.join(folder, str(place)))
-            for place, (training, backup) in enumerate(
-                zip(trainings, backups, strict=True)
-            )
+            _save_task(training, config, backup, os.path.join(folder, str(i)))
+            for i, (training, backup) in enumerate(zip(trainings, backups, strict=True))
         ]
         with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
-            for place, file in enumerate(pool.map(_run_task, tasks)):
-                trainings[place].model.load_weights(file)
-                progress.move_to((place + 1) * trainings[place].settings["epochs"])
+            for i, file in enumerate(pool.map(_run_task, tasks)):
+                trainings[i].model.load_weights(file)
+                progress.move_to((i + 1) * trainings[i].settings["epochs"])
     return [training.model for training in trainings]
 
 
-def _task(training, config, backup, folder) -> str:
-    """Write down a training; give the file that says where all of it is."""
+def _save_task(training, config, backup, folder) -> str:
+    """Save a training to a folder, and return the file that describes it."""
     os.makedirs(folder)
     training.generalist.save(os.path.join(folder, "generalist.keras"))
     np.savez(
@@ -125,25 +125,25 @@ def _task(training, config, backup, folder) -> str:
         images=training.drawn.images,
         labels=training.drawn.labels,
     )
-    said = {"compiled": config, "backup": backup and str(backup), "folder": folder}
-    said |= {name: getattr(training, name) for name in ("group", "seed", "count")}
+    task = {"compiled": config, "backup": backup and str(backup), "folder": folder}
+    task |= {name: getattr(training, name) for name in ("group", "seed", "count")}
     file = os.path.join(folder, "task.json")
     with open(file, "w") as opened:
-        json.dump({**said, "settings": training.settings}, opened)
+        json.dump({**task, "settings": training.settings}, opened)
     return file
 
 
 def _run_task(file: str) -> str:
-    """Run a training that was written down; give the file of the model's weights."""
+    """Run a saved training, and return the file of the model's weights."""
     with open(file) as opened:
         task = json.load(opened)
     generalist = keras.saving.load_model(
         os.path.join(task["folder"], "generalist.keras")
     )
-    with np.load(os.path.join(task["folder"], "samples.npz")) as found:
-        drawn = Samples(found["images"], found["labels"])
-    given = (task[name] for name in ("count", "seed", "settings"))
-    training = SpecialistTraining(generalist, task["group"], drawn, *given)
+    with np.load(os.path.join(task["folder"], "samples.npz")) as arrays:
+        drawn = Samples(arrays["images"], arrays["labels"])
+    rest = (task[name] for name in ("count", "seed", "settings"))
+    training = SpecialistTraining(generalist, task["group"], drawn, *rest)
     compiled = keras.saving.deserialize_keras_object(task["compiled"])
     training.run(compiled, task["backup"], Progress(task["settings"]["epochs"], 0))
     weights = os.path.join(task["folder"], "specialist.weights.h5")
@@ -151,50 +151,50 @@ def _run_task(file: str) -> str:
     return weights
 
 
-def _specialist(generalist: keras.Model, group: list[int]) -> keras.Model:
-    """Copy the generalist, with a last layer for a group and a dustbin."""
+def _create_specialist(generalist: keras.Model, group: list[int]) -> keras.Model:
+    """Copy the generalist, with a last layer for the group and the dustbin."""
     head = generalist.layers[-1] if getattr(generalist, "inputs", None) else None
     linear = keras.activations.linear
     if not isinstance(head, layers.Dense) or head.activation is not linear:
         raise TypeError(
-            "A generalist is a functional keras.Model whose last layer is a Dense without "
-            f"activation; got {type(generalist).__name__} ending in {head}."
+            "The generalist must be a functional keras.Model whose last layer is a Dense "
+            f"without activation; got {type(generalist).__name__} ending in {head}."
         )
     copy = keras.models.clone_model(generalist)
     copy.set_weights(generalist.get_weights())
     kernel, *bias = (np.array(w) for w in head.get_weights())
     bias = bias[0] if bias else np.zeros(kernel.shape[-1], kernel.dtype)
     rest = np.setdiff1d(np.arange(kernel.shape[-1]), group)
-    # The mean logit of the others, raised to what n of them add up to.
+    # The dustbin's logit is the log of the sum of n equal terms, at the mean logit.
     dustbin = kernel[:, rest].mean(1, keepdims=True)
-    lifted = bias[rest].mean(keepdims=True) + np.log(len(rest))
-    made = layers.Dense(len(group) + 1, name="specialist_logits")
-    outputs = made(copy.layers[-1].input)
-    made.set_weights(
+    dustbin_bias = bias[rest].mean(keepdims=True) + np.log(len(rest))
+    logits = layers.Dense(len(group) + 1, name="specialist_logits")
+    outputs = logits(copy.layers[-1].input)
+    logits.set_weights(
         [
             np.concatenate([kernel[:, group], dustbin], 1),
-            np.concatenate([bias[group], lifted]),
+            np.concatenate([bias[group], dustbin_bias]),
         ]
     )
     name = "specialist_" + "_".join(map(str, group))
     return keras.Model(copy.inputs, outputs, name=name[:60])
 
 
-def drawn_for(samples: Samples, group: list[int], seed: int) -> Samples:
-    """Take all samples of a group and as many others; number the classes anew."""
-    own, rest = samples.only(group), samples.without(group)
-    missing = sorted(set(group) - set(own.labels.tolist()))
-    if missing or not len(rest):
+def draw_samples(samples: Samples, group: list[int], seed: int) -> Samples:
+    """Take all samples of a group and as many others; renumber the classes."""
+    inside, outside = samples.only(group), samples.without(group)
+    missing = sorted(set(group) - set(inside.labels.tolist()))
+    if missing or not len(outside):
         raise ValueError(
-            f"A specialist needs samples of each of its classes and of others; classes "
-            f"without any: {missing or 'all others'}."
+            "A specialist needs samples of each of its classes and of other classes; "
+            f"classes without samples: {missing or 'all others'}."
         )
-    rest = rest.few(min(len(own), len(rest)), seed)
-    places = np.full(int(samples.labels.max()) + 1, len(group), "int32")
-    places[group] = np.arange(len(group))
-    labels = places[np.concatenate([own.labels, rest.labels])]
+    outside = outside.few(min(len(inside), len(outside)), seed)
+    outputs = np.full(int(samples.labels.max()) + 1, len(group), "int32")
+    outputs[group] = np.arange(len(group))
+    labels = outputs[np.concatenate([inside.labels, outside.labels])]
     return Samples(
-        np.concatenate([own.images, rest.images]),
+        np.concatenate([inside.images, outside.images]),
         labels,
-        np.concatenate([own.ids, rest.ids]),
+        np.concatenate([inside.ids, outside.ids]),
     )

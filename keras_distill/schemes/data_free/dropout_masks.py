@@ -1,4 +1,4 @@
-"""Fixed dropout masks on a net's layers."""
+"""Fixed dropout masks on the layers of a model."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class _Mask(keras.Layer):
         return inputs * ops.cast(self.values, inputs.dtype)
 
 
-def masked(
+def with_masks(
     model: keras.Model, layers: Sequence[str], keep: float, seed: int
 ) -> keras.Model:
-    """Copy a functional model, with a fixed dropout mask behind some layers.
+    """Copy a functional model, with a fixed dropout mask after some layers.
 
     Args:
         model: functional.
-        layers: names.
-        keep: chance of each unit to stay; those that do are divided by it.
-        seed: of the mask.
+        layers: names of the layers.
+        keep: probability that a unit is kept; kept units are divided by it.
+        seed: seed of the masks.
     """
     rng = np.random.default_rng(seed)
 
