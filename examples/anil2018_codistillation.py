@@ -112,9 +112,9 @@ def report(runs):
     rows = [
         {
             "two peers": name,
-            "first": runs.shown(name, of=lambda cell: cell["accuracy"][0]),
-            "second": runs.shown(name, of=lambda cell: cell["accuracy"][1]),
-            "named apart": runs.shown(name, of=lambda cell: cell["apart"]),
+            "first": runs.summary(name, of=lambda cell: cell["accuracy"][0]),
+            "second": runs.summary(name, of=lambda cell: cell["accuracy"][1]),
+            "named apart": runs.summary(name, of=lambda cell: cell["apart"]),
         }
         for name in runs.names
     ]

@@ -107,7 +107,7 @@ def run(runs, data, seed):
 def report(runs):
     ours = f"error %, {runs.settings['dataset']}"
     rows = [
-        {"net": name, "paper, CIFAR-10": PAPER[name], ours: runs.shown(name)}
+        {"net": name, "paper, CIFAR-10": PAPER[name], ours: runs.summary(name)}
         for name in runs.names
     ]
     print(kd.analysis.table(rows))

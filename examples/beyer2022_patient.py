@@ -159,7 +159,7 @@ def main():
         {
             "scheme": name,
             "paper, ImageNet (recalled)": PAPER.get(name),
-            ours: runs.shown(name),
+            ours: runs.summary(name),
         }
         for name in runs.names
     ]

@@ -113,9 +113,9 @@ def measure(student, weights, test, masks, settings):
     learnt = kd.analysis.learning_of_points(found, masks, trained)
     last = found[-1]
     numbers = {
-        "on object": last.on_object.mean(),
-        "on ground": last.on_ground.mean(),
-        "lambda": last.share,
+        "on object": last.on_foreground.mean(),
+        "on ground": last.on_background.mean(),
+        "lambda": last.foreground_fraction,
         "D_mean": learnt.mean_distance,
         "D_std": learnt.variance,
         "rho": learnt.stability,
@@ -195,7 +195,7 @@ def main():
     rows = []
     for kind, paper in PAPER.items():
         rows.append({"": f"{kind}, paper", **dict(zip(COLUMNS, paper, strict=True))})
-        ours = {c: runs.shown(kind, of=lambda cell, c=c: cell[c]) for c in COLUMNS}
+        ours = {c: runs.summary(kind, of=lambda cell, c=c: cell[c]) for c in COLUMNS}
         rows.append({"": f"{kind}, ours", **ours})
     print(kd.analysis.table(rows))
     print(f"\nMean ± deviation; seeds: {args.seeds}. Stand-in: {settings}.")

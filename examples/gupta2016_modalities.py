@@ -110,7 +110,7 @@ def main():
         run(runs, data, seed)
     ours = f"accuracy %, {args.dataset}"
     rows = [
-        {"net": name, "paper, NYUD2": PAPER.get(name), ours: runs.shown(name)}
+        {"net": name, "paper, NYUD2": PAPER.get(name), ours: runs.summary(name)}
         for name in runs.names
     ]
     print(kd.analysis.table(rows))

@@ -102,7 +102,7 @@ def main():
     for seed in range(args.seeds):
         run(runs, data, seed)
     rows = [
-        {"": name, "paper, frames": PAPER[name], "ours": runs.shown(name)}
+        {"": name, "paper, frames": PAPER[name], "ours": runs.summary(name)}
         for name in runs.names
     ]
     print(kd.analysis.table(rows))

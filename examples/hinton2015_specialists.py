@@ -122,7 +122,7 @@ def main():
         n for n in cells[0] if n != "groups" and all(n in found for found in cells)
     ]
     rows = [
-        {"": name, "accuracy %": runs.shown("cell", of=lambda cell, n=name: cell[n])}
+        {"": name, "accuracy %": runs.summary("cell", of=lambda cell, n=name: cell[n])}
         for name in names
     ]
     print(kd.analysis.table(rows))

@@ -156,7 +156,7 @@ def main():
     title = f"bits a character, {args.dataset}"
     print(
         kd.analysis.table(
-            [{"model": name, title: runs.shown(name, 3)} for name in runs.names]
+            [{"model": name, title: runs.summary(name, 3)} for name in runs.names]
         )
     )
     seeds = len(runs["teacher"])

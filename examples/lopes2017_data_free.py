@@ -159,7 +159,7 @@ def main():
     for seed in range(args.seeds):
         run(runs, data, seed)
     rows = [
-        {"": name, "paper (recalled)": PAPER.get(name), "ours": runs.shown(name)}
+        {"": name, "paper (recalled)": PAPER.get(name), "ours": runs.summary(name)}
         for name in runs.names
     ]
     print(kd.analysis.table(rows))

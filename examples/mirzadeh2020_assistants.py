@@ -120,7 +120,7 @@ def main():
     for seed in range(args.seeds):
         run(runs, data, seed, sizes)
     rows = [
-        {"way": name, "paper (recalled)": PAPER.get(name), "ours": runs.shown(name)}
+        {"way": name, "paper (recalled)": PAPER.get(name), "ours": runs.summary(name)}
         for name in runs.names
         if not name.startswith("held out")
     ]

@@ -127,7 +127,7 @@ def report(runs, data):
         speed = costs["teacher"].seconds_per_image / cost.seconds_per_image
         row = (
             row,
-            runs.shown(row),
+            runs.summary(row),
             cost.parameters,
             cost.multiplications,
             f"{speed:.2f}",

@@ -210,7 +210,7 @@ def report_synthetic(runs):
             key, paper = f"{name}, {similarity}", PAPER.get(name)
             row[f"paper, {place + 1}"] = paper and paper[place]
             row[f"similarity {similarity}"] = (
-                runs.shown(key) if key in runs.names else ""
+                runs.summary(key) if key in runs.names else ""
             )
         rows.append(row)
     print(kd.analysis.table(rows))
@@ -225,7 +225,7 @@ def report_language(runs):
         {
             "model": name,
             "paper, test perplexity": paper,
-            "ours, bits a character": runs.shown(f"language, {name}", 3),
+            "ours, bits a character": runs.summary(f"language, {name}", 3),
         }
         for name, paper in PAPER_LANGUAGE.items()
     ]

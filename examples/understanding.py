@@ -105,7 +105,7 @@ def numbers(data, few, seed, settings, folder):
         sure[name] = kd.analysis.calibration(model, data.test)
         found[f"order, {name}"] = layers[name].agreement.mean()
         found[f"calibration, {name}"] = sure[name].error
-        same = kd.analysis.agreement(teacher, model, data.test)
+        same = kd.analysis.agreement(model, teacher=teacher, samples=data.test)
         found[f"agrees, {name}"] = 100 * same.top
     if seed == 0:
         draw(
@@ -132,7 +132,7 @@ def draw(data, teacher, students, classes, factors, layers, sure, folder):
             "reliability": analysis.plot_reliability(sure),
             "by_class": analysis.plot_by_class(shares, against="labels"),
         }
-        analysis.report(teacher, students, data.test, file=folder / "report.html")
+        analysis.report(students, teacher, data.test, file=folder / "report.html")
     except ImportError:
         print("\nNo figures: matplotlib is not installed (pip install matplotlib).")
         return
@@ -163,7 +163,7 @@ def main():
             lambda s=seed, f=few: numbers(data, f, s, settings, args.out),
         )
     rows = [
-        {"": title, "found": runs.shown("numbers", 3, of=lambda cell, n=name: cell[n])}
+        {"": title, "found": runs.summary("numbers", 3, of=lambda cell, n=name: cell[n])}
         for name, title in TITLES.items()
     ]
     print(kd.analysis.table(rows))

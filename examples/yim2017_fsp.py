@@ -108,7 +108,7 @@ def run(runs, data, seed):
 
 
 def report(runs):
-    ours = {name: runs.shown(name) for name in runs.names}
+    ours = {name: runs.summary(name) for name in runs.names}
     name = f"ours, {runs.settings['dataset']}"
     print(kd.analysis.table([{"": "paper, CIFAR-10", **PAPER}, {"": name, **ours}]))
     print(

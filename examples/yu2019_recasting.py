@@ -152,7 +152,7 @@ def main():
             {
                 "": name,
                 "paper, VGG-16, CIFAR-10": PAPER.get(way) if kind == "plain" else None,
-                "ours": runs.shown(name),
+                "ours": runs.summary(name),
                 "parameters": cost.parameters,
                 "multiplications": cost.multiplications,
                 "µs per image": f"{1e6 * cost.seconds_per_image:.1f}",

@@ -117,7 +117,7 @@ def report(runs, pairs, seeds):
         for pair, row in PAPER.items()
     ]
     rows += [
-        {"nets": pair, **{name: runs.shown(f"{pair}, {name}") for name in COLUMNS}}
+        {"nets": pair, **{name: runs.summary(f"{pair}, {name}") for name in COLUMNS}}
         for pair in pairs
     ]
     print(kd.analysis.table(rows))

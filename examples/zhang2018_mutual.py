@@ -100,15 +100,15 @@ def report(runs, schemes):
     for depths in PAIRS:
         for place, depth in enumerate(depths):
             row = {"pair": " and ".join(map(str, depths)), "peer": depth}
-            row["alone"] = runs.shown(f"{depth} {place} alone")
+            row["alone"] = runs.summary(f"{depth} {place} alone")
             for how in schemes:
-                row[how] = runs.shown(
+                row[how] = runs.summary(
                     f"{depths} {how}", of=lambda both, p=place: both[p]
                 )
             rows.append({**row, "paper: alone, together": PAPER.get((depths, place))})
     print(kd.analysis.table(rows))
     if "from its mean teacher" in runs.names:
-        print(f"\n{PAIRS[0][0]} from its mean teacher:", runs.shown(runs.names[-1]))
+        print(f"\n{PAIRS[0][0]} from its mean teacher:", runs.summary(runs.names[-1]))
     print(f"\nAccuracy in %, last epoch, mean ± deviation. Stand-in: {runs.settings}.")
 
 

@@ -95,7 +95,7 @@ def report(runs, data):
                     "trained by": name,
                     "exit": exit,
                     "paper, CIFAR-100 (recalled)": PAPER.get(f"{name}, {exit}"),
-                    "ours": runs.shown(name, of=lambda figure, e=exit: figure[e]),
+                    "ours": runs.summary(name, of=lambda figure, e=exit: figure[e]),
                     "parameters": costs[exit].parameters,
                     "multiplications": costs[exit].multiplications,
                 }

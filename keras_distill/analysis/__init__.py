@@ -1,6 +1,6 @@
-"""Looking at the result: what it costs, what the teacher knows, what the student took."""
+"""Evaluation and analysis of teachers and students."""
 
-# What the student took.
+# Evaluating a student.
 from keras_distill.analysis.agreement import (
     Agreement,
     Calibration,
@@ -12,14 +12,14 @@ from keras_distill.analysis.agreement import (
     plot_reliability,
 )
 
-# Where a net looks.
+# Attention maps.
 from keras_distill.analysis.attention import (
     attention_maps,
     plot_attention_maps,
     plot_images,
 )
 
-# What the teacher knows.
+# Class relations in a teacher.
 from keras_distill.analysis.class_correlation import (
     ClassCorrelation,
     class_correlation,
@@ -27,12 +27,12 @@ from keras_distill.analysis.class_correlation import (
     weight_similarity,
 )
 
-# Errors, costs, figures of many runs.
+# Costs and comparisons.
 from keras_distill.analysis.compare import compare
 from keras_distill.analysis.cost import Cost, cost
 from keras_distill.analysis.exits import exits
 
-# What of it reaches the student, by gradients and in the last layer.
+# Knowledge transfer: gradients, last layer, knowledge points.
 from keras_distill.analysis.gradient_rescaling import (
     GradientRescaling,
     gradient_rescaling,

@@ -1,4 +1,4 @@
-"""Where in an image the layers of models are active, side by side."""
+"""Attention maps of layers, side by side with the images."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def attention_maps(
     power: float = 2.0,
     batch_size: int = 256,
 ) -> np.ndarray:
-    """Give how active a layer is at each place of each image.
+    """Compute the activation-based attention map of a layer for each image.
 
         sum_c |A_c|^power, divided by its largest value
 
     Args:
-        model: any.
+        model: any model.
         images: `(N, H, W, C)`.
-        tap: of a layer that gives maps `(B, h, w, c)`.
+        tap: a layer with outputs of shape `(B, h, w, c)`.
         power: p >= 1. Default 2.
         batch_size: Default 256.
 
     Returns:
-        `(N, h, w)`, 0 to 1; a layer that is silent gives zeros.
+        `(N, h, w)`, between 0 and 1; zeros where all activations are zero.
 
     Raises:
-        ValueError: the layer gives no maps.
+        ValueError: the layer's output is not of rank 4.
 
     Example:
         >>> maps = kd.analysis.attention_maps(student, digits.test.images[:8], "stack2")
@@ -44,26 +44,26 @@ def attention_maps(
         Zagoruyko, Komodakis 2017, Paying more attention to attention.
     """
     (tap,) = taps.as_taps(tap)
-    found = []
+    parts = []
     for batch in in_batches(images, batch_size):
         features = ops.convert_to_numpy(taps.up_to(model, batch, [tap])[tap])
         if features.ndim != 4:
             raise ValueError(
-                f"Attention has places where a layer gives maps (B, h, w, c); '{tap}' of "
-                f"'{model.name}' gives {features.shape}. Tap an earlier layer."
+                f"Attention maps need a layer with outputs (B, h, w, c); '{tap}' of "
+                f"'{model.name}' has outputs {features.shape}. Tap an earlier layer."
             )
         maps = (np.abs(features.astype("float64")) ** power).sum(-1)
         peaks = maps.max((1, 2), keepdims=True)
-        found.append(np.divide(maps, peaks, out=np.zeros_like(maps), where=peaks > 0))
-    return np.concatenate(found)
+        parts.append(np.divide(maps, peaks, out=np.zeros_like(maps), where=peaks > 0))
+    return np.concatenate(parts)
 
 
 def plot_attention_maps(images: np.ndarray, maps: Mapping[str, np.ndarray]):
-    """Draw images, and below each the maps of every model.
+    """Plot images, with the attention maps of each model below.
 
     Args:
-        images: `(N, H, W, C)` in `[0, 1]`, as many as shall be shown.
-        maps: of `attention_maps`, by the name of the model.
+        images: the images to show, `(N, H, W, C)` in `[0, 1]`.
+        maps: results of `attention_maps`, by the name of the model.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -75,17 +75,17 @@ def plot_attention_maps(images: np.ndarray, maps: Mapping[str, np.ndarray]):
 
 
 def plot_images(rows: Mapping[str, np.ndarray], *, cmap: str = "viridis"):
-    """Draw rows of images or maps, one below another.
+    """Plot rows of images or maps.
 
     Args:
-        rows: by title, `(N, h, w)` or `(N, h, w, C)`; as many in each.
-        cmap: colours of what has no channels, or one that is not a picture.
+        rows: by title, `(N, h, w)` or `(N, h, w, C)`, with the same N in each row.
+        cmap: colormap of maps without a channel axis.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: rows of different lengths.
+        ValueError: the rows differ in length.
 
     Example:
         >>> kd.analysis.plot_images({"image": images, "entropy": entropies})
@@ -94,7 +94,7 @@ def plot_images(rows: Mapping[str, np.ndarray], *, cmap: str = "viridis"):
 
     counts = {title: len(row) for title, row in rows.items()}
     if len(set(counts.values())) != 1:
-        raise ValueError(f"Each row has as many images; got {counts}.")
+        raise ValueError(f"Expected the same number of images per row; got {counts}.")
     count = next(iter(counts.values()))
     figure = Figure(figsize=(1.2 * count + 1, 1.3 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), count, squeeze=False)

@@ -1,4 +1,4 @@
-"""How classes go together in what a teacher says, and in the weights of its last layer."""
+"""Class relations in a teacher's predictions and in the weights of its last layer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from keras_distill.analysis.predictions import logits_of, softmax
 
 @dataclasses.dataclass(frozen=True)
 class ClassCorrelation:
-    """How alike each two classes are, with the classes in an order that shows groups.
+    """Similarity of each pair of classes, with the classes in groups.
 
     Args:
-        matrix: `(K, K)`, in the order of the classes' numbers.
-        groups: lists of classes that belong together, one after another the order.
+        matrix: `(K, K)`, rows and columns by class index.
+        groups: lists of the class indices that belong together.
         title: what was compared.
 
     Example:
@@ -31,23 +31,23 @@ class ClassCorrelation:
 
     @property
     def order(self) -> list[int]:
-        """Give the classes so that those of a group stand side by side."""
+        """Return the class indices, with those of each group side by side."""
         return [k for group in self.groups for k in group]
 
     @property
     def blocks(self) -> float:
-        """Tell how block-like the matrix is.
+        """Return how block-diagonal the matrix is.
 
-        The mean over pairs of classes of one group minus that over pairs of different
-        groups: near 0 where groups mean nothing, 1 where classes of a group are the
-        same and others have nothing in common. Not a number without two groups, one of
-        them of two classes.
+        The mean over pairs of classes within a group minus the mean over pairs from
+        different groups: near 0 if the groups are arbitrary, 1 if classes of a group are
+        identical and others unrelated. NaN unless there are two groups, and one of them
+        has two classes.
         """
-        place = np.empty(len(self.matrix), int)
+        group_of = np.empty(len(self.matrix), int)
         for number, group in enumerate(self.groups):
-            place[group] = number
-        same = place[:, None] == place[None, :]
-        pairs = ~np.eye(len(place), dtype=bool)
+            group_of[group] = number
+        same = group_of[:, None] == group_of[None, :]
+        pairs = ~np.eye(len(group_of), dtype=bool)
         if not (same & pairs).any() or same.all():
             return float("nan")
         return float(self.matrix[same & pairs].mean() - self.matrix[~same].mean())
@@ -66,26 +66,26 @@ def class_correlation(
 
         Pearson's correlation of p_i and p_j over the samples,  p = softmax(z_t / T)
 
-    Classes that the teacher takes for alike rise and fall together; at a low temperature
-    that is drowned by the one class that has it all. The blocks that a high one shows
-    are what a student is told of the classes. For T to infinity p goes to 1 / K, and the
-    correlation to that of the centred logits.
+    The probabilities of similar classes rise and fall together; at a low temperature the
+    predicted class hides this. The blocks that appear at a high temperature are what a
+    student learns about the classes. As T goes to infinity, p goes to 1 / K, and the
+    correlation to that of the centered logits.
 
     Args:
-        teacher: gives logits `(B, K)`.
-        samples: `kd.data.Samples`, or anything with `images`.
+        teacher: returns logits `(B, K)`.
+        samples: `kd.data.Samples`, or any object with `images`.
         temperatures: each T > 0. Default 1, 4 and 20.
-        groups: classes that belong together, each class once, as super-classes are.
-            Default: found by clustering the matrix of the highest temperature.
-        clusters: how many groups to find. Default: about the root of K.
-        batch_size: of the prediction. Default 1000.
+        groups: classes that belong together, as in super-classes; each class in exactly
+            one. Default: clusters of the matrix at the highest temperature.
+        clusters: number of clusters to find. Default: about the square root of K.
+        batch_size: Default 1000.
 
     Returns:
         A `ClassCorrelation` for each temperature.
 
     Raises:
-        ValueError: a temperature not above 0, groups that miss classes, or a teacher
-            that says the same of all samples, of which no correlation is defined.
+        ValueError: a temperature is not above 0, `groups` misses classes, or the teacher
+            predicts the same for all samples, so that the correlation is undefined.
 
     Example:
         >>> cold, hot = kd.analysis.class_correlation(teacher, digits.test, (1, 20))
@@ -97,13 +97,13 @@ def class_correlation(
     """
     temperatures = np.atleast_1d(np.asarray(temperatures, "float64"))
     if temperatures.ndim != 1 or not len(temperatures) or not (temperatures > 0).all():
-        raise ValueError(f"temperatures are above 0; got {temperatures.tolist()}.")
+        raise ValueError(f"temperatures must be above 0; got {temperatures.tolist()}.")
     logits = logits_of(teacher, samples, batch_size)
     matrices = [_correlation(softmax(logits, T)) for T in temperatures]
     if groups is None:
         hottest = int(np.argmax(temperatures))
-        groups = _clustered(matrices[hottest], clusters)
-    groups = checked_groups(groups, logits.shape[-1])
+        groups = _clusters(matrices[hottest], clusters)
+    groups = _checked_groups(groups, logits.shape[-1])
     return [
         ClassCorrelation(matrix, groups, f"predictions at T = {T:g}")
         for matrix, T in zip(matrices, temperatures, strict=True)
@@ -116,17 +116,17 @@ def weight_similarity(
     groups: Sequence[Sequence[int]] | None = None,
     clusters: int | None = None,
 ) -> ClassCorrelation:
-    """Give the cosine of each two classes' weights in a model's last layer.
+    """Compute the cosine similarity of each two classes' weights in the last layer.
 
     Args:
-        model: its last layer is a `Dense` one.
+        model: its last layer is a `keras.layers.Dense`.
         groups, clusters: as in `class_correlation`.
 
     Returns:
         A `ClassCorrelation`.
 
     Raises:
-        ValueError: no such last layer, or groups that miss classes.
+        ValueError: the last layer is of another type, or `groups` misses classes.
 
     Example:
         >>> kd.analysis.weight_similarity(teacher, groups=cold.groups).blocks
@@ -138,17 +138,17 @@ def weight_similarity(
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = vectors / np.where(norms > 0, norms, 1.0)
     matrix = unit @ unit.T
-    groups = _clustered(matrix, clusters) if groups is None else groups
-    groups = checked_groups(groups, len(matrix))
+    groups = _clusters(matrix, clusters) if groups is None else groups
+    groups = _checked_groups(groups, len(matrix))
     return ClassCorrelation(matrix, groups, "weights of the last layer")
 
 
-def plot_class_correlation(found: Sequence[ClassCorrelation], names=None):
-    """Draw matrices side by side as heat maps, classes in the order of the groups.
+def plot_class_correlation(correlations: Sequence[ClassCorrelation], names=None):
+    """Plot class correlations as heat maps side by side, classes ordered by group.
 
     Args:
-        found: of `class_correlation` and `weight_similarity`.
-        names: of the classes. Default: their numbers.
+        correlations: results of `class_correlation` and `weight_similarity`.
+        names: names of the classes. Default: their indices.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -158,9 +158,9 @@ def plot_class_correlation(found: Sequence[ClassCorrelation], names=None):
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(found), 4), layout="constrained")
-    axes = figure.subplots(1, len(found), squeeze=False)[0]
-    for axis, one in zip(axes, found, strict=True):
+    figure = Figure(figsize=(4.2 * len(correlations), 4), layout="constrained")
+    axes = figure.subplots(1, len(correlations), squeeze=False)[0]
+    for axis, one in zip(axes, correlations, strict=True):
         order = one.order
         image = axis.imshow(
             one.matrix[np.ix_(order, order)], vmin=-1, vmax=1, cmap="RdBu_r"
@@ -174,32 +174,32 @@ def plot_class_correlation(found: Sequence[ClassCorrelation], names=None):
     return figure
 
 
-def checked_groups(groups, classes: int) -> list[list[int]]:
-    """Check that groups have each class once; give them as lists."""
+def _checked_groups(groups, classes: int) -> list[list[int]]:
+    """Return groups as lists of integers; they must cover each class exactly once."""
     groups = [[int(k) for k in group] for group in groups]
     if sorted(k for group in groups for k in group) != list(range(classes)):
         raise ValueError(
-            f"groups have each of the {classes} classes once; got {groups}."
+            f"Expected `groups` to have each of the {classes} classes once; got {groups}."
         )
     return groups
 
 
 def _correlation(p: np.ndarray) -> np.ndarray:
     """Correlate columns, `(N, K)` to `(K, K)`."""
-    centred = p - p.mean(0)
-    norms = np.linalg.norm(centred, axis=0)
-    # Of columns that differ by rounding alone too.
-    same = np.flatnonzero(norms <= 1e-6 * np.linalg.norm(p, axis=0))
-    if len(same):
+    centered = p - p.mean(0)
+    norms = np.linalg.norm(centered, axis=0)
+    # Includes columns that differ by rounding alone.
+    constant = np.flatnonzero(norms <= 1e-6 * np.linalg.norm(p, axis=0))
+    if len(constant):
         raise ValueError(
-            f"Of the classes {same.tolist()} the teacher says the same for all "
-            f"{len(p)} samples, so their correlation is undefined. Take a teacher that "
-            "is trained, more samples, or a temperature nearer to 4."
+            f"The teacher's predictions for the classes {constant.tolist()} are the same "
+            f"on all {len(p)} samples, so their correlation is undefined. Use a trained "
+            "teacher, more samples, or a temperature closer to 4."
         )
-    return (centred / norms).T @ (centred / norms)
+    return (centered / norms).T @ (centered / norms)
 
 
-def _clustered(matrix: np.ndarray, clusters: int | None) -> list[list[int]]:
+def _clusters(matrix: np.ndarray, clusters: int | None) -> list[list[int]]:
     """Cluster classes by average linkage of 1 - correlation, in the order of the tree."""
     from scipy.cluster import hierarchy
     from scipy.spatial.distance import squareform

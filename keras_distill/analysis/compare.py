@@ -1,4 +1,4 @@
-"""Methods side by side, over seeds, each finished cell kept on disk."""
+"""Comparison of methods over several seeds, with finished runs kept on disk."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ def compare(
     runs: Runs,
     seeds: int = 3,
 ) -> list[dict]:
-    """Train one student by several methods from the same starts, and judge each.
+    """Train the same student with several methods, and evaluate each.
 
-    A figure of a method says little without those of others on the same nets and data.
-    Every method and seed is a cell; a cell that `runs` already has is not run again, so
-    that a comparison goes on where it stopped and may grow.
+    Each pair of a method and a seed is one run, and all methods of a seed start from the
+    same weights. A run whose result is in `runs` is skipped, so an interrupted comparison
+    resumes where it stopped, and methods and seeds can be added later.
 
     Args:
         methods: by name, None for the student alone, or keyword arguments of
-            `kd.Distiller`, as `{"terms": [...], "label_weight": 0.1}`. A list of such
-            dicts are stages that are trained one after another; an empty one is the
-            student alone. Or a function that makes either out of the teacher. A
-            `"teacher"` among the arguments takes the place of the common one.
-        student: from a seed to an untrained student.
-        teacher: from a seed to its trained teacher, or ensemble.
-        fit: called as `fit(model, seed, callbacks)`, compiles and trains the student or
-            a distiller; the callbacks are to be handed to `model.fit`. Without labels
-            to weigh (`label_weight=0`) it gets a distiller whose `label_source` is 0.
-        judge: from a trained student, or the teacher, to its figure, on data that
-            nothing was chosen on.
-        runs: keeps the cells.
-        seeds: 0 to `seeds - 1`. Default 3.
+            `kd.Distiller` such as `{"terms": [...], "label_weight": 0.1}`. A list of such
+            dicts is trained as stages, in order; an empty dict is the student alone. A
+            function is called with the teacher and returns either. A `"teacher"` among
+            the arguments overrides the common teacher.
+        student: function from a seed to an untrained student.
+        teacher: function from a seed to a trained teacher, or an ensemble.
+        fit: called as `fit(model, seed, callbacks)`; compiles and trains the student or
+            the distiller, and must pass the callbacks to `model.fit`. With
+            `label_weight=0` it receives a distiller whose `label_source` is 0.
+        judge: function from a trained student, or the teacher, to its metric, on data
+            that was not used for selection.
+        runs: stores the results.
+        seeds: number of seeds; they are 0 to `seeds - 1`. Default 3.
 
     Returns:
-        A row a method for `kd.analysis.table`: mean and deviation of the figures, the
-        parameters of the student, without its adapters, and the median seconds of a
-        step relative to the first method's. The first row is the teacher's.
+        One row per method, for `kd.analysis.table`: mean and standard deviation of the
+        metric, parameters of the student without its adapters, and the median time of a
+        step relative to the first method. The first row is the teacher.
 
     Raises:
-        ValueError: there are no methods, one is called "teacher", or one that is no
-            function holds an adapter layer, which would go on from cell to cell.
+        ValueError: `methods` is empty, one is called "teacher", or one is not a function
+            and holds an adapter layer, which later runs would continue to train.
 
     Example:
         >>> rows = kd.analysis.compare(
@@ -65,43 +65,43 @@ def compare(
     """
     if not methods or "teacher" in methods:
         raise ValueError(
-            "methods are one or more, by names other than 'teacher', which is the row of "
-            f"the teacher itself; got {list(methods)}."
+            "Expected one or more methods, by names other than 'teacher', which is the "
+            f"row of the teacher itself; got {list(methods)}."
         )
-    _check_start(methods)
+    _check_no_shared_adapters(methods)
     for seed in range(seeds):
-        known = teacher(seed)
-        runs.once("teacher", seed, lambda known=known: _judged(known, judge))
+        trained = teacher(seed)
+        runs.once("teacher", seed, lambda trained=trained: _evaluated(trained, judge))
         for name, method in methods.items():
-            cell = _Cell(method, student, known, fit, judge, seed)
-            found = runs.once(name, seed, cell.run)
-            print(f"{name}, seed {seed}: {found['figure']:.4g}", flush=True)
+            run = _Run(method, student, trained, fit, judge, seed)
+            result = runs.once(name, seed, run)
+            print(f"{name}, seed {seed}: {result['figure']:.4g}", flush=True)
     return _rows(runs, methods, seeds)
 
 
-def _check_start(methods) -> None:
-    """Refuse layers that a cell would train and the next one find trained."""
+def _check_no_shared_adapters(methods) -> None:
+    """Check that no adapter layer is trained in one run and reused in the next."""
     for name, method in methods.items():
         stages = [method] if isinstance(method, Mapping) else method
         for stage in () if stages is None or callable(stages) else stages:
             for term in stage.get("terms", ()):
                 if any(isinstance(layer, keras.Layer) for layer in term.adapters):
                     raise ValueError(
-                        f"The method '{name}' holds an adapter layer, in the term "
-                        f"'{term.name}', that each cell would go on training. Give a "
-                        "function from the teacher that makes the terms anew."
+                        f"The term '{term.name}' of method '{name}' holds an adapter "
+                        "layer, which each run would continue to train. Pass a function "
+                        "from the teacher that creates new terms."
                     )
 
 
-class _Cell:
-    """One method and one seed."""
+class _Run:
+    """Training and evaluation of one method with one seed."""
 
     def __init__(self, method, student, teacher, fit, judge, seed):
         self.method, self.student, self.teacher = method, student, teacher
         self.fit, self.judge, self.seed = fit, judge, seed
 
-    def run(self) -> dict:
-        """Train through all stages; give the figure and the seconds of a step."""
+    def __call__(self) -> dict:
+        """Train all stages; return the metric and the time of a step."""
         student = self.student(self.seed)
         stages = self.method(self.teacher) if callable(self.method) else self.method
         stages = [stages] if isinstance(stages, Mapping) else stages or [{}]
@@ -110,18 +110,18 @@ class _Cell:
             model = Distiller(student, **stage) if stage else student
             clock = _StepClock()
             self.fit(model, self.seed, [clock])
-        return {**_judged(student, self.judge), "seconds": clock.median()}
+        return {**_evaluated(student, self.judge), "seconds": clock.median()}
 
 
-def _judged(model, judge) -> dict:
-    """Give the figure and the number of parameters of a model, or an ensemble."""
+def _evaluated(model, judge) -> dict:
+    """Return the metric and the number of parameters of a model or an ensemble."""
     models = getattr(model, "models", (model,))
     count = sum(member.count_params() for member in models)
     return {"figure": float(judge(model)), "parameters": count}
 
 
 class _StepClock(keras.callbacks.Callback):
-    """Takes the time from one step to the next, or one execution of several."""
+    """Time from one step to the next, also with `steps_per_execution` above 1."""
 
     def __init__(self):
         super().__init__()
@@ -138,20 +138,20 @@ class _StepClock(keras.callbacks.Callback):
         self.last = now, batch
 
     def median(self):
-        """Give the median; None of a training of single steps."""
+        """Return the median, or None if no epoch had two steps."""
         return statistics.median(self.seconds) if self.seconds else None
 
 
 def _rows(runs: Runs, methods, seeds: int) -> list[dict]:
     rows, first = [], None
     for name in ("teacher", *methods):
-        cells = runs[name][:seeds]
-        figures = [cell["figure"] for cell in cells]
+        results = runs[name][:seeds]
+        figures = [result["figure"] for result in results]
         row = {"method": name, "mean": f"{statistics.fmean(figures):.2f}"}
         if len(figures) > 1:
-            row["deviation"] = f"{statistics.pstdev(figures):.2f}"
-        row["parameters"] = f"{cells[0]['parameters']:,}"
-        seconds = [cell["seconds"] for cell in cells if cell.get("seconds")]
+            row["std"] = f"{statistics.pstdev(figures):.2f}"
+        row["parameters"] = f"{results[0]['parameters']:,}"
+        seconds = [result["seconds"] for result in results if result.get("seconds")]
         if seconds:
             first = first or statistics.median(seconds)
             row["step"] = f"{statistics.median(seconds) / first:.2f}"

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiplications, time."""
+"""Cost of a model: parameters, multiplications, time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from keras_distill.taps import recording, tracing
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a model costs at inference.
+    """Cost of a model at inference.
 
     Args:
-        parameters: all weights, shared ones once.
-        multiplications: multiply-accumulates of one sample.
+        parameters: number of weights; shared weights count once.
+        multiplications: multiply-accumulate operations per sample.
         seconds_per_image: median time of compiled inference, in seconds; None if it
             was not measured.
 
@@ -34,34 +34,33 @@ class Cost:
 
 
 def cost(model: keras.Model, samples=None, repeats: int = 20) -> Cost:
-    """Count a model's parameters and multiplications, and time its inference.
+    """Count the parameters and multiplications of a model, and time its inference.
 
-    Students are made to be small and fast, so their errors stand beside what they
-    cost. Multiplications are those of kernels with their inputs, found from shapes
-    without computing:
+    Multiplications are those of kernels with their inputs, derived from shapes without
+    running the model:
 
         dense, convolution        kernel size * output positions
         transposed convolution    kernel size * input positions
         separable convolution     both kernels' sizes * output positions
         einsum                    kernel size * input axes that the kernel lacks
 
-    for every call of such a layer, however deep in the model, borders of zeros
-    included. What else a model does is not counted: normalisation, activations,
-    pooling, recurrent cells, products of two activations as in attention.
+    for each call of such a layer at any depth, including those with zero padding. Other
+    operations are not counted: normalization, activations, pooling, recurrent cells, and
+    products of two activations as in attention.
 
     Args:
-        model: any Keras model; of a distiller give `distiller.student`.
-        samples: one batch of inputs, `(B, H, W, C)` or whatever the model takes; it is
-            timed as a whole. Default None: not timed.
-        repeats: times the batch is run, after a first run that is not counted; 0 to
-            take its size alone. Default 20.
+        model: any Keras model; for a distiller pass `distiller.student`.
+        samples: one batch of inputs, `(B, H, W, C)` or as the model expects; it is timed
+            as a whole. Default None: not timed.
+        repeats: number of timed runs of the batch, after one warm-up run; 0 to use only
+            its shape. Default 20.
 
     Returns:
         A `Cost`.
 
     Raises:
-        ValueError: the size of an input is not known, the batch is empty, or `repeats`
-            is below 0.
+        ValueError: the input shape is not known, the batch is empty, or `repeats` is
+            below 0.
 
     Example:
         >>> kd.analysis.cost(kd.models.mlp((28, 28, 1), 10, units=(30, 30)))
@@ -71,12 +70,12 @@ def cost(model: keras.Model, samples=None, repeats: int = 20) -> Cost:
         The columns of Romero et al. 2015, FitNets: hints for thin deep nets, table 1.
     """
     if samples is not None:
-        _check(samples, repeats)
+        _check_arguments(samples, repeats)
     inputs = tracing.input_of(model) if samples is None else samples
     if inputs is None:
         raise ValueError(
-            f"The model '{model.name}' does not say what it takes; give one batch of "
-            "its inputs as samples."
+            f"The input shape of the model '{model.name}' is not known. Pass one batch "
+            "of its inputs as `samples`."
         )
     multiplications = _multiplications(model, inputs)
     timed = samples is not None and repeats > 0
@@ -84,23 +83,23 @@ def cost(model: keras.Model, samples=None, repeats: int = 20) -> Cost:
     return Cost(model.count_params(), multiplications, seconds)
 
 
-def _check(samples, repeats: int) -> None:
+def _check_arguments(samples, repeats: int) -> None:
     for leaf in keras.tree.flatten(samples):
         if not hasattr(leaf, "shape") or not len(leaf):
             raise ValueError(
-                "samples is one batch of the model's inputs, with at least one in it, "
-                f"as in samples=data.test.images[:100]; got {type(leaf).__name__} "
-                f"of shape {getattr(leaf, 'shape', None)}."
+                "Expected `samples` to be one batch of the model's inputs that is not "
+                f"empty, such as data.test.images[:100]; got {type(leaf).__name__} of "
+                f"shape {getattr(leaf, 'shape', None)}."
             )
     if repeats < 0:
-        raise ValueError(f"repeats is the number of timed runs, 0 or more: {repeats}.")
+        raise ValueError(f"Expected `repeats` to be 0 or more; got {repeats}.")
 
 
 def _multiplications(model: keras.Model, inputs) -> int:
     if not all(layer.built for layer in flatten_layers(model)):
-        # The first run of such a layer runs it once more to build it.
+        # Keras runs an unbuilt layer twice at its first call.
         tracing.trace(lambda x: model(x, training=False), inputs)
-    counted = [x for x in flatten_layers(model) if _multiplies(x)]
+    counted = [x for x in flatten_layers(model) if _is_counted(x)]
     runs = []
 
     def run(inputs):
@@ -108,9 +107,9 @@ def _multiplications(model: keras.Model, inputs) -> int:
             outputs = model(inputs, training=False)
         runs.append(
             sum(
-                _of_call(layer, tuple(given.shape), tuple(made.shape))
+                _multiplications_of_call(layer, tuple(x.shape), tuple(y.shape))
                 for layer in counted
-                for given, made in calls[id(layer)]
+                for x, y in calls[id(layer)]
             )
         )
         return outputs
@@ -127,44 +126,44 @@ _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 
 
-def _multiplies(layer: keras.Layer) -> bool:
+def _is_counted(layer: keras.Layer) -> bool:
     dense = (layers.Dense, layers.EinsumDense)
     return isinstance(layer, dense + _CONVOLUTIONS + _SEPARABLE + _TRANSPOSED)
 
 
-def _of_call(layer: keras.Layer, given: tuple, made: tuple) -> int:
-    """Count one call of a layer from the shapes of its input and output."""
+def _multiplications_of_call(layer: keras.Layer, inputs: tuple, outputs: tuple) -> int:
+    """Count one call of a layer from the shapes of its inputs and outputs."""
     if isinstance(layer, layers.EinsumDense):
-        return _product(layer, layer.kernel.shape + _einsum_axes(layer, given))
+        return _product(layer, layer.kernel.shape + _einsum_axes(layer, inputs))
     if isinstance(layer, layers.Dense):
-        return _product(layer, layer.kernel.shape + made[1:-1])
+        return _product(layer, layer.kernel.shape + outputs[1:-1])
     if isinstance(layer, _SEPARABLE):
         kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
-        places = _places(layer, made)
-        return sum(_product(layer, kernel.shape + places) for kernel in kernels)
-    shape = given if isinstance(layer, _TRANSPOSED) else made
-    return _product(layer, layer.kernel.shape + _places(layer, shape))
+        positions = _positions(layer, outputs)
+        return sum(_product(layer, kernel.shape + positions) for kernel in kernels)
+    shape = inputs if isinstance(layer, _TRANSPOSED) else outputs
+    return _product(layer, layer.kernel.shape + _positions(layer, shape))
 
 
-def _places(layer: keras.Layer, shape: tuple) -> tuple:
+def _positions(layer: keras.Layer, shape: tuple) -> tuple:
     return shape[1:-1] if layer.data_format == "channels_last" else shape[2:]
 
 
-def _einsum_axes(layer: keras.Layer, given: tuple) -> tuple:
-    """Give the input's axes that the kernel lacks, without the batch."""
+def _einsum_axes(layer: keras.Layer, shape: tuple) -> tuple:
+    """Return the sizes of the input axes that the kernel lacks, without the batch."""
     labels, kernel = layer.equation.split("->")[0].split(",")
-    unnamed = len(given) - len(labels.replace("...", ""))
+    unnamed = len(shape) - len(labels.replace("...", ""))
     labels = labels.replace("...", "." * unnamed)
-    axes = zip(labels[1:], given[1:], strict=True)
+    axes = zip(labels[1:], shape[1:], strict=True)
     return tuple(size for label, size in axes if label not in kernel)
 
 
 def _product(layer: keras.Layer, sizes: tuple) -> int:
     if None in sizes:
         raise ValueError(
-            f"Multiplications need sizes that are known, but the layer '{layer.name}' "
-            f"works on {sizes}. Give one batch of inputs as samples, or fix the size "
-            "in keras.Input."
+            f"Counting multiplications needs known sizes; the layer '{layer.name}' has "
+            f"sizes {sizes}. Pass one batch of inputs as `samples`, or fix the shape in "
+            "`keras.Input`."
         )
     return math.prod(sizes)
 

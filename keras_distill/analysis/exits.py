@@ -1,4 +1,4 @@
-"""What each exit of a net costs, and how often it is right."""
+"""Cost and accuracy of each exit of a network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from keras_distill.distillers.self_distiller import SelfDistiller
 
 
 def exits(distiller: SelfDistiller, samples: Samples) -> list[dict]:
-    """Give accuracy and cost of each exit, from the first to the deepest.
+    """Return accuracy and cost of each exit, from the first to the deepest.
 
     Args:
-        distiller: trained.
-        samples: to judge on.
+        distiller: a trained distiller.
+        samples: the samples to evaluate on.
 
     Returns:
-        A row for each exit, for `kd.analysis.table`.
+        One row per exit, for `kd.analysis.table`.
 
     Example:
         >>> print(kd.analysis.table(kd.analysis.exits(distiller, digits.test)))
@@ -24,13 +24,13 @@ def exits(distiller: SelfDistiller, samples: Samples) -> list[dict]:
     rows = []
     for name in distiller.student.output:
         model = distiller.exit(name)
-        found = cost(model)
+        costs = cost(model)
         rows.append(
             {
                 "exit": name,
                 "accuracy %": f"{100 - 100 * wrong(model, samples).mean():.2f}",
-                "parameters": found.parameters,
-                "multiplications": found.multiplications,
+                "parameters": costs.parameters,
+                "multiplications": costs.multiplications,
             }
         )
     return rows

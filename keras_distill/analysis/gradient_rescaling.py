@@ -1,4 +1,4 @@
-"""How soft targets rescale the gradient of each sample, and what is left besides."""
+"""Rescaling of each sample's gradient by soft targets."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from keras_distill.losses import SoftTarget
 
 @dataclasses.dataclass(frozen=True)
 class GradientRescaling:
-    """Gradients by the student's logits, of distillation against those of the labels.
+    """Gradients of distillation and of the labels with respect to the student's logits.
 
     Args:
         confidence: the teacher's softened probability of the true class, `(N,)`.
-        by_logit: gradient of distillation over that of the labels, `(N, K)`; NaN where
-            the latter is below 1e-4.
-        by_sample: the same at the logit of the true class, `(N,)`.
-        predicted: of `by_sample`, the law of proposition 2, `(N,)`.
-        label_part: of soft targets alone, the gradient by the true class's logit,
-            `(N,)`.
-        wrong_part: the length of the rest of that gradient, `(N,)`.
+        by_logit: gradient of distillation divided by that of the labels, `(N, K)`; NaN
+            where the latter is below 1e-4.
+        by_sample: the same ratio at the logit of the true class, `(N,)`.
+        predicted: `by_sample` as predicted by proposition 2, `(N,)`.
+        label_part: gradient of the soft targets alone at the true class's logit, `(N,)`.
+        wrong_part: norm of that gradient over the other logits, `(N,)`.
 
     Example:
         >>> kd.analysis.gradient_rescaling(student, teacher, digits.train).slope
@@ -39,39 +38,39 @@ class GradientRescaling:
     wrong_part: np.ndarray
 
     @property
-    def _known(self) -> np.ndarray:
+    def _finite(self) -> np.ndarray:
         return np.isfinite(self.by_sample)
 
     @property
     def correlation(self) -> float:
-        """Give Pearson's correlation of the factor by sample with the confidence.
+        """Return Pearson's correlation of `by_sample` with the confidence.
 
-        NaN where fewer than two confidences are known.
+        NaN if fewer than two confidences with a finite ratio differ.
         """
-        x, y = self.confidence[self._known], self.by_sample[self._known]
+        x, y = self.confidence[self._finite], self.by_sample[self._finite]
         return float(np.corrcoef(x, y)[0, 1]) if _differ(x) else float("nan")
 
     @property
     def slope(self) -> float:
-        """Give how much the factor grows from a confidence of 0 to one of 1.
+        """Return the slope of the linear fit of `by_sample` to the confidence.
 
-        NaN where fewer than two confidences are known.
+        NaN if fewer than two confidences with a finite ratio differ.
         """
-        x, y = self.confidence[self._known], self.by_sample[self._known]
+        x, y = self.confidence[self._finite], self.by_sample[self._finite]
         return float(np.polyfit(x, y, 1)[0]) if _differ(x) else float("nan")
 
     @property
-    def label_share(self) -> float:
-        """Give the share of the squared gradient that is by the true class's logit."""
+    def label_fraction(self) -> float:
+        """Return the fraction of the squared gradient at the true class's logit."""
         label, wrong = np.sum(self.label_part**2), np.sum(self.wrong_part**2)
         return float(label / (label + wrong))
 
     @property
     def importance(self) -> np.ndarray:
-        """Give the weight of each sample in the label part of a batch of all, `(N,)`.
+        """Return the weight of each sample in the label part, all as one batch, `(N,)`.
 
-        In a batch the label's part of born-again networks is that of the labels, with
-        each sample weighed by the teacher's confidence: c / sum c.
+        The label part of born-again networks is the gradient of the labels with each
+        sample weighted by the teacher's confidence: c / sum c.
         """
         return self.confidence / self.confidence.sum()
 
@@ -85,39 +84,39 @@ def gradient_rescaling(
     soft_weight: float = 0.9,
     batch_size: int = 1000,
 ) -> GradientRescaling:
-    """Compare the gradient of distillation with that of the labels, by the logits.
+    """Compare the gradients of distillation and of the labels at the student's logits.
 
-    Of a sample with the label t, and w the weight of the soft targets,
+    For a sample of class t, and the weight w of the soft targets,
 
         labels:        q_i - y_i
         distillation:  (1 - w)(q_i - y_i) + w T (q~_i - p~_i)
 
     where q is the student's prediction, and p~ and q~ are softened. Their ratio at the
-    true class, which is also that of the sums over all others, is the law of
-    proposition 2, the factor T^2 of the loss included:
+    true class, which equals that of the sums over all other classes, is given by
+    proposition 2, including the factor T^2 of the loss:
 
         (1 - w) + w T (p~_t - q~_t) / (1 - q_t)
 
-    so that a sample on which the teacher is sure counts more. With two classes it is
-    the ratio at each logit, and rescaling is all there is. What is measured comes from
-    the losses themselves, differentiated.
+    so samples on which the teacher is confident count more. With two classes this is the
+    ratio at each logit, and distillation only rescales the gradient. The measured
+    gradients are obtained by differentiating the losses.
 
     Args:
-        student, teacher: give logits `(B, K)`.
-        samples: with `images` and `labels`.
+        student, teacher: models that return logits `(B, K)`.
+        samples: `kd.data.Samples`, or any object with `images` and `labels`.
         temperature: T. Default 4.
-        soft_weight: w, 0 to 1; that of the labels is 1 - w. Default 0.9.
-        batch_size: of the predictions. Default 1000.
+        soft_weight: w, 0 to 1; the weight of the labels is 1 - w. Default 0.9.
+        batch_size: batch size of the predictions. Default 1000.
 
     Returns:
         A `GradientRescaling`.
 
     Raises:
-        ValueError: a weight out of range, or nets of different class counts.
+        ValueError: `soft_weight` is out of range, or the models' classes differ.
 
     Example:
         >>> found = kd.analysis.gradient_rescaling(student, teacher, digits.train)
-        >>> found.correlation, found.slope, found.label_share
+        >>> found.correlation, found.slope, found.label_fraction
         >>> kd.analysis.plot_gradient_rescaling(found)
 
     Source:
@@ -125,38 +124,36 @@ def gradient_rescaling(
         proposition 2; the parts: Furlanello et al. 2018, Born-again neural networks.
     """
     if not 0.0 <= soft_weight <= 1.0:
-        raise ValueError(f"soft_weight lies between 0 and 1; got {soft_weight}.")
+        raise ValueError(f"soft_weight must be between 0 and 1; got {soft_weight}.")
     logits = logits_of_both(student, teacher, samples, batch_size)
     labels = np.asarray(samples.labels)
-    by_labels, by_teacher = _slopes(*logits, labels, temperature)
-    by_both = (1.0 - soft_weight) * by_labels + soft_weight * by_teacher
-    known = np.abs(by_labels) > 1e-4
-    ratio = np.divide(
-        by_both, by_labels, out=np.full_like(by_both, np.nan), where=known
-    )
-    own = np.arange(len(labels)), labels
-    q = softmax(logits[0])[own]
-    soft_q, soft_p = (softmax(z, temperature)[own] for z in logits)
+    hard, soft = _gradients(*logits, labels, temperature)
+    both = (1.0 - soft_weight) * hard + soft_weight * soft
+    nonzero = np.abs(hard) > 1e-4
+    ratio = np.divide(both, hard, out=np.full_like(both, np.nan), where=nonzero)
+    true_class = np.arange(len(labels)), labels
+    q = softmax(logits[0])[true_class]
+    soft_q, soft_p = (softmax(z, temperature)[true_class] for z in logits)
     gain = np.divide(
-        soft_p - soft_q, 1.0 - q, out=np.full(len(q), np.nan), where=known[own]
+        soft_p - soft_q, 1.0 - q, out=np.full(len(q), np.nan), where=nonzero[true_class]
     )
-    wrong = by_teacher.copy()
-    wrong[own] = 0.0
+    wrong = soft.copy()
+    wrong[true_class] = 0.0
     return GradientRescaling(
         confidence=soft_p,
         by_logit=ratio,
-        by_sample=ratio[own],
+        by_sample=ratio[true_class],
         predicted=(1.0 - soft_weight) + soft_weight * temperature * gain,
-        label_part=by_teacher[own],
+        label_part=soft[true_class],
         wrong_part=np.linalg.norm(wrong, axis=1),
     )
 
 
-def plot_gradient_rescaling(found: GradientRescaling):
-    """Draw each sample's factor against the teacher's confidence, and against the law.
+def plot_gradient_rescaling(rescaling: GradientRescaling):
+    """Plot each sample's ratio against the teacher's confidence and the prediction.
 
     Args:
-        found: of `gradient_rescaling`.
+        rescaling: result of `gradient_rescaling`.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -168,17 +165,17 @@ def plot_gradient_rescaling(found: GradientRescaling):
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.scatter(found.confidence, found.by_sample, s=6, alpha=0.5)
+    left.scatter(rescaling.confidence, rescaling.by_sample, s=6, alpha=0.5)
     left.set(
         xlabel="teacher's confidence in the true class",
         ylabel="gradient of distillation / of labels",
-        title=f"slope {found.slope:.2f}, correlation {found.correlation:.2f}",
+        title=f"slope {rescaling.slope:.2f}, correlation {rescaling.correlation:.2f}",
     )
-    right.scatter(found.predicted, found.by_sample, s=6, alpha=0.5)
-    known = found.predicted[np.isfinite(found.predicted)]
-    ends = [known.min(), known.max()] if len(known) else []
+    right.scatter(rescaling.predicted, rescaling.by_sample, s=6, alpha=0.5)
+    predicted = rescaling.predicted[np.isfinite(rescaling.predicted)]
+    ends = [predicted.min(), predicted.max()] if len(predicted) else []
     right.plot(ends, ends, color="black", linewidth=0.8)
-    right.set(xlabel="predicted", ylabel="measured", title="the law of proposition 2")
+    right.set(xlabel="predicted", ylabel="measured", title="proposition 2")
     return figure
 
 
@@ -186,17 +183,17 @@ def _differ(values: np.ndarray) -> bool:
     return len(values) > 0 and bool(np.ptp(values) > 0)
 
 
-def _slopes(student, teacher, labels, temperature) -> tuple[np.ndarray, np.ndarray]:
-    """Differentiate both losses by the student's logits, each `(N, K)`."""
+def _gradients(student, teacher, labels, temperature) -> tuple[np.ndarray, np.ndarray]:
+    """Differentiate both losses with respect to the student's logits, each `(N, K)`."""
     soft = SoftTarget(temperature, reduction="sum")
     hard = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
-    given = ops.cast(teacher, "float32")
+    teacher = ops.cast(teacher, "float32")
 
     def losses(logits):
-        return {"labels": hard(labels, logits), "soft": soft(given, logits)}, None
+        return {"hard": hard(labels, logits), "soft": soft(teacher, logits)}, None
 
-    found, _ = gradients.by_input(losses, ops.cast(student, "float32"))
+    by_loss, _ = gradients.by_input(losses, ops.cast(student, "float32"))
     return tuple(
-        ops.convert_to_numpy(found[name]).astype("float64")
-        for name in ("labels", "soft")
+        ops.convert_to_numpy(by_loss[name]).astype("float64")
+        for name in ("hard", "soft")
     )

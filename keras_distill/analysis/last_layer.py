@@ -1,4 +1,4 @@
-"""The geometry of a student's last layer, and what a teacher made of it."""
+"""Geometry of a student's last layer, compared with the teacher's predictions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from keras_distill.taps.tracing import input_of
 
 @dataclasses.dataclass(frozen=True)
 class LastLayer:
-    """How far samples and classes are from each other in front of the logits.
+    """Distances of features and class weights at the input of the last layer.
 
     Args:
-        between: distances of the classes' weights, `(K, K)`.
-        to_classes: mean over the samples of each class of the squared distance of the
-            features from each class's weights, `(K, K)`, rows by the true class.
-        teacher: mean of the teacher's softened prediction, `(K, K)`, rows likewise.
-        agreement: of each sample, the rank correlation over the wrong classes of the
-            teacher's probability with nearness, `(N,)`; 1 where the order is that of
+        between: distances between the classes' weights, `(K, K)`.
+        to_classes: mean squared distance of the features of each true class (rows) from
+            the weights of each class (columns), `(K, K)`.
+        teacher: mean softened prediction of the teacher by true class (rows), `(K, K)`.
+        agreement: rank correlation of the teacher's probabilities of the wrong classes
+            with their nearness, for each sample, `(N,)`; 1 where the order is that of
             proposition 1.
 
     Example:
@@ -45,35 +45,36 @@ def last_layer_geometry(
     temperature: float = 4.0,
     batch_size: int = 1000,
 ) -> LastLayer:
-    """Measure a student's last layer against proposition 1 of Tang 2020.
+    """Compare a student's last layer with proposition 1 of Tang et al. 2020.
 
-    A logit is, but for norms, the squared distance of the features h from the weights
-    of its class,
+    Up to norms, a logit is the squared distance of the features h from the weights of
+    its class,
 
         z_i = (|h|^2 + |w_i|^2 - |h - w_i|^2) / 2
 
-    Label smoothing pushes all wrong classes equally far; distillation, at its optimum,
-    orders them:
+    Label smoothing pushes all wrong classes equally far away; at the optimum of
+    distillation, they are ordered:
 
         |h - w_i|^2 < |h - w_j|^2   if and only if   p_i > p_j
 
-    for weights of one norm. How far a student is there says how much of the teacher's
-    class relations it took. A bias counts as one more feature that is always 1.
+    for weights of equal norm. The agreement of both orders measures how much of the
+    teacher's class relations the student learned. A bias is treated as the weight of a
+    feature that is always 1.
 
     Args:
-        student: its last layer is a `Dense` one.
-        teacher: gives logits `(B, K)`.
-        samples: with `images` and `labels`; each class is among them.
-        temperature: of the teacher's prediction, which orders the classes the same at
-            any. Default 4.
+        student: its last layer is a `keras.layers.Dense`.
+        teacher: returns logits `(B, K)`.
+        samples: `kd.data.Samples`, or any object with `images` and `labels`, with samples
+            of every class.
+        temperature: softens the teacher's predictions, which keeps their order. Default 4.
         batch_size: Default 1000.
 
     Returns:
         A `LastLayer`.
 
     Raises:
-        ValueError: another last layer, a class without samples, nets of different
-            class counts, or less than three classes, whose wrong ones have no order.
+        ValueError: the last layer is of another type, a class has no samples, the models
+            differ in the number of classes, or there are fewer than three classes.
 
     Example:
         >>> found = kd.analysis.last_layer_geometry(student, teacher, digits.test)
@@ -88,18 +89,17 @@ def last_layer_geometry(
     counts = np.bincount(labels, minlength=classes)
     if classes < 3 or (counts == 0).any():
         raise ValueError(
-            "The order of wrong classes needs three classes or more and samples of "
+            "The order of wrong classes needs at least three classes and samples of "
             f"each; got samples by class {counts.tolist()}."
         )
     features = _features(student, samples, batch_size)
-    with_one = features.shape[1] + 1 == weights.shape[1]
-    if with_one:
+    if features.shape[1] + 1 == weights.shape[1]:
         features = np.c_[features, np.ones(len(features))]
     logits = logits_of(teacher, samples, batch_size)
     if logits.shape[-1] != classes:
         raise ValueError(
-            f"Student and teacher tell the same classes apart; the student's last layer "
-            f"has {classes}, the teacher gives {logits.shape[-1]} logits."
+            "Student and teacher must have the same classes; the student's last layer "
+            f"has {classes}, and the teacher returns {logits.shape[-1]} logits."
         )
     p = softmax(logits, temperature)
     gaps = (
@@ -107,22 +107,22 @@ def last_layer_geometry(
         + (weights**2).sum(1)[None, :]
         - 2.0 * features @ weights.T
     )
-    own = np.eye(classes)[labels]
-    by_class = lambda values: (own.T @ values) / counts[:, None]  # noqa: E731
+    one_hot = np.eye(classes)[labels]
+    by_class = lambda values: (one_hot.T @ values) / counts[:, None]  # noqa: E731
     differences = weights[:, None] - weights[None, :]
     return LastLayer(
         between=np.linalg.norm(differences, axis=-1),
         to_classes=by_class(gaps),
         teacher=by_class(p),
-        agreement=_rank_correlation(-gaps, p, own > 0),
+        agreement=_rank_correlation(-gaps, p, one_hot > 0),
     )
 
 
-def plot_last_layer(found: Mapping[str, LastLayer]):
-    """Draw the distances of each student's features from the classes, by true class.
+def plot_last_layer(geometries: Mapping[str, LastLayer]):
+    """Plot the distances of each student's features from the classes, by true class.
 
     Args:
-        found: of `last_layer_geometry`, by the name of the student.
+        geometries: results of `last_layer_geometry`, by the name of the student.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -132,18 +132,18 @@ def plot_last_layer(found: Mapping[str, LastLayer]):
     """
     from matplotlib.figure import Figure
 
-    columns = len(found) + 1
+    columns = len(geometries) + 1
     figure = Figure(figsize=(4 * columns, 3.8), layout="constrained")
     axes = figure.subplots(1, columns)
-    for axis, (name, one) in zip(axes, found.items(), strict=False):
+    for axis, (name, one) in zip(axes, geometries.items(), strict=False):
         image = axis.imshow(one.to_classes, cmap="viridis")
         mean = np.nanmean(one.agreement)
-        axis.set_title(f"{name}: |h - w|², order agrees {mean:.2f}", fontsize="small")
+        axis.set_title(f"{name}: |h - w|², agreement {mean:.2f}", fontsize="small")
         figure.colorbar(image, ax=axis, shrink=0.8)
-    last = next(iter(found.values()))
+    last = next(iter(geometries.values()))
     hidden = np.where(np.eye(len(last.teacher)), np.nan, last.teacher)
     image = axes[-1].imshow(hidden, cmap="viridis_r")
-    axes[-1].set_title("the teacher's p of wrong classes", fontsize="small")
+    axes[-1].set_title("teacher's p of the wrong classes", fontsize="small")
     figure.colorbar(image, ax=axes[-1], shrink=0.8)
     for axis in axes:
         axis.set(xlabel="class", ylabel="true class")
@@ -151,16 +151,16 @@ def plot_last_layer(found: Mapping[str, LastLayer]):
 
 
 def class_vectors(model: keras.Model, with_bias: bool = False) -> np.ndarray:
-    """Give the weights of each class in a model's last layer, `(K, D)`, in float64.
+    """Return the weights of each class in a model's last layer, `(K, D)`, in float64.
 
     Args:
-        model: its last layer is a `Dense` one.
-        with_bias: as one more column, if there is one.
+        model: its last layer is a `keras.layers.Dense`.
+        with_bias: append the bias, if there is one, as a column.
 
     Raises:
-        ValueError: another last layer.
+        ValueError: the last layer is of another type.
     """
-    layer = _last(model)
+    layer = _last_layer(model)
     vectors = keras.ops.convert_to_numpy(layer.kernel).astype("float64").T
     if with_bias and layer.bias is not None:
         bias = keras.ops.convert_to_numpy(layer.bias).astype("float64")
@@ -168,37 +168,37 @@ def class_vectors(model: keras.Model, with_bias: bool = False) -> np.ndarray:
     return vectors
 
 
-def _last(model) -> keras.layers.Dense:
+def _last_layer(model) -> keras.layers.Dense:
     inputs = input_of(model)
     layer = taps.outline(model, inputs)[1] if inputs is not None else None
     if not isinstance(layer, keras.layers.Dense):
         kind = "its own code" if layer is None else f"a {type(layer).__name__}"
         raise ValueError(
-            f"The weights of a class are those of a Dense layer that ends the model; "
-            f"'{model.name}' ends in {kind}. Take a model of known inputs that ends in "
-            "a Dense layer, without an activation behind it."
+            "The weights of the classes are those of a Dense layer at the end of the "
+            f"model; '{model.name}' ends in {kind}. Use a model with known inputs that "
+            "ends in a Dense layer, without an activation after it."
         )
     return layer
 
 
 def _features(model, samples, batch_size: int) -> np.ndarray:
-    """Give what the last layer takes, `(N, D)`."""
-    layer, found = _last(model), []
+    """Return the inputs of the last layer, `(N, D)`."""
+    layer, features = _last_layer(model), []
     for images in in_batches(samples.images, batch_size):
         with record([layer]) as calls:
             model(images, training=False)
-        given = keras.tree.flatten(calls[id(layer)][-1][0])[0]
-        found.append(keras.ops.convert_to_numpy(given))
-    return np.concatenate(found).astype("float64")
+        inputs = keras.tree.flatten(calls[id(layer)][-1][0])[0]
+        features.append(keras.ops.convert_to_numpy(inputs))
+    return np.concatenate(features).astype("float64")
 
 
-def _rank_correlation(near, p, own) -> np.ndarray:
-    """Correlate ranks over the wrong classes, row by row; NaN where one is constant."""
+def _rank_correlation(nearness, p, true_class) -> np.ndarray:
+    """Correlate ranks over the wrong classes of each row; NaN where one is constant."""
     from scipy.stats import rankdata
 
-    classes = near.shape[1]
-    rows = [rankdata(x[~own].reshape(-1, classes - 1), axis=1) for x in (near, p)]
-    a, b = (row - row.mean(1, keepdims=True) for row in rows)
+    shape = -1, p.shape[1] - 1
+    ranks = [rankdata(x[~true_class].reshape(shape), axis=1) for x in (nearness, p)]
+    a, b = (row - row.mean(1, keepdims=True) for row in ranks)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.divide(
         (a * b).sum(1), norms, out=np.full(len(a), np.nan), where=norms > 0

@@ -1,4 +1,4 @@
-"""How much of each part of an image a layer may forget: entropies of its pixels."""
+"""Pixel entropies: how much of each part of an image a layer discards."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from keras_distill import taps
 from keras_distill._backend import gradients
 from keras_distill.analysis.predictions import in_batches
 
-# Entropy of a normal distribution of deviation 1, in nats.
+# Entropy of the standard normal distribution, in nats.
 UNIT_ENTROPY = 0.5 * np.log(2.0 * np.pi * np.e)
 
 
 @dataclasses.dataclass(frozen=True)
 class PixelEntropies:
-    """How much noise each part of each image bears, and what it does to the layer.
+    """Noise that each cell of each image tolerates.
 
     Args:
-        sigma: deviation of the noise, `(N, g, g)`, in units of the images.
-        change: the mean squared change of the layer that it makes, relative to the
-            variance of the layer over the images, `(N,)`; the bound, but for chance.
+        sigma: standard deviation of the noise, `(N, g, g)`, in units of the images.
+        change: mean squared change of the layer under this noise, relative to the
+            variance of the layer over the images, `(N,)`; close to the bound.
 
     Example:
         >>> kd.analysis.pixel_entropies(student, images, "stack2").change
@@ -34,7 +34,7 @@ class PixelEntropies:
 
     @property
     def entropies(self) -> np.ndarray:
-        """Give H = log sigma + log(2 pi e) / 2 of each part, `(N, g, g)`, in nats."""
+        """Return H = log sigma + log(2 pi e) / 2 of each cell, `(N, g, g)`, in nats."""
         return np.log(self.sigma) + UNIT_ENTROPY
 
 
@@ -52,39 +52,38 @@ def pixel_entropies(
     seed: int = 0,
     verbose: int = 0,
 ) -> PixelEntropies:
-    """Find how strong a noise each part of an image bears before a layer changes.
+    """Find the strongest noise in each cell of an image that leaves a layer unchanged.
 
-    Where the noise may be strong the layer has thrown the image away; where it must be
-    weak the layer looks. Of noise x' ~ N(x, diag(sigma^2)), one sigma for each cell of
-    a grid,
+    Strong noise is possible where the layer discards the image, and only weak noise where
+    the layer uses it. For noise x' ~ N(x, diag(sigma^2)), with one sigma per cell,
 
-        maximise  sum_i log sigma_i   where   E |f(x') - f(x)|^2 <= bound * variance of f
+        maximize  sum_i log sigma_i   where   E |f(x') - f(x)|^2 <= bound * variance of f
 
-    with the variance over all the images. Adam goes up the Lagrangian, whose optimum
-    meets the bound where f is linear, and a last search for one factor meets it for the
-    net as it is. All images of a batch are searched at once. No sigma is above the range
-    of the images, the largest value less the smallest: what does not touch the layer at
-    all would bear any noise.
+    with the variance over all images. Adam maximizes the Lagrangian, whose optimum meets
+    the bound if f is linear; then one factor per image is searched for that meets it for
+    the actual f. All images of a batch are optimized together. Sigma is at most the range
+    of the images, maximum minus minimum, because cells without any effect on the layer
+    tolerate any noise.
 
     Args:
-        model: of one input.
-        images: `(N, H, W, C)`, two or more.
-        tap: of any layer.
+        model: a model with one input.
+        images: two or more, `(N, H, W, C)`.
+        tap: any layer.
         bound: on the change, relative to the variance. Default 0.1.
-        grid: g; cells a side, a divisor of height and width. Default 16.
-        steps: of Adam. Default 100.
+        grid: g, number of cells per side; divides height and width. Default 16.
+        steps: number of steps of Adam. Default 100.
         learning_rate: of log sigma. Default 0.1.
-        draws: pairs of opposite noises a step. Default 2.
-        batch_size: images at a time. Default 64.
+        draws: antithetic pairs of noise per step. Default 2.
+        batch_size: number of images that are optimized together. Default 64.
         seed: of the noise. Default 0.
-        verbose: 1 for a bar; 0 (default) for none.
+        verbose: 1 for a progress bar; 0 (default) for none.
 
     Returns:
         `PixelEntropies`.
 
     Raises:
-        ValueError: a grid that does not divide the images, a bound not above 0, a
-            layer that says the same of all images, or noise whose change is not finite.
+        ValueError: the grid does not divide the images, the bound is not above 0, the
+            layer's output is the same for all images, or the change is not finite.
 
     Example:
         >>> found = kd.analysis.pixel_entropies(student, images[:64], "stack2")
@@ -98,8 +97,8 @@ def pixel_entropies(
     height, width = images.shape[1:3]
     if height % grid or width % grid or not bound > 0:
         raise ValueError(
-            f"grid divides height and width, and bound is above 0; got images of "
-            f"{height} by {width}, grid={grid} and bound={bound}."
+            f"Expected `grid` to divide height and width and `bound` to be above 0; got "
+            f"images of {height} by {width}, grid={grid} and bound={bound}."
         )
     (tap,) = taps.as_taps(tap)
     scale = _variance(model, images, tap, batch_size)
@@ -112,9 +111,9 @@ def pixel_entropies(
     )
     sigmas, changes = [], []
     for start in range(0, len(images), size):
-        # A last batch that is smaller begins earlier, and gives its own images alone.
+        # A last batch that is smaller begins earlier; only its new images are kept.
         begin = min(start, len(images) - size)
-        search.begin(images[begin : begin + size], bound * scale)
+        search.reset(images[begin : begin + size], bound * scale)
         search.fit(np.zeros((steps, 1)), batch_size=1, verbose=0)
         gradients.forget(model)
         sigma, change = search.finish()
@@ -125,39 +124,40 @@ def pixel_entropies(
 
 
 def _variance(model, images, tap, batch_size: int) -> float:
-    """Give the sum over a layer's units of their variance over the images."""
+    """Return the sum over a layer's units of their variance over the images."""
     count, total, squares = 0, 0.0, 0.0
     for batch in in_batches(images, batch_size):
-        found = ops.convert_to_numpy(taps.up_to(model, batch, [tap])[tap])
-        found = np.asarray(found, "float64").reshape(len(found), -1)
-        count += len(found)
-        total, squares = total + found.sum(0), squares + (found**2).sum(0)
+        outputs = ops.convert_to_numpy(taps.up_to(model, batch, [tap])[tap])
+        outputs = np.asarray(outputs, "float64").reshape(len(outputs), -1)
+        count += len(outputs)
+        total, squares = total + outputs.sum(0), squares + (outputs**2).sum(0)
     variance = float((squares / count - (total / count) ** 2).sum())
     if not variance > 1e-12 * float((squares / count).sum() + 1.0):
         raise ValueError(
-            f"The layer '{tap}' says the same of all {count} images, so its change has "
-            "no measure. Give two images or more, and tap a layer that tells them apart."
+            f"The output of layer '{tap}' is the same for all {count} images, so its "
+            "change has no scale. Pass at least two images, and tap a layer whose output "
+            "depends on them."
         )
     return variance
 
 
 class _Search(keras.Model):
-    """A batch of images, the logarithms of sigma that are trained, and the layer.
+    """Model whose trainable weights are the logarithms of sigma for a batch of images.
 
     Args:
-        net: the model whose layer is tapped.
-        tap: of the layer.
-        shape: of the batch.
-        grid: cells a side.
-        draws: pairs of noises a step.
+        model: the model whose layer is tapped.
+        tap: the layer.
+        shape: shape of the batch.
+        grid: number of cells per side.
+        draws: antithetic pairs of noise per step.
         seed: of the noise.
         limit: the largest sigma.
     """
 
-    def __init__(self, net, tap, shape, grid, draws, seed, limit):
+    def __init__(self, model, tap, shape, grid, draws, seed, limit):
         super().__init__(name="search")
-        # In a function, so that the net's variables are not trained.
-        self.look = lambda x: ops.cast(taps.up_to(net, x, [tap])[tap], "float32")
+        # In a function, so that the model's variables are not tracked.
+        self.features = lambda x: ops.cast(taps.up_to(model, x, [tap])[tap], "float32")
         self.limit = np.log(limit)
         self.draws, self.cell = draws, (shape[1] // grid, shape[2] // grid)
         self.noise = keras.random.SeedGenerator(seed)
@@ -168,12 +168,12 @@ class _Search(keras.Model):
             shape=(shape[0], grid, grid),
             initializer="zeros",
             name="log_sigma",
-            constraint=lambda found: ops.minimum(found, self.limit),
+            constraint=lambda value: ops.minimum(value, self.limit),
         )
         self.built = True
 
-    def begin(self, images, allowed: float) -> None:
-        """Take other images; start from a weak noise that is the same everywhere."""
+    def reset(self, images, allowed: float) -> None:
+        """Start with new images, a weak and uniform noise, and a reset optimizer."""
         self.images.assign(images)
         self.allowed.assign(allowed)
         start = np.log(0.01) + self.limit
@@ -185,50 +185,50 @@ class _Search(keras.Model):
                 variable.assign(np.zeros(variable.shape))
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Give sigma and the squared change that it makes, `(B,)`."""
+        """Return sigma, `(B, g, g)`, and the squared change of the layer, `(B,)`."""
         self._fit_to_bound()
         sigma = np.exp(ops.convert_to_numpy(self.log_sigma))
-        change = self._measured(16)
+        change = self._mean_change(16)
         if not (np.isfinite(sigma).all() and np.isfinite(change).all()):
             raise ValueError(
-                "The noise, or the change that it makes, is not finite. The layer's "
-                "values, or the images', are not or are too large: look at both, and "
+                "The noise, or the change of the layer, is not finite, because values of "
+                "the layer or of the images are too large or not finite. Check both, and "
                 "compute in float32."
             )
         return sigma, change
 
     def _fit_to_bound(self) -> None:
-        """Make all noise of an image stronger or weaker until it meets the bound."""
+        """Scale the noise of each image by one factor until it meets the bound."""
         for _ in range(6):
-            change = np.maximum(self._measured(4), 1e-12)
-            # Where the layer is linear, the change goes by the square.
-            nudge = 0.5 * np.log(float(self.allowed) / change)
-            found = ops.convert_to_numpy(self.log_sigma)
-            found = found + np.clip(nudge, -2.0, 2.0)[:, None, None]
-            self.log_sigma.assign(np.minimum(found, self.limit))
+            change = np.maximum(self._mean_change(4), 1e-12)
+            # The change of a linear layer is quadratic in sigma.
+            shift = 0.5 * np.log(float(self.allowed) / change)
+            log_sigma = ops.convert_to_numpy(self.log_sigma)
+            log_sigma = log_sigma + np.clip(shift, -2.0, 2.0)[:, None, None]
+            self.log_sigma.assign(np.minimum(log_sigma, self.limit))
 
-    def _measured(self, draws: int) -> np.ndarray:
-        found = [self.predict_on_batch(np.zeros((1, 1))) for _ in range(draws)]
-        return np.mean(found, axis=0)
+    def _mean_change(self, draws: int) -> np.ndarray:
+        changes = [self.predict_on_batch(np.zeros((1, 1))) for _ in range(draws)]
+        return np.mean(changes, axis=0)
 
     def call(self, unused):
-        """Give the mean squared change of each image's layer, `(B,)`."""
+        """Return the mean squared change of the layer for each image, `(B,)`."""
         del unused
-        deviations = ops.exp(self.log_sigma)
-        for axis, times in enumerate(self.cell, start=1):
-            deviations = ops.repeat(deviations, times, axis=axis)
-        clean, changes = self.look(self.images), []
+        sigma = ops.exp(self.log_sigma)
+        for axis, size in enumerate(self.cell, start=1):
+            sigma = ops.repeat(sigma, size, axis=axis)
+        clean, changes = self.features(self.images), []
         for _ in range(self.draws):
             noise = keras.random.normal(self.images.shape, seed=self.noise)
-            noise = noise * deviations[..., None]
-            for nudge in (noise, -noise):
-                gap = self.look(self.images + nudge) - clean
-                axes = tuple(range(1, len(gap.shape)))
-                changes.append(ops.sum(ops.square(gap), axis=axes))
+            noise = noise * sigma[..., None]
+            for signed in (noise, -noise):
+                change = self.features(self.images + signed) - clean
+                axes = tuple(range(1, len(change.shape)))
+                changes.append(ops.sum(ops.square(change), axis=axes))
         return ops.mean(ops.stack(changes), axis=0)
 
     def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
-        """Give minus the Lagrangian, whose multiplier is that of a linear layer."""
+        """Return the negative Lagrangian, with the multiplier of a linear layer."""
         cells = self.log_sigma.shape[1] * self.log_sigma.shape[2]
-        used = 0.5 * cells * y_pred / self.allowed
-        return ops.sum(used) - ops.sum(self.log_sigma)
+        penalty = 0.5 * cells * y_pred / self.allowed
+        return ops.sum(penalty) - ops.sum(self.log_sigma)

@@ -1,4 +1,4 @@
-"""What models say of samples, in float64."""
+"""Logits of models, in float64."""
 
 from __future__ import annotations
 
@@ -7,83 +7,83 @@ import numpy as np
 
 
 def logits_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
-    """Give a model's logits of samples, `(N, K)`.
+    """Return a model's logits of samples, `(N, K)`.
 
     Args:
-        model: gives one vector for each sample.
-        samples: anything with `images`.
-        batch_size: of the prediction.
+        model: returns logits `(B, K)`.
+        samples: any object with `images`.
+        batch_size: batch size of the prediction.
 
     Raises:
-        TypeError: it does not predict.
-        ValueError: it gives something else, one number, or probabilities.
+        TypeError: the model has no `predict`.
+        ValueError: the outputs are not of shape `(N, K)` with K > 1, or are probabilities.
     """
-    found = predicted(model, samples, batch_size).astype("float64")
-    if (found >= 0).all() and np.allclose(found.sum(-1), 1.0, atol=1e-3):
+    logits = outputs_of(model, samples, batch_size).astype("float64")
+    if (logits >= 0).all() and np.allclose(logits.sum(-1), 1.0, atol=1e-3):
         raise ValueError(
-            f"The model '{model.name}' gives probabilities, but logits are meant: their "
-            "softmax is all but uniform. Take the activation off its last layer."
+            f"Expected logits, but the model '{model.name}' returns probabilities, whose "
+            "softmax is nearly uniform. Remove the activation from its last layer."
         )
-    return found
+    return logits
 
 
-def logits_of_both(first, second, samples, batch_size: int) -> list[np.ndarray]:
-    """Give the logits of two models of the same classes.
+def logits_of_both(student, teacher, samples, batch_size: int) -> list[np.ndarray]:
+    """Return the logits of the student and of the teacher, `(N, K)` each.
 
     Raises:
-        ValueError: as `logits_of`, or they are of different class counts.
+        ValueError: as `logits_of`, or the models differ in the number of classes.
     """
-    logits = [logits_of(model, samples, batch_size) for model in (first, second)]
+    logits = [logits_of(model, samples, batch_size) for model in (student, teacher)]
     if logits[0].shape != logits[1].shape:
         raise ValueError(
-            "Student and teacher tell the same classes apart; got logits of the shapes "
+            "Student and teacher must have the same classes; got logits of shapes "
             f"{logits[0].shape} and {logits[1].shape}."
         )
     return logits
 
 
-def predicted(model: keras.Model, samples, batch_size: int) -> np.ndarray:
-    """Give a model's logits or probabilities of samples, `(N, K)`.
+def outputs_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
+    """Return a model's logits or probabilities of samples, `(N, K)`.
 
     Raises:
-        TypeError: it does not predict.
-        ValueError: it gives something else, or one number.
+        TypeError: the model has no `predict`.
+        ValueError: the outputs are not of shape `(N, K)` with K > 1.
     """
     if not hasattr(model, "predict"):
         raise TypeError(
-            f"A model that predicts is looked at; got {type(model).__name__}. Of an "
-            "EnsembleTeacher's models make a kd.Ensemble."
+            f"Expected a model with `predict`; got {type(model).__name__}. For the models "
+            "of an `EnsembleTeacher`, create a `kd.Ensemble`."
         )
-    found = model.predict(samples.images, batch_size=batch_size, verbose=0)
-    if np.ndim(found) != 2 or len(found) != len(samples.images):
-        shapes = keras.tree.map_structure(np.shape, found)
+    outputs = model.predict(samples.images, batch_size=batch_size, verbose=0)
+    if np.ndim(outputs) != 2 or len(outputs) != len(samples.images):
+        shapes = keras.tree.map_structure(np.shape, outputs)
         raise ValueError(
-            f"The model '{model.name}' should give one vector for each of the "
-            f"{len(samples.images)} samples, (N, K); it gave {shapes}."
+            f"Expected the model '{model.name}' to return one vector for each of the "
+            f"{len(samples.images)} samples, (N, K); got {shapes}."
         )
-    if found.shape[-1] < 2:
+    if outputs.shape[-1] < 2:
         raise ValueError(
-            f"The model '{model.name}' gives one number a sample, which is not a vector "
-            "of classes. Of a model of two classes give both logits, 0 and its own."
+            f"The model '{model.name}' returns one number per sample, not one logit per "
+            "class. For two classes, return both logits: 0 and the model's output."
         )
-    return found
+    return outputs
 
 
 def in_batches(images, batch_size: int):
-    """Give images as tensors, batch by batch."""
+    """Yield images as tensors, batch by batch."""
     for start in range(0, len(images), batch_size):
         yield keras.ops.convert_to_tensor(images[start : start + batch_size])
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Give softened probabilities of logits `(..., K)`."""
+    """Return softened probabilities of logits `(..., K)`."""
     from scipy import special
 
     return special.softmax(logits / temperature, axis=-1)
 
 
 def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Give their logarithms."""
+    """Return the logarithms of softened probabilities of logits `(..., K)`."""
     from scipy import special
 
     return special.log_softmax(logits / temperature, axis=-1)

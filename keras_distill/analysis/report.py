@@ -1,4 +1,4 @@
-"""One page about a teacher and its students, that opens without a network."""
+"""Report on a teacher and its students: a table and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _STYLE = (
 
 
 def report(
-    teacher: keras.Model,
     students: Mapping[str, keras.Model],
+    teacher: keras.Model,
     data,
     *,
     file: str | os.PathLike | None = None,
@@ -48,20 +48,21 @@ def report(
     temperature: float = 4.0,
     batch_size: int = 1000,
 ) -> list[dict]:
-    """Compare students with their teacher: a table, and a page of figures.
+    """Compare students with their teacher in a table and on a page of figures.
 
     The table has accuracy, agreement with the teacher, divergence from it, calibration
-    error, parameters and multiplications. The page adds gains by class, the reliability
-    diagram, the class correlation of each model and, of a tapped layer, where each looks
-    in the first images; it is one HTML file, its pictures inside, which opens without a
-    network.
+    error, parameters and multiplications. The page adds the reliability diagram, accuracy
+    gains by class, the class correlation of each model and, for a tapped layer, attention
+    maps of the first images. It is one HTML file with embedded images.
 
     Args:
-        teacher: gives logits `(B, K)`.
-        students: by name; the first is what gains by class are measured against.
-        data: with `images` and `labels`, as `kd.data.Samples`.
+        students: models that return logits `(B, K)`, by name; the first is the baseline
+            of the gains by class.
+        teacher: returns logits `(B, K)`.
+        data: `kd.data.Samples`, or any object with `images` and `labels`.
         file: path of the page. Default: no page.
-        tap: of a layer that gives maps in all models. Default: no attention maps.
+        tap: a layer with outputs of shape `(B, h, w, c)` in all models. Default: no
+            attention maps.
         temperature: of the class correlation. Default 4.
         batch_size: Default 1000.
 
@@ -69,82 +70,86 @@ def report(
         The rows of the table, for `kd.analysis.table`.
 
     Raises:
-        ValueError: no students, one named teacher, models that do not give logits of
-            the same classes, or a tap of a layer that is not there or gives no maps.
-        ImportError: a page is asked for and matplotlib is not installed.
+        TypeError: `students` is not a mapping.
+        ValueError: there are no students, one is named "teacher", the models do not
+            return logits of the same classes, or the tapped layer returns no maps.
+        ImportError: `file` is given and matplotlib is not installed.
 
     Example:
         >>> students = {"alone": alone, "distilled": distilled}
-        >>> rows = kd.analysis.report(teacher, students, digits.test, file="report.html")
+        >>> rows = kd.analysis.report(students, teacher, digits.test, file="report.html")
         >>> print(kd.analysis.table(rows))
     """
+    if not isinstance(students, Mapping):
+        raise TypeError(
+            "Expected `students` to be a dict of models by name, before `teacher`; got "
+            f"{type(students).__name__}."
+        )
     if not students or "teacher" in students:
         raise ValueError(
-            f"students are one or more by name, none 'teacher'; got {list(students)}."
+            f"Expected one or more students, none named 'teacher'; got {list(students)}."
         )
     models = {"teacher": teacher, **students}
-    asked = {name: _Asked(model, data, batch_size) for name, model in models.items()}
-    sure = {name: calibration(one, data) for name, one in asked.items()}
-    rows = [
-        _row(name, asked, model, sure[name], data) for name, model in models.items()
-    ]
+    outputs = {name: _Stored(model, data, batch_size) for name, model in models.items()}
+    calibrations = {name: calibration(one, data) for name, one in outputs.items()}
+    rows = [_row(name, models, outputs, calibrations, data) for name in models]
     if file is not None:
-        figures = _figures(asked, sure, data, temperature)
+        figures = _figures(outputs, calibrations, data, temperature)
         if tap is not None:
-            figures["Where they look"] = _attention(models, data.images[:8], tap)
+            figures["Attention maps"] = _attention(models, data.images[:8], tap)
         pathlib.Path(file).write_text(_page(rows, figures, data), "utf-8")
     return rows
 
 
-class _Asked:
-    """A model that was asked once: it predicts what it said of the samples."""
+class _Stored:
+    """Stand-in for a model that returns its stored logits."""
 
     def __init__(self, model, data, batch_size):
         self.logits = logits_of(model, data, batch_size)
         self.name = model.name
 
-    def predict(self, images, **how):
-        del images, how
+    def predict(self, images, **options):
+        del images, options
         return self.logits
 
 
-def _row(name, asked, model, sure, data) -> dict:
-    same = agreement(asked["teacher"], asked[name], data)
-    costs = cost(model, data.images[:1], repeats=0)
+def _row(name, models, outputs, calibrations, data) -> dict:
+    fidelity = agreement(outputs[name], teacher=outputs["teacher"], samples=data)
+    costs = cost(models[name], data.images[:1], repeats=0)
     return {
         "model": name,
-        "accuracy %": f"{100 - 100 * wrong(asked[name], data).mean():.2f}",
-        "agrees %": f"{100 * same.top:.2f}",
-        "agrees where wrong %": f"{100 * same.top_where_wrong:.2f}",
-        "divergence": f"{same.divergence:.4f}",
-        "calibration error": f"{sure.error:.4f}",
+        "accuracy %": f"{100 - 100 * wrong(outputs[name], data).mean():.2f}",
+        "agreement %": f"{100 * fidelity.top:.2f}",
+        "agreement where teacher is wrong %": f"{100 * fidelity.top_where_wrong:.2f}",
+        "divergence": f"{fidelity.divergence:.4f}",
+        "calibration error": f"{calibrations[name].error:.4f}",
         "parameters": costs.parameters,
         "multiplications": costs.multiplications,
     }
 
 
-def _figures(asked, sure, data, temperature) -> dict:
-    """Give what is drawn, by title; what can't be is said in its place."""
-    first = list(asked)[1]
-    found = {
-        "How sure, and how often right": plot_reliability(sure),
-        "Gains by class": plot_by_class(by_class(asked, data), against=first),
+def _figures(outputs, calibrations, data, temperature) -> dict:
+    """Return figures by title, or the reason why one could not be drawn."""
+    first = list(outputs)[1]
+    figures = {
+        "Calibration": plot_reliability(calibrations),
+        "Accuracy gains by class": plot_by_class(by_class(outputs, data), first),
     }
     try:
-        groups, drawn = None, []
-        for name, one in asked.items():
-            (found_one,) = class_correlation(one, data, [temperature], groups=groups)
-            groups = groups or found_one.groups
-            title = f"{name}, {found_one.title}"
-            drawn.append(dataclasses.replace(found_one, title=title))
-        found["Which classes go together"] = plot_class_correlation(drawn)
+        groups, correlations = None, []
+        for name, one in outputs.items():
+            (result,) = class_correlation(one, data, [temperature], groups=groups)
+            groups = groups or result.groups
+            title = f"{name}, {result.title}"
+            correlations.append(dataclasses.replace(result, title=title))
+        figures["Class correlation"] = plot_class_correlation(correlations)
     except ValueError as error:
-        found["Which classes go together"] = str(error)
-    return found
+        figures["Class correlation"] = str(error)
+    return figures
 
 
 def _attention(models, images, tap):
-    """Draw the attention maps of all models on some images."""
+    """Plot the attention maps of all models on some images."""
     maps = {name: attention_maps(model, images, tap) for name, model in models.items()}
     return plot_attention_maps(images, maps)
 
@@ -167,13 +172,13 @@ def _page(rows, figures, data) -> str:
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Distillation</title>"
         f"<style>{_STYLE}</style><h1>A teacher and its students</h1>"
-        f"<p>{len(data.labels):,} samples. Agreement, and divergence in nats, with the "
-        "teacher.</p>" + "".join(parts) + "</html>"
+        f"<p>{len(data.labels):,} samples. Agreement with the teacher, and divergence "
+        "from it in nats.</p>" + "".join(parts) + "</html>"
     )
 
 
 def _cell(value) -> str:
-    # The same cells as in the text.
+    # The cells of the text table.
     return html.escape(table([{"": value}]).splitlines()[-1].strip("| "))
 
 

@@ -1,4 +1,4 @@
-"""Figures of many runs, kept on disk as they are made."""
+"""Results of many runs, saved to disk as they finish."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from collections.abc import Callable, Mapping
 
 
 class Runs:
-    """Figures by name and seed, in a file that outlives the script.
+    """Results by name and seed, stored in a JSON file.
 
-    An experiment is many trainings over several seeds. Each figure is written down as
-    soon as it is known, so a script that died goes on where it stopped, and one that is
-    called again with more seeds or methods only runs what is missing.
+    Each result is written as soon as its run finishes, so an interrupted script resumes
+    where it stopped, and a script that is run again with more seeds or methods only runs
+    what is missing.
 
     Args:
-        file: path of a JSON file. It is read if it exists; its folder is made.
-        settings: what the figures hold for (data set, epochs, ...), as JSON can hold
-            it; kept in the file. Default: nothing.
+        file: path of a JSON file. It is read if it exists; its folder is created.
+        settings: settings of the experiment (data set, epochs, ...), JSON-serializable;
+            stored in the file. Default: none.
 
     Raises:
-        ValueError: the file was made with other settings.
+        ValueError: the file has different settings.
 
     Example:
         >>> runs = kd.analysis.Runs("runs/errors.json", {"epochs": 20})
         >>> for seed in range(3):
         ...     runs.once("alone", seed, lambda: errors(train(seed, epochs=20)))
-        >>> runs.shown("alone")
+        >>> runs.summary("alone")
         '10.67 ± 1.70'
     """
 
@@ -39,29 +39,29 @@ class Runs:
         self.settings = _plain(dict(settings or {}))
         self._figures: dict[str, dict[str, object]] = {}
         if self.file.exists():
-            found = json.loads(self.file.read_text())
-            if found["settings"] != self.settings:
+            stored = json.loads(self.file.read_text())
+            if stored["settings"] != self.settings:
                 raise ValueError(
-                    f"The figures in '{self.file}' were made with the settings "
-                    f"{found['settings']}, not {self.settings}; give another file, or "
-                    "move this one away."
+                    f"The results in '{self.file}' are for the settings "
+                    f"{stored['settings']}, not {self.settings}. Use another file, or "
+                    "remove this one."
                 )
-            self._figures = found["figures"]
+            self._figures = stored["figures"]
 
     def once(self, name: str, seed: int, run: Callable[[], object]):
-        """Give the figure of a run, which is only made if it is not known yet.
+        """Return the result of a run, and run it only if it is not stored yet.
 
         Args:
-            name: what was run, as in `"student alone"`.
-            seed: of the run.
-            run: makes the figure: a number, or whatever else JSON can hold; NumPy's
-                numbers and arrays too.
+            name: name of the run, such as `"student alone"`.
+            seed: seed of the run.
+            run: function that returns the result: a number, or any other value that is
+                JSON-serializable; NumPy numbers and arrays are converted.
 
         Returns:
-            The figure, as JSON gives it back.
+            The result, as read back from JSON.
 
         Raises:
-            TypeError: JSON can't hold the figure.
+            TypeError: the result is not JSON-serializable.
         """
         figures = self._figures.setdefault(name, {})
         if str(seed) not in figures:
@@ -78,25 +78,25 @@ class Runs:
 
     @property
     def names(self) -> list[str]:
-        """Give the names that have figures, in the order in which they came."""
+        """Return the names that have results, in the order they were added."""
         return [name for name, figures in self._figures.items() if figures]
 
     def __getitem__(self, name: str) -> list:
-        """Give the figures of a name, in the order of the seeds."""
+        """Return the results of a name, in the order of the seeds."""
         figures = self._figures[name]
         return [figures[seed] for seed in sorted(figures, key=int)]
 
-    def shown(self, name: str, digits: int = 2, *, of: Callable | None = None) -> str:
-        """Give mean and deviation of a name's figures as text.
+    def summary(self, name: str, digits: int = 2, *, of: Callable | None = None) -> str:
+        """Return mean and standard deviation of a name's results as text.
 
         Args:
-            name: that `once` was called with.
-            digits: after the point. Default 2.
-            of: from a figure to the number that is meant, where it holds several.
+            name: the name passed to `once`.
+            digits: number of decimals. Default 2.
+            of: function from a result to a number, for results that are not numbers.
 
         Returns:
-            `mean ± deviation`, the deviation that of the figures themselves (divided
-            by their number); for one seed the figure alone.
+            `mean ± standard deviation`, the latter of the population (divided by the
+            number of results); for one seed, the result alone.
         """
         figures = [figure if of is None else of(figure) for figure in self[name]]
         mean = f"{statistics.fmean(figures):.{digits}f}"
@@ -106,14 +106,14 @@ class Runs:
 
 
 def _plain(value):
-    """Give a value as JSON gives it back."""
-    return json.loads(json.dumps(value, default=_of_numpy))
+    """Return a value as read back from JSON."""
+    return json.loads(json.dumps(value, default=_from_numpy))
 
 
-def _of_numpy(value):
+def _from_numpy(value):
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(
-        "A figure is a number, a text, or lists and dicts of them; got "
+        "Expected a result of numbers, strings, lists and dicts; got "
         f"{type(value).__name__}: {value!r}."
     )

@@ -1,4 +1,4 @@
-"""Figures as plain text."""
+"""Markdown tables."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from collections.abc import Mapping, Sequence
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Lay out rows as an aligned Markdown table.
+    """Format rows as an aligned Markdown table.
 
-    One text that reads well in a terminal and in a document. Columns stand in the
-    order in which the rows first name them; a row may leave some out. Those of numbers
-    are aligned to the right.
+    Columns are in the order in which they first appear in the rows; a row may omit some.
+    Columns of numbers are aligned to the right.
 
     Args:
-        rows: one dict a row, from column title to value. Integers get commas between
-            thousands, other numbers four significant digits, None an empty cell; any
-            other value is shown as `str` gives it.
+        rows: one dict per row, from column title to value. Integers get commas between
+            thousands, other numbers four significant digits, None is an empty cell, and
+            any other value is formatted with `str`.
 
     Returns:
-        The table's lines, without a line break at the end.
+        The lines of the table, without a trailing newline.
 
     Raises:
         ValueError: there are no rows.
@@ -40,7 +39,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _column(title: str, values: Sequence) -> list[str]:
-    """Give title, rule and cells, all of one width."""
+    """Return title, rule and cells, padded to the same width."""
     cells = [_cell(value) for value in values]
     title = _cell(title)
     width = max(3, *map(len, [title, *cells]))

@@ -1,4 +1,4 @@
-"""Fidelity, calibration, gains by class: against counts by hand."""
+"""Agreement, calibration, accuracy by class and the report, against counts by hand."""
 
 import keras
 import numpy as np
@@ -12,15 +12,16 @@ from tests.linear import softmax
 def test_agreement_is_counted():
     teacher = np.array([[2.0, 0, 0], [0, 2, 0], [0, 0, 2], [2, 0, 0]])
     student = np.array([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [1.5, 0, 0]])
+    teacher_net, student_net = giving(teacher, "t"), giving(student, "s")
     found = kd.analysis.agreement(
-        giving(teacher, "t"), giving(student, "s"), numbered([0, 1, 2, 1])
+        student_net, teacher=teacher_net, samples=numbered([0, 1, 2, 1])
     )
     assert found.top == 0.75
     assert found.top_where_wrong == 1.0
     p, q = softmax(teacher), softmax(student)
     assert found.divergence == pytest.approx((p * np.log(p / q)).sum(-1).mean())
     same = kd.analysis.agreement(
-        giving(teacher, "t"), giving(teacher, "s"), numbered([0, 1, 2, 0])
+        giving(teacher, "s"), teacher=teacher_net, samples=numbered([0, 1, 2, 0])
     )
     assert (same.top, same.divergence) == (1.0, pytest.approx(0.0, abs=1e-12))
     assert np.isnan(same.top_where_wrong)
@@ -37,7 +38,7 @@ def test_calibration_is_counted_by_bins():
     )
     expected = (2 * 0.15 + 0.15 + 2 * 0.43) / 5
     assert found.error == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(ValueError, match="bins is 1 or more"):
+    with pytest.raises(ValueError, match="bins must be 1 or more"):
         kd.analysis.calibration(giving(logits), numbered([0] * 5), bins=0)
 
 
@@ -50,33 +51,33 @@ def test_gains_are_counted_by_class(tmp_path):
     np.testing.assert_allclose(found["better"], [1.0, 0.5, np.nan])
     pytest.importorskip("matplotlib")
     kd.analysis.plot_by_class(found, against="alone").savefig(tmp_path / "g.png")
-    with pytest.raises(ValueError, match="against is one of"):
+    with pytest.raises(ValueError, match="against must be in"):
         kd.analysis.plot_by_class(found, against="worse")
 
 
-def test_a_report_asks_each_model_once(tmp_path, monkeypatch):
+def test_a_report_runs_each_model_once(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     rng = np.random.default_rng(0)
     nets = {name: giving(rng.normal(size=(30, 3)), name) for name in ("a", "b")}
-    asked = []
+    calls = []
     for net in nets.values():
-        monkeypatch.setattr(net, "predict", counted(net, asked))
+        monkeypatch.setattr(net, "predict", counted(net, calls))
     labels = numbered(rng.integers(0, 3, 30))
-    kd.analysis.report(nets["a"], {"b": nets["b"]}, labels, file=tmp_path / "r.html")
-    assert asked == ["a", "b"]
+    kd.analysis.report({"b": nets["b"]}, nets["a"], labels, file=tmp_path / "r.html")
+    assert calls == ["a", "b"]
 
 
-def counted(net, asked):
+def counted(net, calls):
     predict = net.predict
 
-    def run(*arguments, **named):
-        asked.append(net.name)
-        return predict(*arguments, **named)
+    def run(*args, **kwargs):
+        calls.append(net.name)
+        return predict(*args, **kwargs)
 
     return run
 
 
-def test_a_report_is_one_file_that_needs_no_network(tmp_path):
+def test_a_report_is_one_self_contained_file(tmp_path):
     pytest.importorskip("matplotlib")
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 80)
@@ -87,38 +88,43 @@ def test_a_report_is_one_file_that_needs_no_network(tmp_path):
     }
     teacher = nets.pop("teacher")
     file = tmp_path / "report.html"
-    rows = kd.analysis.report(teacher, nets, numbered(labels), file=file)
+    rows = kd.analysis.report(nets, teacher, numbered(labels), file=file)
     assert [row["model"] for row in rows] == ["teacher", "alone", "distilled"]
-    assert rows[0]["agrees %"] == "100.00"
+    assert rows[0]["agreement %"] == "100.00"
     wrong = kd.analysis.wrong(nets["alone"], numbered(labels)).mean()
     assert rows[1]["accuracy %"] == f"{100 - 100 * wrong:.2f}"
     page = file.read_text("utf-8")
     assert page.count("data:image/png;base64,") == 3
     assert "http" not in page and "<script" not in page
     assert f"<td>{rows[1]['accuracy %']}</td>" in page
-    with pytest.raises(ValueError, match="none 'teacher'"):
-        kd.analysis.report(teacher, {}, numbered(labels))
+    with pytest.raises(ValueError, match="none named 'teacher'"):
+        kd.analysis.report({}, teacher, numbered(labels))
+    with pytest.raises(TypeError, match="before `teacher`; got Functional"):
+        kd.analysis.report(teacher, nets, numbered(labels))
 
 
-def test_models_of_something_else_are_refused():
+def test_models_without_logits_of_the_same_classes_are_rejected():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(20, 3)), numbered(rng.integers(0, 3, 20))
     net, other = giving(logits, "net"), giving(logits, "other")
-    with pytest.raises(ValueError, match="'sure' gives probabilities"):
+    with pytest.raises(ValueError, match="'sure' returns probabilities"):
         kd.analysis.calibration(giving(softmax(logits), "sure"), labels)
-    with pytest.raises(ValueError, match="'one' gives one number a sample"):
-        kd.analysis.agreement(net, giving(logits[:, :1], "one"), labels)
-    with pytest.raises(ValueError, match="gives one number a sample"):
+    one, two = giving(logits[:, :1], "one"), giving(logits[:, :2], "two")
+    with pytest.raises(ValueError, match="'one' returns one number per sample"):
+        kd.analysis.agreement(one, teacher=net, samples=labels)
+    with pytest.raises(ValueError, match="returns one number per sample"):
         kd.analysis.wrong(giving(logits[:, :1]), labels)
-    with pytest.raises(ValueError, match="the same classes apart"):
-        kd.analysis.agreement(net, giving(logits[:, :2], "two"), labels)
+    with pytest.raises(ValueError, match="the same classes"):
+        kd.analysis.agreement(two, teacher=net, samples=labels)
+    with pytest.raises(TypeError, match="positional"):
+        kd.analysis.agreement(net, other, labels)
     with pytest.raises(TypeError, match="got EnsembleTeacher"):
-        kd.analysis.report(kd.EnsembleTeacher([net, other]), {"net": net}, labels)
+        kd.analysis.report({"net": net}, kd.EnsembleTeacher([net, other]), labels)
     with pytest.raises(ValueError, match="one number a sample, \\(N,\\)"):
         kd.data.Samples(labels.images, labels.labels[:, None])
 
 
-def test_a_report_of_nets_of_any_size_shows_where_they_look(tmp_path):
+def test_a_report_has_attention_maps_of_models_of_any_input_size(tmp_path):
     pytest.importorskip("matplotlib")
     x = keras.Input((None, None, 1))
     maps = keras.layers.Conv2D(4, 3, name="maps")(x)
@@ -126,16 +132,16 @@ def test_a_report_of_nets_of_any_size_shows_where_they_look(tmp_path):
     net = keras.Model(x, keras.layers.Dense(10, name="logits")(pooled), name="net")
     few = kd.data.load("digits").test[:40]
     file = tmp_path / "report.html"
-    rows = kd.analysis.report(net, {"same": net}, few, file=file, tap="maps")
-    # Of 8x8 images 6x6 places of 3x3x4 products, then 4x10.
+    rows = kd.analysis.report({"same": net}, net, few, file=file, tap="maps")
+    # For 8x8 images, 6x6 positions of 3x3x4 products, then 4x10.
     assert rows[0]["multiplications"] == 36 * 36 + 40
     page = file.read_text("utf-8")
-    assert "Where they look" in page
+    assert "Attention maps" in page
     with pytest.raises(ValueError, match="no layer 'mapes'"):
-        kd.analysis.report(net, {"same": net}, few, file=file, tap="mapes")
+        kd.analysis.report({"same": net}, net, few, file=file, tap="mapes")
 
 
-def test_agreement_is_drawn(tmp_path):
+def test_agreement_is_plotted(tmp_path):
     pytest.importorskip("matplotlib")
     found = {"student": kd.analysis.Agreement(0.9, 0.1, 0.5)}
     figure = kd.analysis.plot_agreement(found)

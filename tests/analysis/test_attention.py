@@ -25,11 +25,11 @@ def test_maps_are_drawn_side_by_side(tmp_path):
     figure = kd.analysis.plot_attention_maps(images, {"teacher": maps, "student": maps})
     assert len(figure.axes) == 9
     figure.savefig(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="as many images"):
+    with pytest.raises(ValueError, match="same number of images"):
         kd.analysis.plot_attention_maps(images, {"teacher": maps[:2]})
 
 
-def test_a_layer_without_places_is_refused():
+def test_a_layer_without_maps_is_rejected():
     net = kd.models.mlp((8, 8, 1), 3, units=(4,))
-    with pytest.raises(ValueError, match="gives maps"):
+    with pytest.raises(ValueError, match="need a layer with outputs"):
         kd.analysis.attention_maps(net, np.zeros((1, 8, 8, 1), "float32"), "hidden1")

@@ -1,4 +1,4 @@
-"""Class correlation against NumPy, its limits, and what it finds in made-up classes."""
+"""Class correlation against NumPy, its limits, and synthetic classes in groups."""
 
 import keras
 import numpy as np
@@ -23,17 +23,17 @@ def test_it_is_pearsons_correlation_of_softened_predictions():
         assert sorted(one.order) == list(range(6))
 
 
-def test_a_high_temperature_leaves_centred_logits():
+def test_a_high_temperature_leaves_centered_logits():
     logits = draws().astype("float32")
     samples = numbered(np.zeros(200))
     (found,) = kd.analysis.class_correlation(giving(logits), samples, [1e4])
-    centred = logits - logits.mean(1, keepdims=True)
-    expected = np.corrcoef(centred.astype("float64"), rowvar=False)
+    centered = logits - logits.mean(1, keepdims=True)
+    expected = np.corrcoef(centered.astype("float64"), rowvar=False)
     np.testing.assert_allclose(found.matrix, expected, atol=1e-3)
 
 
 def test_a_high_temperature_shows_the_super_classes():
-    """Of linear logits on related classes the blocks are the groups."""
+    """With linear logits on related classes, the blocks are the groups."""
     data = kd.data.RelatedClasses(0.9, 0, features=40, classes=12, super_classes=4)
     points = data.samples("train", 2000)
     logits = 30.0 * points.images @ data.class_vectors.T
@@ -48,7 +48,7 @@ def test_a_high_temperature_shows_the_super_classes():
     assert sorted(map(sorted, clustered.groups)) == data.groups
 
 
-def test_blocks_are_the_gap_between_pairs_inside_and_outside():
+def test_blocks_compare_pairs_within_and_between_groups():
     matrix = np.array([[1.0, 0.8, 0.1], [0.8, 1.0, 0.3], [0.1, 0.3, 1.0]])
     found = kd.analysis.ClassCorrelation(matrix, [[0, 1], [2]], "by hand")
     assert found.blocks == pytest.approx(0.8 - 0.2)
@@ -68,7 +68,7 @@ def test_weights_are_compared_by_their_cosine():
     np.testing.assert_allclose(found.matrix, expected, atol=1e-6)
 
 
-def test_a_class_that_is_never_likely_has_a_correlation_too():
+def test_an_unlikely_class_has_a_correlation_too():
     logits = draws()
     logits[:, 5] -= 40.0
     logits = logits.astype("float32")
@@ -85,9 +85,9 @@ def test_a_uniform_teacher_has_no_correlation():
         kd.analysis.class_correlation(giving(np.zeros((50, 3))), samples)
 
 
-def test_bad_input_is_refused():
+def test_bad_input_is_rejected():
     teacher, samples = giving(draws()), numbered(np.zeros(200))
-    with pytest.raises(ValueError, match="temperatures are above 0"):
+    with pytest.raises(ValueError, match="temperatures must be above 0"):
         kd.analysis.class_correlation(teacher, samples, [0.0])
     with pytest.raises(ValueError, match="each of the 6 classes once"):
         kd.analysis.class_correlation(teacher, samples, groups=[[0, 1], [2]])
@@ -95,7 +95,7 @@ def test_bad_input_is_refused():
         kd.analysis.weight_similarity(teacher)
 
 
-def test_it_is_drawn(tmp_path):
+def test_it_is_plotted(tmp_path):
     pytest.importorskip("matplotlib")
     found = kd.analysis.class_correlation(giving(draws()), numbered(np.zeros(200)))
     kd.analysis.plot_class_correlation(found, names=list("abcdef")).savefig(

@@ -1,4 +1,4 @@
-"""Methods side by side: the same start, stages in order, nothing run twice."""
+"""Comparisons: the same initial weights, stages in order, no run repeated."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ def net(seed, units=4, name="net"):
 
 
 class Study:
-    """Notes what a comparison asks for."""
+    """Records the calls of a comparison."""
 
     def __init__(self, file):
         self.file = file
@@ -60,43 +60,44 @@ def staged(teacher):
     return [{"terms": [hint], "label_weight": 0.0}, {}]
 
 
-def test_rows_cells_and_stages(tmp_path):
+def test_rows_results_and_stages(tmp_path):
     study = Study(tmp_path / "figures.json")
     rows = study.run({"alone": None, "KD": soft, "hint first": staged})
     assert [row["method"] for row in rows] == ["teacher", "alone", "KD", "hint first"]
     assert [row.get("step") for row in rows[:2]] == [None, "1.00"]
     assert all(float(row["step"]) > 0 for row in rows[1:])
-    assert all("deviation" in row for row in rows)
-    # (4 + 1) * 4 + (4 + 1) * 3, and with eight hidden units.
+    assert all("std" in row for row in rows)
+    # (4 + 1) * 4 + (4 + 1) * 3; the teacher has eight hidden units.
     assert [row["parameters"] for row in rows] == ["67", "35", "35", "35"]
     for seed in (0, 1):
-        kinds = [kind for kind, of in study.trained if of == seed]
+        kinds = [kind for kind, trained in study.trained if trained == seed]
         assert kinds == ["Functional", "Distiller", "Distiller", "Functional"]
     # Each method of a seed starts from the same weights.
     np.testing.assert_array_equal(study.starts[0], study.starts[2])
     assert not np.array_equal(study.starts[0], study.starts[3])
-    cells = Runs(study.file)["KD"]
-    assert rows[2]["mean"] == f"{np.mean([cell['figure'] for cell in cells]):.2f}"
+    results = Runs(study.file)["KD"]
+    expected = np.mean([result["figure"] for result in results])
+    assert rows[2]["mean"] == f"{expected:.2f}"
 
 
-def test_a_comparison_goes_on_and_grows(tmp_path):
+def test_a_comparison_resumes_and_is_extended(tmp_path):
     study = Study(tmp_path / "figures.json")
     study.run({"alone": None}, seeds=1)
     again = Study(tmp_path / "figures.json")
     rows = again.run({"alone": None, "KD": soft}, seeds=2)
     assert again.trained == [("Distiller", 0), ("Functional", 1), ("Distiller", 1)]
     assert len(rows) == 3
-    # The rows of fewer seeds count these alone.
-    assert "deviation" not in again.run({"alone": None}, seeds=1)[1]
+    # Rows for fewer seeds use only their results.
+    assert "std" not in again.run({"alone": None}, seeds=1)[1]
 
 
-def test_no_stages_are_the_student_alone(tmp_path):
+def test_an_empty_list_of_stages_is_the_student_alone(tmp_path):
     study = Study(tmp_path / "figures.json")
     study.run({"none": [], "alone": None}, seeds=1)
     assert study.trained == [("Functional", 0), ("Functional", 0)]
 
 
-def test_an_adapter_that_would_go_on_from_cell_to_cell(tmp_path):
+def test_an_adapter_shared_between_runs_is_rejected(tmp_path):
     adapter = layers.Dense(8)
     hint = kd.Term(kd.losses.Hint(), "hidden", "hidden", adapter=adapter)
     study = Study(tmp_path / "figures.json")
@@ -105,23 +106,23 @@ def test_an_adapter_that_would_go_on_from_cell_to_cell(tmp_path):
             study.run({"hinted": method})
 
 
-def test_a_teacher_of_its_own(tmp_path):
-    seen = []
+def test_a_method_overrides_the_teacher(tmp_path):
+    teachers = []
 
     def other(teacher):
-        seen.append(teacher)
+        teachers.append(teacher)
         return {**soft, "teacher": net(7, units=6, name="other")}
 
     study = Study(tmp_path / "figures.json")
     fit = study.fit
 
-    def note(model, *args):
-        seen.append(model.teacher.models[0])
+    def record(model, *args):
+        teachers.append(model.teacher.models[0])
         fit(model, *args)
 
-    study.fit = note
+    study.fit = record
     study.run({"KD": soft, "KD of another": other}, seeds=1)
-    assert [model.name for model in seen] == ["teacher", "teacher", "other"]
+    assert [model.name for model in teachers] == ["teacher", "teacher", "other"]
 
 
 @pytest.mark.parametrize("methods", [{}, {"teacher": None}])

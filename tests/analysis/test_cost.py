@@ -25,7 +25,7 @@ class SelfAttention(layers.Layer):
         return self.attention(inputs, inputs)
 
 
-# Each count is written out as output positions * (what one position multiplies).
+# Each count is written as output positions * multiplications per position.
 BY_HAND = {
     "dense": ((7,), layers.Dense(3), 7 * 3),
     "dense on a sequence": ((5, 7), layers.Dense(3), 5 * 7 * 3),
@@ -56,7 +56,7 @@ BY_HAND = {
         layers.SeparableConv2D(10, 3, depth_multiplier=2),
         16 * (9 * 4 * 2 + 8 * 10),
     ),
-    # Each of the 4x4 input positions is spread by the whole kernel.
+    # Each of the 4x4 input positions is multiplied by the whole kernel.
     "transposed": (
         (4, 4, 3),
         layers.Conv2DTranspose(5, 3, 2, "same"),
@@ -79,7 +79,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("case", BY_HAND)
-def test_layers_cost_what_a_count_by_hand_gives(case):
+def test_layers_cost_as_counted_by_hand(case):
     shape, layer, expected = BY_HAND[case]
     assert cost(one_layer(shape, layer)).multiplications == expected
 
@@ -98,7 +98,7 @@ def test_a_perceptron_costs_its_kernels():
         lambda: kd.models.wide_resnet((8, 8, 3), 10, depth=10, widen=2),
     ],
 )
-def test_nets_cost_half_of_what_tensorflow_counts_as_operations(model):
+def test_models_cost_half_the_operations_that_tensorflow_counts(model):
     """TensorFlow's profiler counts a multiply-accumulate as two operations."""
     model = model()
     signature = tf.TensorSpec((1, *model.input_shape[1:]))
@@ -117,12 +117,12 @@ def test_nets_cost_half_of_what_tensorflow_counts_as_operations(model):
     assert cost(model).multiplications == expected
 
 
-def test_shared_and_nested_layers_count_each_call_and_weigh_once():
+def test_shared_layers_count_each_call_and_their_weights_once():
     shared = layers.Dense(4, name="shared")
     block = keras.Sequential([keras.Input((4,)), shared, layers.Dense(4)])
     inputs = keras.Input((4,))
     model = keras.Model(inputs, block(shared(block(inputs))))
-    # Two calls of the block, of two layers each, and one more of the shared layer.
+    # Two calls of the block with two layers each, and one more of the shared layer.
     assert cost(model) == Cost(2 * (16 + 4), 5 * 16, None)
 
 
@@ -137,16 +137,16 @@ class Subclassed(keras.Model):
         return inputs
 
 
-def test_samples_give_the_sizes_that_a_model_does_not():
+def test_samples_provide_sizes_that_the_model_lacks():
     samples = np.zeros((2, 6, 5, 1), "float32")
     expected = (4 * 3) * 9 * 2 + (2 * 1) * 9 * 2 * 3
     assert cost(Subclassed(), samples, repeats=1).multiplications == expected
     inputs = keras.Input((None, None, 1))
     model = keras.Model(inputs, Subclassed()(inputs))
     assert cost(model, samples, repeats=1).multiplications == expected
-    with pytest.raises(ValueError, match=r"'conv2d.*Give one batch of inputs"):
+    with pytest.raises(ValueError, match=r"'conv2d.*Pass one batch of inputs"):
         cost(model)
-    with pytest.raises(ValueError, match="does not say what it takes"):
+    with pytest.raises(ValueError, match="input shape of the model"):
         cost(Subclassed())
 
 
@@ -159,11 +159,11 @@ def test_several_inputs():
     assert cost(model).multiplications == 3 * 2 + 5 * 2
 
 
-def test_time_is_the_median_run_over_the_batch(monkeypatch):
+def test_time_is_the_median_run_divided_by_the_batch_size(monkeypatch):
     model = kd.models.mlp((3,), 2, units=(4,))
     runs = []
     monkeypatch.setattr(model, "predict_on_batch", runs.append)
-    # One run more than is timed: the first, which compiles.
+    # The first run compiles and is not timed.
     ticks = itertools.accumulate([0.0, 8.0, 0.0, 1.0, 0.0, 4.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
     samples = np.zeros((2, 3), "float32")
@@ -171,7 +171,7 @@ def test_time_is_the_median_run_over_the_batch(monkeypatch):
     assert len(runs) == 4
 
 
-def test_a_timed_model_is_left_as_it_was():
+def test_a_timed_model_is_unchanged():
     model = kd.models.conv_net((8, 8, 1), 10, filters=(4,))
     before = [np.array(weight) for weight in model.weights]
     seconds = cost(model, np.ones((4, 8, 8, 1), "float32"), repeats=2).seconds_per_image
@@ -186,10 +186,10 @@ def test_a_timed_model_is_left_as_it_was():
     [
         (np.zeros((0, 3), "float32"), 1, r"shape \(0, 3\)"),
         (tf.data.Dataset.from_tensors(np.zeros((2, 3))), 1, "one batch of the model's"),
-        (np.zeros((2, 3), "float32"), -1, "repeats is the number of timed runs"),
+        (np.zeros((2, 3), "float32"), -1, "Expected `repeats` to be 0 or more"),
     ],
 )
-def test_bad_samples_are_refused(samples, repeats, message):
+def test_bad_samples_are_rejected(samples, repeats, message):
     with pytest.raises(ValueError, match=message):
         cost(kd.models.mlp((3,), 2, units=(4,)), samples, repeats)
 
@@ -207,6 +207,6 @@ def test_tables_are_aligned_markdown():
     ]
 
 
-def test_a_table_without_rows_is_refused():
+def test_a_table_without_rows_is_rejected():
     with pytest.raises(ValueError, match="at least one row"):
         table([])

@@ -1,4 +1,4 @@
-"""Gradient rescaling against the formula, for two classes exactly."""
+"""Gradient rescaling against the formula, which is exact for two classes."""
 
 import numpy as np
 import pytest
@@ -19,46 +19,46 @@ def rescaling(student, teacher, labels, **arguments):
     return kd.analysis.gradient_rescaling(*nets, numbered(labels), **arguments)
 
 
-def law(student, teacher, labels, temperature, weight):
-    own = np.arange(len(labels)), labels
-    q = softmax(student)[own]
-    gap = softmax(teacher, temperature)[own] - softmax(student, temperature)[own]
+def proposition(student, teacher, labels, temperature, weight):
+    index = np.arange(len(labels)), labels
+    q = softmax(student)[index]
+    gap = softmax(teacher, temperature)[index] - softmax(student, temperature)[index]
     return 1.0 - weight + weight * temperature * gap / (1.0 - q)
 
 
-def test_with_two_classes_rescaling_is_all():
+def test_with_two_classes_the_ratio_is_the_same_at_each_logit():
     student, teacher, labels = pair(2)
     found = rescaling(student, teacher, labels, temperature=3.0, soft_weight=0.7)
-    expected = law(student, teacher, labels, 3.0, 0.7)
+    expected = proposition(student, teacher, labels, 3.0, 0.7)
     expected = np.stack([expected] * 2, 1)
     np.testing.assert_allclose(found.by_logit, expected, rtol=1e-3, atol=2e-3)
-    assert found.label_share == pytest.approx(0.5, abs=1e-5)
+    assert found.label_fraction == pytest.approx(0.5, abs=1e-5)
 
 
-def test_the_law_holds_at_the_label_and_over_the_others_together():
+def test_the_proposition_holds_at_the_true_class():
     student, teacher, labels = pair(5)
     found = rescaling(student, teacher, labels, temperature=4.0, soft_weight=0.9)
-    expected = law(student, teacher, labels, 4.0, 0.9)
+    expected = proposition(student, teacher, labels, 4.0, 0.9)
     np.testing.assert_allclose(found.by_sample, expected, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(found.predicted, expected, rtol=1e-6)
-    # By each of the other logits it is something else.
+    # The ratio differs at each of the other logits.
     assert np.nanstd(found.by_logit - found.by_sample[:, None]) > 0.1
 
 
 def test_parts_are_those_of_the_soft_targets_gradient():
     student, teacher, labels = pair(4)
     found = rescaling(student, teacher, labels, temperature=2.0)
-    slope = 2.0 * (softmax(student, 2.0) - softmax(teacher, 2.0))
-    own = np.arange(len(labels)), labels
-    np.testing.assert_allclose(found.label_part, slope[own], atol=1e-5)
-    slope[own] = 0.0
+    gradient = 2.0 * (softmax(student, 2.0) - softmax(teacher, 2.0))
+    index = np.arange(len(labels)), labels
+    np.testing.assert_allclose(found.label_part, gradient[index], atol=1e-5)
+    gradient[index] = 0.0
     np.testing.assert_allclose(
-        found.wrong_part, np.linalg.norm(slope, axis=1), atol=1e-5
+        found.wrong_part, np.linalg.norm(gradient, axis=1), atol=1e-5
     )
     assert found.importance.sum() == pytest.approx(1.0)
 
 
-def test_a_sure_teacher_weighs_more():
+def test_the_ratio_grows_with_the_teachers_confidence():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
     teacher = np.eye(3)[labels] * rng.uniform(0.0, 8.0, (200, 1))
@@ -66,14 +66,14 @@ def test_a_sure_teacher_weighs_more():
     assert found.correlation > 0.99 and found.slope > 0.0
 
 
-def test_a_sure_student_has_no_ratio():
-    """Where the labels have no gradient left there is nothing to rescale."""
+def test_a_confident_student_has_no_ratio():
+    """Without a gradient of the labels there is nothing to rescale."""
     student = np.array([[80.0, 0.0], [0.5, 0.0]])
     found = rescaling(student, np.zeros((2, 2)), [0, 0])
     assert np.isnan(found.by_sample).tolist() == [True, False]
 
 
-def test_bad_input_is_refused():
+def test_bad_input_is_rejected():
     student, teacher, labels = pair(3)
     with pytest.raises(ValueError, match="between 0 and 1"):
         rescaling(student, teacher, labels, soft_weight=1.5)
@@ -81,7 +81,7 @@ def test_bad_input_is_refused():
         rescaling(student, teacher[:, :2], labels)
 
 
-def test_it_is_drawn(tmp_path):
+def test_it_is_plotted(tmp_path):
     pytest.importorskip("matplotlib")
     figure = kd.analysis.plot_gradient_rescaling(rescaling(*pair(4)))
     figure.savefig(tmp_path / "g.png")

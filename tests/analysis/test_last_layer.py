@@ -1,4 +1,4 @@
-"""The last layer's geometry against the definition, and at the optimum."""
+"""Last-layer geometry against its definition, and at the optimum of distillation."""
 
 import keras
 import numpy as np
@@ -45,14 +45,14 @@ def test_distances_are_those_of_features_and_weights(bias):
 
 
 def test_at_the_optimum_the_order_is_the_teachers():
-    """Features that lie near classes as the teacher's p says, of weights of one norm."""
+    """Features as near to the classes as the teacher's p, and weights of equal norm."""
     weights = np.eye(4)
     p = np.array([[0.7, 0.2, 0.09, 0.01], [0.1, 0.6, 0.25, 0.05]])
     x = keras.Input((4,))
     student = keras.Model(x, keras.layers.Dense(4, use_bias=False)(x))
     student.layers[-1].kernel.assign(weights)
     features = np.log(np.repeat(p, 2, axis=0)).astype("float32")
-    # Samples of each class, of which only the order of the wrong ones counts.
+    # One sample per class; only the order of the wrong classes counts.
     labels = np.arange(4)
     samples = kd.data.Samples(features, labels)
     teacher = keras.Model(x, keras.layers.Activation("linear")(x))
@@ -63,8 +63,8 @@ def test_at_the_optimum_the_order_is_the_teachers():
     np.testing.assert_allclose(found.agreement, -1.0)
 
 
-def of_one_norm():
-    """A net whose features and class weights are of one norm each."""
+def of_equal_norm():
+    """Return a model with features of equal norm, and class weights of equal norm."""
     keras.utils.set_random_seed(3)
     x = keras.Input((6,))
     h = keras.layers.Dense(16, "tanh")(x)
@@ -75,28 +75,28 @@ def of_one_norm():
 
 
 def test_distillation_orders_classes_better_than_labels():
-    """Of classes that only the teacher relates: they lie at right angles."""
+    """The classes are orthogonal in the inputs; only the teacher relates them."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 6, 256)
     x = (np.eye(6)[labels] + 0.1 * rng.normal(size=(256, 6))).astype("float32")
     teacher = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6)])
     teacher.layers[0].kernel.assign(6.0 * np.eye(6) + rng.uniform(-3, 3, (6, 6)))
     samples = kd.data.Samples(x, labels)
-    labelled, soft = of_one_norm(), of_one_norm()
+    labeled, soft = of_equal_norm(), of_equal_norm()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    labelled.compile(keras.optimizers.Adam(0.02), loss)
-    labelled.fit(x, labels, epochs=30, verbose=0)
+    labeled.compile(keras.optimizers.Adam(0.02), loss)
+    labeled.fit(x, labels, epochs=30, verbose=0)
     distiller = kd.Distiller(soft, teacher, label_weight=0.0)
     distiller.compile(keras.optimizers.Adam(0.02))
     distiller.fit(x, epochs=30, verbose=0)
     by_labels, by_teacher = (
         np.nanmean(kd.analysis.last_layer_geometry(net, teacher, samples).agreement)
-        for net in (labelled, soft)
+        for net in (labeled, soft)
     )
     assert by_teacher > 0.9 and by_teacher > by_labels + 0.3
 
 
-def test_bad_input_is_refused():
+def test_bad_input_is_rejected():
     teacher = giving(np.eye(4))
     with pytest.raises(ValueError, match="samples by class"):
         kd.analysis.last_layer_geometry(net(), teacher, numbered([0, 1, 2, 2]))

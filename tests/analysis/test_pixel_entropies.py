@@ -1,4 +1,4 @@
-"""Pixel entropies against their closed form for linear nets; points by hand."""
+"""Pixel entropies against their closed form for linear models; points by hand."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras_distill.analysis.pixel_entropies import UNIT_ENTROPY
 
 
 def linear(kernel):
-    """A net of 4x4 pixels of one channel whose layer is a matrix product."""
+    """Return a model of 4x4x1 images whose layer is a matrix product."""
     x = keras.Input((4, 4, 1))
     flat = keras.layers.Flatten()(x)
     layer = keras.layers.Dense(kernel.shape[1], name="layer")
@@ -19,7 +19,7 @@ def linear(kernel):
 
 
 def test_a_linear_layers_entropies_have_a_closed_form():
-    """sigma_i = sqrt(bound * variance / n) / |w_i|: each cell takes an equal part."""
+    """sigma_i = sqrt(bound * variance / n) / |w_i|: cells contribute equally."""
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(16, 5)) * rng.uniform(0.2, 4.0, (16, 1))
     images = rng.normal(size=(6, 4, 4, 1)).astype("float32")
@@ -41,7 +41,7 @@ def test_a_linear_layers_entropies_have_a_closed_form():
 
 
 def test_cells_share_their_sigma():
-    """In cells of four pixels the change goes by the sum of the four."""
+    """In cells of four pixels, the change is the sum over the four."""
     rng = np.random.default_rng(1)
     kernel = rng.normal(size=(16, 5)) * rng.uniform(0.2, 4.0, (16, 1))
     images = rng.normal(size=(4, 4, 4, 1)).astype("float32")
@@ -54,7 +54,7 @@ def test_cells_share_their_sigma():
     assert np.abs(np.log(found.sigma).mean(0) - expected).max() < 0.15
 
 
-def test_the_bound_holds_for_a_net_that_is_not_linear():
+def test_the_bound_holds_for_a_nonlinear_model():
     keras.utils.set_random_seed(0)
     net = kd.models.conv_net((8, 8, 1), 3, filters=(4, 6))
     images = kd.data.load("digits").train.images[:10]
@@ -63,11 +63,11 @@ def test_the_bound_holds_for_a_net_that_is_not_linear():
     )
     assert found.sigma.shape == (10, 8, 8)
     np.testing.assert_allclose(found.change, 0.2, rtol=0.4)
-    assert len(net.trainable_variables) == 8, "the net is as it was"
+    assert len(net.trainable_variables) == 8, "the model is unchanged"
 
 
-def test_what_does_not_touch_the_layer_bears_the_range_of_the_images():
-    """However long the search: a row of zeros in the kernel has no largest noise."""
+def test_sigma_is_at_most_the_range_of_the_images():
+    """A pixel whose kernel row is zero would tolerate any noise."""
     rng = np.random.default_rng(2)
     kernel = rng.normal(size=(16, 5))
     kernel[3] = 0.0
@@ -76,9 +76,9 @@ def test_what_does_not_touch_the_layer_bears_the_range_of_the_images():
         found = kd.analysis.pixel_entropies(
             linear(kernel), images, "layer", grid=4, steps=steps, draws=8
         )
-        # The last search makes all noise weaker or stronger by one factor.
-        share = found.sigma[:, 0, 3] / np.ptp(images)
-        assert share.max() <= 1.0001 and share.min() > 0.7
+        # The last search scales all noise by one factor.
+        fraction = found.sigma[:, 0, 3] / np.ptp(images)
+        assert fraction.max() <= 1.0001 and fraction.min() > 0.7
         assert np.delete(found.sigma.reshape(4, 16), 3, 1).max() < 0.5
 
 
@@ -97,34 +97,37 @@ def test_large_values_in_half_precision():
     np.testing.assert_allclose(*kinds.values(), atol=0.05)
 
 
-def test_bad_input_is_refused():
+def test_bad_input_is_rejected():
     net = linear(np.ones((16, 2)))
     images = np.zeros((3, 4, 4, 1), "float32")
-    with pytest.raises(ValueError, match="grid divides"):
+    with pytest.raises(ValueError, match="`grid` to divide"):
         kd.analysis.pixel_entropies(net, images, "layer", grid=3)
-    with pytest.raises(ValueError, match="says the same of all 3"):
+    with pytest.raises(ValueError, match="is the same for all 3"):
         kd.analysis.pixel_entropies(net, images, "layer", grid=4)
     with pytest.raises(ValueError, match="no layer 'lair'"):
         kd.analysis.pixel_entropies(net, images, "lair", grid=4)
 
 
 def entropies():
-    """Two images of 2x2 cells; the ground's mean entropy is 1 in both."""
+    """Return the entropies of two images of 2x2 cells."""
     return np.array([[[0.2, 1.0], [1.5, 0.5]], [[0.0, 0.7], [1.3, 1.0]]])
 
 
 MASKS = np.array([[[1, 0], [0, 0]], [[1, 1], [0, 0]]], bool)
 
 
-def test_points_are_cells_well_below_the_ground():
+def test_points_are_cells_well_below_the_background():
     found = kd.analysis.knowledge_points(entropies(), MASKS, margin=0.25)
-    # Grounds: (1 + 1.5 + 0.5) / 3 = 1 and (1.3 + 1) / 2 = 1.15.
+    # Background means: (1 + 1.5 + 0.5) / 3 = 1 and (1.3 + 1) / 2 = 1.15.
     assert found.points.tolist() == [
         [[True, False], [False, True]],
         [[True, True], [False, False]],
     ]
-    assert found.on_object.tolist() == [1, 2] and found.on_ground.tolist() == [1, 0]
-    assert found.share == pytest.approx((0.5 + 1.0) / 2)
+    assert found.on_foreground.tolist() == [1, 2] and found.on_background.tolist() == [
+        1,
+        0,
+    ]
+    assert found.foreground_fraction == pytest.approx((0.5 + 1.0) / 2)
     fine = np.kron(MASKS, np.ones((1, 3, 3))) > 0
     again = kd.analysis.knowledge_points(entropies(), fine, margin=0.25)
     np.testing.assert_array_equal(again.points, found.points)
@@ -134,19 +137,19 @@ def test_points_are_cells_well_below_the_ground():
         kd.analysis.knowledge_points(entropies(), np.ones((2, 3, 3), bool))
 
 
-def test_learning_is_followed_over_checkpoints():
+def test_learning_is_measured_over_checkpoints():
     masks = np.array([[[1, 1], [0, 0]]] * 3, bool)
 
     def at(*cells):
-        """Points on cells of the first row: (image, column)."""
+        """Return points on cells of the first row: (image, column)."""
         points = np.zeros((3, 2, 2), bool)
         for image, column in cells:
             points[image, 0, column] = True
-        on_object = points.sum((1, 2))
-        return kd.analysis.KnowledgePoints(points, on_object, np.zeros(3, int))
+        on_foreground = points.sum((1, 2))
+        return kd.analysis.KnowledgePoints(points, on_foreground, np.zeros(3, int))
 
-    # The first image knows most at the second checkpoint, the second at the third;
-    # the third never has a point.
+    # The first image has most points at the second checkpoint, the second at the third;
+    # the third image never has a point.
     found = [
         at((0, 0)),
         at((0, 0), (0, 1)),
@@ -154,19 +157,19 @@ def test_learning_is_followed_over_checkpoints():
     ]
     weights = [[np.array([3.0, 4.0])], [np.array([3.0, 5.0])], [np.array([3.0, 7.0])]]
     weights.append([np.array([0.0, 7.0])])
-    learnt = kd.analysis.learning_of_points(found, masks, weights)
-    assert learnt.stability == pytest.approx((1 / 2 + 1) / 2)
-    ways = [(1 + 2) / 5, (1 + 2 + 3) / 5]
-    assert learnt.mean_distance == pytest.approx(np.mean(ways))
-    assert learnt.variance == pytest.approx(np.var(ways))
-    assert learnt.on_object.tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+    learning = kd.analysis.learning_of_points(found, masks, weights)
+    assert learning.stability == pytest.approx((1 / 2 + 1) / 2)
+    paths = [(1 + 2) / 5, (1 + 2 + 3) / 5]
+    assert learning.mean_distance == pytest.approx(np.mean(paths))
+    assert learning.variance == pytest.approx(np.var(paths))
+    assert learning.on_foreground.tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3])
     with pytest.raises(ValueError, match="before the training and at each"):
         kd.analysis.learning_of_points(found, masks, weights[1:])
     nothing = kd.analysis.learning_of_points([at()], masks, weights[:2])
     assert np.isnan(nothing.mean_distance) and np.isnan(nothing.variance)
 
 
-def test_they_are_drawn(tmp_path):
+def test_they_are_plotted(tmp_path):
     pytest.importorskip("matplotlib")
     images = kd.data.load("digits").train.images[:2]
     found = kd.analysis.knowledge_points(entropies(), MASKS)
