@@ -1,8 +1,7 @@
-"""Rows in chunks, one chunk after another, so that one chunk's temporaries are held.
+"""Loops over chunks of rows that hold the temporaries of one chunk at a time.
 
-Python's loops are unrolled by a compiler, and Keras's own run several iterations at
-once on TensorFlow, whose updates of a part of a tensor copy the whole. So each backend
-has its way here.
+Compilers unroll Python loops; on TensorFlow the loops of `keras.ops` run iterations in
+parallel and its slice updates copy the whole tensor. So each backend has its own here.
 """
 
 from __future__ import annotations
@@ -14,31 +13,31 @@ from keras import ops
 
 
 class Chunks:
-    """N rows, so many at a time.
+    """N rows, divided into chunks.
 
-    All chunks are of one size, as compilers want it: the last begins early enough to be
-    whole, and its first rows are then those of the chunk before.
+    All chunks have the same size, as compilers need it: the last one starts early
+    enough to be whole, so its first rows may also belong to the chunk before.
 
     Args:
-        rows: N, a number or, where it is not known yet, a tensor.
-        size: of a chunk; no more than N is taken.
+        rows: N, a number, or a tensor while it is unknown.
+        size: rows per chunk, at most N of them.
     """
 
     def __init__(self, rows, size):
         self.rows = rows
-        if _is_symbol(rows):
+        if _is_symbolic(rows):
             self.size, self.count = rows, 1
         else:
             self.size = _larger(_smaller(size, rows), 1)
             self.count = (rows + self.size - 1) // self.size
 
     def walk(self, step: Callable, state):
-        """Take all chunks in turn.
+        """Apply a function to all chunks in order, and return the last state.
 
         Args:
-            step: from a `Chunk` and the state to the next state, of the same structure,
-                shapes and types.
-            state: to begin with. Its buffers are overwritten.
+            step: function from a `Chunk` and the state to the next state, of the same
+                structure, shapes and dtypes.
+            state: the initial state. Its buffers are overwritten.
         """
 
         def body(i, state):
@@ -46,7 +45,6 @@ class Chunks:
 
         if isinstance(self.count, int) and self.count < 2:
             return body(0, state) if self.count else state
-
         if keras.backend.backend() == "jax":
             return ops.fori_loop(0, self.count, body, state)
         if keras.backend.backend() == "torch":
@@ -65,77 +63,77 @@ class Chunks:
 
 
 class Chunk:
-    """Some of the rows.
+    """One chunk of the rows.
 
     Args:
-        chunks: which it is one of.
-        number: which one, from 0.
+        chunks: the division that it belongs to.
+        index: index of the chunk, from 0.
     """
 
-    def __init__(self, chunks: Chunks, number):
+    def __init__(self, chunks: Chunks, index):
         self.chunks = chunks
-        self.begin = number * chunks.size
+        self.begin = index * chunks.size
         self.start = _larger(_smaller(self.begin, chunks.rows - chunks.size), 0)
 
     def take(self, tensor):
-        """Give the chunk's rows of a tensor `(N, ...)`."""
+        """Return the chunk's rows of a tensor `(N, ...)`."""
         shape = self.chunks.size, *ops.shape(tensor)[1:]
         return ops.slice(tensor, self._corner(tensor), shape)
 
     def new(self, values):
-        """Give the rows of `values`, `(size, ...)`, that the chunk before had not."""
-        behind = self.begin - self.start
-        return values if isinstance(behind, int) and behind == 0 else values[behind:]
+        """Return the rows of `values`, `(size, ...)`, that the chunk before lacks."""
+        shared = self.begin - self.start
+        return values if isinstance(shared, int) and shared == 0 else values[shared:]
 
     def once(self, values):
-        """Set the rows `(size, D)` to zero that the chunk before had already."""
-        behind = self.begin - self.start
-        if isinstance(behind, int) and behind == 0:
+        """Return `values`, `(size, D)`, with zeros in the rows of the chunk before."""
+        shared = self.begin - self.start
+        if isinstance(shared, int) and shared == 0:
             return values
-        new = ops.arange(self.chunks.size, dtype="int32") >= behind
+        new = ops.arange(self.chunks.size, dtype="int32") >= shared
         return values * ops.cast(new, values.dtype)[:, None]
 
     def put(self, buffer, values):
-        """Write the chunk's rows into a `buffer`, in place."""
+        """Write the chunk's rows to a `buffer` in place, and return it."""
         if keras.backend.backend() == "torch":
             buffer[self.start : self.start + self.chunks.size] = values
             return buffer
         if _runs_kernels():
             import tensorflow as tf
 
-            return tf.raw_ops.InplaceUpdate(x=buffer, i=self._places(), v=values)
+            return tf.raw_ops.InplaceUpdate(x=buffer, i=self._indices(), v=values)
         return ops.slice_update(buffer, self._corner(buffer), values)
 
     def add(self, buffer, values):
-        """Add to the chunk's rows of a `buffer`, in place."""
+        """Add to the chunk's rows of a `buffer` in place, and return it."""
         if keras.backend.backend() == "torch":
             buffer[self.start : self.start + self.chunks.size] += values
             return buffer
         if _runs_kernels():
             import tensorflow as tf
 
-            return tf.raw_ops.InplaceAdd(x=buffer, i=self._places(), v=values)
+            return tf.raw_ops.InplaceAdd(x=buffer, i=self._indices(), v=values)
         return self.put(buffer, self.take(buffer) + values)
 
     def _corner(self, tensor) -> tuple:
         return self.start, *[0] * (len(tensor.shape) - 1)
 
-    def _places(self):
+    def _indices(self):
         return self.start + ops.arange(self.chunks.size, dtype="int32")
 
 
 def buffer(shape: tuple, dtype: str):
-    """Make a tensor of zeros for `Chunk.put` and `Chunk.add` to write into."""
+    """Create a tensor of zeros for `Chunk.put` and `Chunk.add` to write to."""
     if _runs_kernels():
         import tensorflow as tf
 
-        # Zeros would be a constant of the graph, and be overwritten for good.
+        # `tf.zeros` would be a constant of the graph, overwritten for later calls too.
         return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=True)
     return ops.zeros(shape, dtype)
 
 
-def unwritten(shape: tuple, dtype: str):
-    """Make a tensor for `Chunk.put` to write every row of, which may hold anything."""
+def empty_buffer(shape: tuple, dtype: str):
+    """Create an uninitialized tensor, every row of which `Chunk.put` must write."""
     if _runs_kernels():
         import tensorflow as tf
 
@@ -144,9 +142,9 @@ def unwritten(shape: tuple, dtype: str):
 
 
 def multiplies_in_place() -> bool:
-    """Tell whether a product takes a factor's memory where nothing else reads that.
+    """Whether a product reuses the memory of a factor that is not read again.
 
-    So it is in TensorFlow's graphs, but for those that XLA compiles.
+    TensorFlow's graphs do, except those that XLA compiles.
     """
     if not _runs_kernels():
         return False
@@ -155,29 +153,36 @@ def multiplies_in_place() -> bool:
     return not tf.executing_eagerly()
 
 
-def share_of(rows, share: int, least: int):
-    """Give the size of chunks, a share of the rows but so many at least."""
-    return rows if _is_symbol(rows) else _larger((rows + share - 1) // share, least)
+def chunk_size(rows, count: int, least: int):
+    """Return the size that divides the rows into `count` chunks, but at least `least`."""
+    return rows if _is_symbolic(rows) else _larger((rows + count - 1) // count, least)
 
 
-def _is_symbol(rows) -> bool:
-    """Tell whether JAX runs on shapes alone, one of which it does not know."""
+def _is_symbolic(rows) -> bool:
+    """Whether JAX traces shapes alone and does not know the number of rows."""
     return keras.backend.backend() == "jax" and not isinstance(rows, int)
 
 
 def _runs_kernels() -> bool:
-    """Tell whether TensorFlow runs operation by operation, not as XLA compiles it."""
+    """Whether TensorFlow runs one kernel per operation, eagerly or in a graph."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
 
-    # Nothing public tells it while a function is traced.
+    return tf.executing_eagerly() or not _xla_compiles()
+
+
+def _xla_compiles() -> bool:
+    """Whether XLA will compile the function that TensorFlow is tracing.
+
+    Stands in for a public form of `control_flow_util.GraphOrParentsInXlaContext`. No
+    public issue asks for one; tensorflow issue 63632 uses a private form too.
+    """
+    import tensorflow as tf
     from tensorflow.python.ops import control_flow_util
 
-    if tf.executing_eagerly():
-        return True
     graph = tf.compat.v1.get_default_graph()
-    return not control_flow_util.GraphOrParentsInXlaContext(graph)
+    return control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
 def _smaller(first, second):

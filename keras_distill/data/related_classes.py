@@ -15,8 +15,8 @@ class RelatedClasses:
 
     The C super-classes have orthonormal directions. Each of the K / C classes of a
     super-class has a unit vector `w_k` at the cosine `similarity` to its direction, so
-    that two classes have the cosine `similarity^2` within a super-class and about
-    0 otherwise. A point is standard normal in `features` dimensions, and its label is
+    that two classes have a cosine of about `similarity^2` within a super-class and of
+    about 0 otherwise. A point is standard normal in `features` dimensions. Its label is
 
         argmax_k  w_k . x + sum_{m=1}^{difficulty} sin(a_m (w_k . x) + b_m)
 

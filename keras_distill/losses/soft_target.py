@@ -9,9 +9,9 @@ from keras import ops
 
 from keras_distill._backend.chunks import (
     Chunks,
+    chunk_size,
+    empty_buffer,
     multiplies_in_place,
-    share_of,
-    unwritten,
 )
 from keras_distill.losses.divergence import Divergence
 
@@ -98,7 +98,7 @@ def by_token(teacher, student, temperature):
     width = shape[-1]
     teacher = ops.reshape(teacher, (-1, width))
     tokens = ops.shape(teacher)[0]
-    chunks = Chunks(tokens, share_of(tokens, SHARE, max(1, LOGITS // width)))
+    chunks = Chunks(tokens, chunk_size(tokens, SHARE, max(1, LOGITS // width)))
     dtype = temperature.dtype
     held = multiplies_in_place() and student.dtype == dtype
 
@@ -112,7 +112,7 @@ def by_token(teacher, student, temperature):
             slopes = chunk.take(upstream) * (seen - known)
             return chunk.put(found, ops.cast(slopes, student.dtype))
 
-        return chunks.walk(step, unwritten((tokens, width), student.dtype))
+        return chunks.walk(step, empty_buffer((tokens, width), student.dtype))
 
     @ops.custom_gradient
     def divergences(student):
@@ -128,8 +128,8 @@ def by_token(teacher, student, temperature):
             slopes = found[1] * upstream if held else again(student, upstream)
             return ops.reshape(slopes, shape)
 
-        found = [unwritten((tokens,), dtype)]
-        found += [unwritten((tokens, width), dtype)] if held else []
+        found = [empty_buffer((tokens,), dtype)]
+        found += [empty_buffer((tokens, width), dtype)] if held else []
         found = chunks.walk(step, tuple(found))
         return ops.reshape(found[0], shape[:-1]), gradient
 

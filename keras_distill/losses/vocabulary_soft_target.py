@@ -6,7 +6,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill._backend.chunks import Chunks, buffer, share_of, unwritten
+from keras_distill._backend.chunks import Chunks, buffer, chunk_size, empty_buffer
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import check_positive
@@ -112,7 +112,7 @@ class VocabularySoftTarget(DistillationLoss):
             _rows(teacher), teacher_head, labels, temperature, self.label_weight
         )
         tokens = ops.shape(part.teacher)[0]
-        chunks = Chunks(tokens, self.chunk or share_of(tokens, SHARE, LEAST))
+        chunks = Chunks(tokens, self.chunk or chunk_size(tokens, SHARE, LEAST))
         values = _values(part, chunks, _rows(student), student_head)
         return ops.reshape(values, ops.shape(student)[:-1])
 
@@ -186,7 +186,7 @@ def _values(part: _Part, chunks: Chunks, states, head: Head):
                 ops.cast(x, like.dtype) for x, like in zip(found, given, strict=True)
             )
 
-        found = chunks.walk(value, unwritten((chunks.rows,), part.dtype))
+        found = chunks.walk(value, empty_buffer((chunks.rows,), part.dtype))
         return found, gradient
 
     return values(states, *(x for x in head[:2] if x is not None))

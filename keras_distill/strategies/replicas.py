@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 
 NO_SAMPLES = (
-    "A replica got no samples of a batch: each needs at least one in every step. Make the "
-    "last batch hold at least as many samples as there are replicas, or leave it out with "
-    "drop_remainder=True. Data sharded by file must give every worker the same number of "
-    "samples; if they cannot, use tf.data.experimental.AutoShardPolicy.DATA."
+    "A replica got no samples of a batch: each needs one or more in every step. Use a last "
+    "batch of at least as many samples as replicas, or drop it with drop_remainder=True. "
+    "Data sharded by file must have as many samples for each worker, else use "
+    "tf.data.experimental.AutoShardPolicy.DATA."
 )
 
 
@@ -40,7 +40,7 @@ def gather(tensor):
     Example:
         >>> all_features = kd.strategies.gather(features)
     """
-    context = _replica_context()
+    context = _context()
     if context is None:
         return tensor
     import tensorflow as tf
@@ -60,7 +60,7 @@ def local_rows(count):
         >>> itself = ops.one_hot(kd.strategies.local_rows(B), N)
     """
     rows = keras.ops.arange(count)
-    context = _replica_context()
+    context = _context()
     if context is None:
         return rows
     index = context.replica_id_in_sync_group
@@ -83,7 +83,7 @@ def mean_count(count):
     Example:
         >>> factor = ops.divide(B, kd.strategies.mean_count(B))
     """
-    context = _replica_context()
+    context = _context()
     if context is None or isinstance(count, int):
         return count
     import tensorflow as tf
@@ -99,8 +99,7 @@ def require_samples(batch):
     Args:
         batch: a structure of tensors.
     """
-    context = _replica_context()
-    count = keras.ops.shape(keras.tree.flatten(batch)[0])[0]
+    context, count = _context(), keras.ops.shape(keras.tree.flatten(batch)[0])[0]
     if context is None or isinstance(count, int):
         return batch
     import tensorflow as tf
@@ -112,13 +111,13 @@ def require_samples(batch):
         )
 
 
-def _replica_context():
+def _context():
     """Return the replica context; None with one replica and while a model is built."""
     if replica_count() == 1:
         return None
     import tensorflow as tf
 
-    return tf.distribute.get_replica_context()
+    return tf.distribute.get_context()
 
 
 def reducible(logs: dict) -> dict:

@@ -25,8 +25,7 @@ class ClassSimilarity(Target):
         power: a > 0; below 1 spreads the similarities. Default 0.5.
 
     Raises:
-        ValueError: `class_vectors` is not a matrix, or `temperature` or `power` is not
-            above 0.
+        ValueError: the vectors are no matrix, or temperature or power is not above 0.
 
     Example:
         >>> kernel = teacher.get_layer("logits").kernel.numpy()

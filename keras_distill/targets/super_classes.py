@@ -42,8 +42,8 @@ class SuperClasses(Target):
     ):
         if len(masses) != 3 or min(masses) < 0 or not masses[0] > 0:
             raise ValueError(
-                "masses is three non-negative numbers: for the true class (above 0), for "
-                f"each other class of its super-class, for each other class; got {masses}."
+                "masses is 3 non-negative numbers: for the true class (above 0), for each "
+                f"other class of its super-class, for each other class; got {masses}."
             )
         self.super_classes = [int(group) for group in super_classes]
         self.masses = tuple(masses)

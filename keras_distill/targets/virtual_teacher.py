@@ -38,8 +38,7 @@ class VirtualTeacher(Target):
     def __init__(self, mass: float = 0.9):
         if not 0 < mass <= 1:
             raise ValueError(
-                "mass is the probability of the true class, above 0 and at most 1; got "
-                f"{mass}."
+                f"mass is the true class's probability, above 0, at most 1; got {mass}."
             )
         self.mass = mass
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_distill._backend.chunks import Chunks, buffer, share_of
+from keras_distill._backend.chunks import Chunks, buffer, chunk_size
 from tests.differentiation import compilers
 
 SIZES = [(1, 4), (4, 4), (5, 4), (8, 4), (11, 4), (7, 1), (7, 100)]
@@ -50,7 +50,7 @@ def test_rows_that_a_trace_does_not_know(jit):
 
     unknown = [tf.TensorSpec((None, 3))]
     function = tf.function(
-        lambda x: squares_and_sum(x, share_of(tf.shape(x)[0], 4, 2)),
+        lambda x: squares_and_sum(x, chunk_size(tf.shape(x)[0], 4, 2)),
         input_signature=unknown,
         jit_compile=jit,
     )
@@ -68,4 +68,4 @@ def test_rows_that_a_trace_does_not_know(jit):
     "rows, expected", [(1, 32), (1024, 32), (1025, 33), (4096, 128)]
 )
 def test_a_share_of_the_rows(rows, expected):
-    assert share_of(rows, 32, 32) == expected
+    assert chunk_size(rows, 32, 32) == expected
