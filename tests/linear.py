@@ -16,11 +16,5 @@ def points(count=12, inputs=4, classes=3):
     return x, rng.integers(0, classes, count).astype("int32")
 
 
-def softmax(z, temperature=1.0):
-    z = np.asarray(z, "float64") / temperature
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
 def weights(model):
     return [np.array(w, "float64") for w in model.get_weights()]

@@ -6,7 +6,7 @@ import pytest
 
 import keras_distill as kd
 from tests.analysis.samples import giving, numbered
-from tests.linear import softmax
+from tests.formulas import softmax
 
 
 def test_agreement_is_counted():

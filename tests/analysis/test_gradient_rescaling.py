@@ -5,7 +5,7 @@ import pytest
 
 import keras_distill as kd
 from tests.analysis.samples import giving, numbered
-from tests.linear import softmax
+from tests.formulas import softmax
 
 
 def pair(classes, count=60, seed=0):

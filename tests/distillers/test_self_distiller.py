@@ -6,7 +6,8 @@ import pytest
 from keras import layers
 
 import keras_distill as kd
-from tests.linear import points, softmax
+from tests.formulas import softmax
+from tests.linear import points
 from tests.nets import conv_pair
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

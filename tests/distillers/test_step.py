@@ -6,13 +6,9 @@ import pytest
 import tensorflow as tf
 
 import keras_distill as kd
+from tests.formulas import softmax
 
 RATE, T, ALPHA, BETA = 0.1, 3.0, 0.3, 0.7
-
-
-def softmax(z):
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
 
 
 def numpy_run(kernel, teacher_kernel, batches, weights=None):

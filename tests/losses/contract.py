@@ -12,6 +12,7 @@ from keras.optimizers.schedules import ExponentialDecay
 
 import keras_distill as kd
 from keras_distill import losses, targets
+from tests import formulas
 from tests.differentiation import differentiate
 from tests.losses.measures import (
     confidence_gap,
@@ -28,7 +29,6 @@ from tests.losses.measures import (
     unlike_pairs,
     unlike_patterns,
 )
-from tests.targets import formulas
 
 
 def mean_and_variance(student):

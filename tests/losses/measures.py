@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.targets import formulas
+from tests import formulas
 
 
 def disagreement(teacher, student):

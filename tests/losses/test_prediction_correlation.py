@@ -5,11 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_distill.losses import PredictionCorrelation
-
-
-def softmax(z):
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
+from tests.formulas import softmax
 
 
 def correlation(teacher, student, temperature, beta, gamma):

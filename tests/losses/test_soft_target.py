@@ -6,13 +6,9 @@ import pytest
 from keras.optimizers.schedules import PiecewiseConstantDecay
 
 from keras_distill.losses import SoftTarget
+from tests.formulas import softmax
 
 TEMPERATURES = [0.5, 1.0, 4.0, 20.0]
-
-
-def softmax(z):
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
 
 
 def soft_target(teacher, student, temperature):

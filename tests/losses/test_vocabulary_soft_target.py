@@ -7,16 +7,12 @@ from keras import ops
 
 from keras_distill.losses import SoftTarget, VocabularySoftTarget
 from tests.differentiation import compilers, differentiate
+from tests.formulas import log_softmax
 
 # A chunk is of 4 tokens: several that do not divide, several that do, less than one.
 SHAPES = [(3, 7), (2, 8), (1, 3), (1, 1)]
 TEMPERATURE, LABEL_WEIGHT = 2.0, 0.3
 numbers = ops.convert_to_numpy
-
-
-def log_softmax(z):
-    z = z - z.max(-1, keepdims=True)
-    return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
 def formula(states, kernel, bias, teacher, labels, label_weight=LABEL_WEIGHT):

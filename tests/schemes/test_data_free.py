@@ -1,4 +1,4 @@
-"""Metadata without data, and inputs reconstructed from them."""
+"""Metadata of a teacher, and the reconstruction of inputs from it."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 import keras_distill as kd
 from keras_distill.schemes.data_free import spectra
-from tests.linear import softmax
+from tests.formulas import softmax
 
 KINDS = {
     "top": {"kind": "top"},
@@ -40,45 +40,45 @@ def activations(model, path, x):
 
 def test_statistics_are_those_of_each_predicted_class(teacher, digits):
     x = digits.train.images
-    found = kd.record_metadata(teacher, x, kind="all", rank=200).arrays
+    arrays = kd.record_metadata(teacher, x, kind="all", rank=200).arrays
     predicted = activations(teacher, "logits", x).argmax(-1)
-    np.testing.assert_array_equal(found["0/shares"], np.bincount(predicted))
+    np.testing.assert_array_equal(arrays["0/shares"], np.bincount(predicted))
     for path in ("hidden1", "hidden2", "logits"):
         values = activations(teacher, path, x)[predicted == 3].astype("float64")
         np.testing.assert_allclose(
-            found[f"0/{path}/mean"][3], values.mean(0), atol=1e-4
+            arrays[f"0/{path}/mean"][3], values.mean(0), atol=1e-4
         )
-        factor = found[f"0/{path}/factor"][3]
+        factor = arrays[f"0/{path}/factor"][3]
         expected = np.cov(values, rowvar=False, bias=True)
         np.testing.assert_allclose(factor @ factor.T, expected, atol=1e-3)
 
 
-def test_only_the_layers_that_are_asked_for_are_recorded(teacher, digits):
+def test_only_the_requested_layers_are_recorded(teacher, digits):
     x = digits.train.images[:100]
-    found = kd.record_metadata(teacher, x, kind="all", layers=["hidden1"])
-    assert {name.split("/")[1] for name in found.arrays} == {"shares", "hidden1"}
+    metadata = kd.record_metadata(teacher, x, kind="all", layers=["hidden1"])
+    assert {name.split("/")[1] for name in metadata.arrays} == {"shares", "hidden1"}
 
 
-def test_a_mask_takes_its_share_of_neurons_out(teacher, digits):
+def test_a_mask_drops_its_fraction_of_the_neurons(teacher, digits):
     x = digits.train.images[:200]
-    found = kd.record_metadata(teacher, x, kind="all", masks=2, dropout=0.75)
+    metadata = kd.record_metadata(teacher, x, kind="all", masks=2, dropout=0.75)
     first, second = (
-        net.get_layer("hidden1_mask").values for net in found.views(teacher)
+        net.get_layer("hidden1_mask").values for net in metadata.views(teacher)
     )
     assert set(first) == {0.0, 4.0} and (first != second).any()
     assert 0.6 < (first == 0.0).mean() < 0.9
 
 
 def test_draws_have_the_recorded_moments(teacher, digits):
-    found = kd.record_metadata(teacher, digits.train.images, kind="top")
-    drawn = found.targets(20000, 0, np.random.default_rng(0))["logits"]
+    metadata = kd.record_metadata(teacher, digits.train.images, kind="top")
+    drawn = metadata.targets(20000, 0, np.random.default_rng(0))["logits"]
     logits = activations(teacher, "logits", digits.train.images)
     np.testing.assert_allclose(drawn.mean(0), logits.mean(0), atol=0.3)
     np.testing.assert_allclose(drawn.std(0), logits.std(0), rtol=0.1)
 
 
-def test_the_basis_is_that_of_the_graph():
-    """Of a path of equal weights the eigenvalues are known; here from the definition."""
+def test_the_basis_holds_the_eigenvectors_of_the_graph():
+    """The basis diagonalizes the Laplacian, computed here from its definition."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6))
     basis = spectra.fourier_basis(np.c_[values, np.zeros(500)]).astype("float64")
@@ -86,20 +86,20 @@ def test_the_basis_is_that_of_the_graph():
     weights = np.abs(np.corrcoef(values, rowvar=False)) - np.eye(6)
     scale = np.diag(1 / np.sqrt(weights.sum(0)))
     laplacian = np.eye(6) - scale @ weights @ scale
-    own = np.linalg.eigvalsh(laplacian)
-    whole = np.eye(7)
-    whole[:6, :6] = laplacian
-    found = np.diag(basis.T @ whole @ basis)
-    np.testing.assert_allclose(np.sort(found), np.sort([*own, 1.0]), atol=1e-5)
-    off = basis.T @ whole @ basis - np.diag(found)
+    eigenvalues = [*np.linalg.eigvalsh(laplacian), 1.0]
+    expected = np.eye(7)
+    expected[:6, :6] = laplacian
+    diagonal = np.diag(basis.T @ expected @ basis)
+    np.testing.assert_allclose(np.sort(diagonal), np.sort(eigenvalues), atol=1e-5)
+    off = basis.T @ expected @ basis - np.diag(diagonal)
     assert np.abs(off).max() < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["spectral", "pairs"])
-def test_all_coefficients_give_the_activations_back(kind, teacher, digits):
+def test_all_coefficients_restore_the_activations(kind, teacher, digits):
     x = digits.train.images[:300]
-    found = kd.record_metadata(teacher, x, kind=kind, keep=0.999)
-    targets = found.targets(300, 0, np.random.default_rng(3))
+    metadata = kd.record_metadata(teacher, x, kind=kind, keep=0.999)
+    targets = metadata.targets(300, 0, np.random.default_rng(3))
     order = np.random.default_rng(3).permutation(300)
     for path, values in targets.items():
         expected = activations(teacher, path, x)[order]
@@ -107,20 +107,20 @@ def test_all_coefficients_give_the_activations_back(kind, teacher, digits):
 
 
 @pytest.mark.parametrize("arguments", KINDS.values(), ids=KINDS)
-def test_inputs_give_what_was_recorded(arguments, teacher, digits, tmp_path):
+def test_reconstructions_are_recognized(arguments, teacher, digits, tmp_path):
     x = digits.train.images
     kd.record_metadata(teacher, x, **arguments).save(tmp_path / "metadata")
-    found = kd.Metadata.load(tmp_path / "metadata")
-    made = kd.reconstruct(teacher, found, 60, steps=150, batch_size=30, verbose=0)
-    assert made.shape == (60, 8, 8, 1) and made.dtype == "float32"
-    assert made.min() >= 0.0 and made.max() <= 1.0
-    noise = np.clip(np.random.default_rng(1).normal(0.15, 0.1, made.shape), 0, 1)
-    sure = [
+    metadata = kd.Metadata.load(tmp_path / "metadata")
+    images = kd.reconstruct(teacher, metadata, 60, steps=150, batch_size=30, verbose=0)
+    assert images.shape == (60, 8, 8, 1) and images.dtype == "float32"
+    assert images.min() >= 0.0 and images.max() <= 1.0
+    noise = np.clip(np.random.default_rng(1).normal(0.15, 0.1, images.shape), 0, 1)
+    confidence = [
         softmax(teacher.predict(batch, verbose=0)).max(-1).mean()
-        for batch in (made, noise, x)
+        for batch in (images, noise, x)
     ]
-    assert sure[0] > 0.5 * (sure[1] + sure[2])
-    classes = teacher.predict(made, verbose=0).argmax(-1)
+    assert confidence[0] > 0.5 * (confidence[1] + confidence[2])
+    classes = teacher.predict(images, verbose=0).argmax(-1)
     assert len(set(classes.tolist())) >= 8
 
 
@@ -134,12 +134,12 @@ def test_the_file_holds_no_sample_and_no_pickle(teacher, digits, tmp_path):
 
 def test_bad_input_is_refused(teacher, digits, tmp_path):
     x = digits.train.images[:50]
-    found = kd.record_metadata(teacher, x, kind="top")
+    metadata = kd.record_metadata(teacher, x, kind="top")
     other = kd.models.mlp((8, 8, 1), 10, units=(64, 48))
     with pytest.raises(ValueError, match="another teacher"):
-        kd.reconstruct(other, found, 10)
+        kd.reconstruct(other, metadata, 10)
     with pytest.raises(ValueError, match="count must be 1 or more"):
-        kd.reconstruct(teacher, found, 0)
+        kd.reconstruct(teacher, metadata, 0)
     for arguments, words in (
         ({"kind": "some"}, "kind must be one of"),
         ({"kind": "top", "masks": 2}, "need kind='all'"),
@@ -155,25 +155,25 @@ def test_bad_input_is_refused(teacher, digits, tmp_path):
         kd.Metadata.load(tmp_path / "n.npz")
 
 
-def test_every_mask_has_its_share_of_the_inputs(teacher, digits):
+def test_every_mask_gets_an_equal_part_of_the_inputs(teacher, digits):
     metadata = kd.record_metadata(
         teacher, digits.train.images[:200], kind="all", masks=3, seed=1
     )
-    asked = []
+    calls = []
     targets = metadata.targets
 
     def counted(count, view, rng):
-        asked.append((view, count))
+        calls.append((view, count))
         return targets(count, view, rng)
 
     metadata.targets = counted
-    made = kd.reconstruct(teacher, metadata, 10, steps=1, verbose=0)
-    assert len(made) == 10
-    assert asked == [(0, 4), (1, 4), (2, 4)]
+    images = kd.reconstruct(teacher, metadata, 10, steps=1, verbose=0)
+    assert len(images) == 10
+    assert calls == [(0, 4), (1, 4), (2, 4)]
 
 
 def test_a_teacher_of_probabilities_is_refused(digits):
     x = keras.Input((8, 8, 1))
-    sure = keras.layers.Dense(10, "softmax")(keras.layers.Flatten()(x))
+    probabilities = keras.layers.Dense(10, "softmax")(keras.layers.Flatten()(x))
     with pytest.raises(ValueError, match="ends in probabilities"):
-        kd.record_metadata(keras.Model(x, sure), digits.train.images[:9])
+        kd.record_metadata(keras.Model(x, probabilities), digits.train.images[:9])

@@ -1,4 +1,4 @@
-"""Specialists: groups, their training, and the prediction of all."""
+"""Specialists: groups of classes, training, and the combined prediction."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 import keras_distill as kd
 from keras_distill.schemes.specialists.specialist_training import SpecialistTraining
-from tests.linear import softmax
+from tests.formulas import softmax
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 COMPILED = {"optimizer": keras.optimizers.Adam(0.01), "loss": CROSS_ENTROPY}
@@ -21,12 +21,12 @@ def net(classes=6, name="generalist"):
 
 
 def samples(count=240):
-    """Draw points around six centres, of which pairs are near each other."""
+    """Draw points around six centers, which lie in pairs near each other."""
     rng = np.random.default_rng(1)
-    centres = np.repeat(rng.normal(size=(3, 5)) * 3.0, 2, axis=0)
-    centres[1::2] += 0.8
+    centers = np.repeat(rng.normal(size=(3, 5)) * 3.0, 2, axis=0)
+    centers[1::2] += 0.8
     labels = rng.integers(0, 6, count).astype("int32")
-    x = centres[labels] + rng.normal(size=(count, 5)) * 0.7
+    x = centers[labels] + rng.normal(size=(count, 5)) * 0.7
     return kd.data.Samples(x.astype("float32"), labels)
 
 
@@ -38,63 +38,65 @@ def generalist():
 
 
 def specialists(model, **arguments):
-    given = {"compiled": COMPILED, "epochs": 8, "batch_size": 32, "verbose": 0}
-    return kd.fit_specialists(model, GROUPS, samples(), **given | arguments)
+    defaults = {"compiled": COMPILED, "epochs": 8, "batch_size": 32, "verbose": 0}
+    return kd.fit_specialists(model, GROUPS, samples(), **defaults | arguments)
 
 
-def test_classes_that_are_confused_come_together():
+def assert_same_weights(models, others):
+    for one, other in zip(models, others, strict=True):
+        for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_classes_that_are_confused_are_grouped():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 6, 3000)
     logits = 2.0 * np.eye(6)[labels] + 4.0 * np.eye(6)[labels // 2 * 2]
     logits += 4.0 * np.eye(6)[labels // 2 * 2 + 1] + rng.normal(size=(3000, 6))
-    found = kd.cluster_classes(softmax(logits), 3)
-    assert sorted(map(tuple, found)) == [(0, 1), (2, 3), (4, 5)]
+    groups = kd.cluster_classes(softmax(logits), 3)
+    assert sorted(map(tuple, groups)) == [(0, 1), (2, 3), (4, 5)]
     with pytest.raises(ValueError, match=r"must be 2 to 5 for 6 classes; got 6"):
         kd.cluster_classes(softmax(logits), 6)
 
 
 def test_a_specialist_begins_as_the_generalist():
-    """Before training, its prediction is the generalist's with the rest as one."""
+    """Before training, it predicts as the generalist does, with the others merged."""
     model, data = net(), samples()
     still = {**COMPILED, "optimizer": keras.optimizers.SGD(0.0)}
-    found = kd.fit_specialists(
+    specialist = kd.fit_specialists(
         model, [[2, 0]], data, compiled=still, epochs=1, verbose=0
     )[0]
     z = model.predict(data.images, verbose=0)
-    logits = found.predict(data.images, verbose=0)
+    logits = specialist.predict(data.images, verbose=0)
     np.testing.assert_allclose(logits[:, :2], z[:, [2, 0]], atol=1e-5)
     rest = z[:, [1, 3, 4, 5]].mean(1) + np.log(4)
-    own = np.isin(data.labels, [0, 2]).sum()
-    # As many others as own were seen: the odds of the dustbin were 1.
+    in_group = np.isin(data.labels, [0, 2]).sum()
+    # It trained on as many samples of other classes: the odds of the dustbin were 1.
     np.testing.assert_allclose(
-        logits[:, 2], rest + np.log((len(data) - own) / own), atol=1e-4
+        logits[:, 2], rest + np.log((len(data) - in_group) / in_group), atol=1e-4
     )
 
 
-def test_it_learns_its_classes_and_the_rest():
+def test_it_learns_its_classes_and_the_dustbin():
     model, data = generalist(), samples()
     before = [np.array(w) for w in model.get_weights()]
-    for found, group in zip(specialists(model), GROUPS, strict=True):
-        logits = found.predict(data.images, verbose=0)
-        places = np.full(6, len(group))
-        places[group] = range(len(group))
-        expected = places[data.labels]
+    for specialist, group in zip(specialists(model), GROUPS, strict=True):
+        logits = specialist.predict(data.images, verbose=0)
+        outputs = np.full(6, len(group))
+        outputs[group] = range(len(group))
+        expected = outputs[data.labels]
         assert (logits.argmax(-1) == expected).mean() > 0.8
-        # After the correction, the rest is as likely as it is frequent.
-        share = softmax(logits)[:, -1].mean()
-        assert share == pytest.approx((expected == len(group)).mean(), abs=0.08)
+        # After the correction, the dustbin is predicted as often as it occurs.
+        fraction = softmax(logits)[:, -1].mean()
+        assert fraction == pytest.approx((expected == len(group)).mean(), abs=0.08)
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.long
-def test_in_processes_of_their_own_they_end_the_same():
+def test_separate_processes_give_the_same_weights():
     model = generalist()
-    for one, other in zip(
-        specialists(model), specialists(model, processes=2), strict=True
-    ):
-        for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-6)
+    assert_same_weights(specialists(model), specialists(model, processes=2))
 
 
 class Stop(keras.callbacks.Callback):
@@ -104,7 +106,7 @@ class Stop(keras.callbacks.Callback):
         raise KeyboardInterrupt
 
 
-def test_interrupted_it_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_training_resumes(tmp_path, monkeypatch):
     model = generalist()
     expected = specialists(model, epochs=3)
     fit = SpecialistTraining._fit
@@ -118,41 +120,37 @@ def test_interrupted_it_goes_on(tmp_path, monkeypatch):
             specialists(model, epochs=3, backup=tmp_path)
     assert (tmp_path / "0" / "0.json").exists()
     assert not (tmp_path / "1" / "0.json").exists()
-    for one, other in zip(
-        expected, specialists(model, epochs=3, backup=tmp_path), strict=True
-    ):
-        for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-6)
+    assert_same_weights(expected, specialists(model, epochs=3, backup=tmp_path))
 
 
-def together(p, parts):
-    """Minimise the sum of divergences by steps on q itself, in float64."""
+def minimize(p, targets):
+    """Minimize the sum of divergences by gradient descent in float64."""
     z = np.log(p)
     for _ in range(4000):
         q = softmax(z)
-        slope = q - p
-        for group, target in parts:
+        gradient = q - p
+        for group, target in targets:
             rest = np.setdiff1d(np.arange(len(p)), group)
-            for place, k in enumerate(group):
-                slope[k] += q[k] - target[place]
-            slope[rest] += q[rest] - target[-1] * q[rest] / q[rest].sum()
-        z -= 0.3 * slope
+            for output, k in enumerate(group):
+                gradient[k] += q[k] - target[output]
+            gradient[rest] += q[rest] - target[-1] * q[rest] / q[rest].sum()
+        z -= 0.3 * gradient
     return softmax(z)
 
 
-def test_the_prediction_minimises_the_divergences(tmp_path):
+def test_the_prediction_minimizes_the_divergences(tmp_path):
     model = net()
-    found = [net(3, "a"), net(4, "b")]
-    ensemble = kd.SpecialistEnsemble(model, found, GROUPS, steps=2000, nearest=2)
+    members = [net(3, "a"), net(4, "b")]
+    ensemble = kd.SpecialistEnsemble(model, members, GROUPS, steps=2000, nearest=2)
     x = samples(6).images
     logits = ensemble.predict(x, verbose=0)
-    p, parts = softmax(model.predict(x, verbose=0)), []
-    for part, group in zip(found, GROUPS, strict=True):
-        parts.append((group, softmax(part.predict(x, verbose=0))))
+    p, targets = softmax(model.predict(x, verbose=0)), []
+    for member, group in zip(members, GROUPS, strict=True):
+        targets.append((group, softmax(member.predict(x, verbose=0))))
     for i in range(len(x)):
-        first = np.argsort(-p[i])[:2]
-        called = [(g, t[i]) for g, t in parts if set(g) & set(first)]
-        expected = together(p[i], called)
+        top = np.argsort(-p[i])[:2]
+        active = [(g, t[i]) for g, t in targets if set(g) & set(top)]
+        expected = minimize(p[i], active)
         np.testing.assert_allclose(softmax(logits[i]), expected, atol=2e-4)
     ensemble.save(tmp_path / "e.keras")
     loaded = keras.saving.load_model(tmp_path / "e.keras")
@@ -165,10 +163,10 @@ def test_a_class_of_no_group_is_left_to_the_generalist():
     x = samples(40).images
     z = model.predict(x, verbose=0)
     alone = ~np.isin(z.argmax(-1), [0, 1])
-    found = softmax(ensemble.predict(x, verbose=0))
+    combined = softmax(ensemble.predict(x, verbose=0))
     assert 0 < alone.sum() < 40
-    np.testing.assert_allclose(found[alone], softmax(z)[alone], atol=1e-5)
-    assert np.abs(found[~alone] - softmax(z)[~alone]).max() > 1e-3
+    np.testing.assert_allclose(combined[alone], softmax(z)[alone], atol=1e-5)
+    assert np.abs(combined[~alone] - softmax(z)[~alone]).max() > 1e-3
 
 
 BAD = {
@@ -181,7 +179,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("groups, words", BAD.values(), ids=BAD)
-def test_bad_groups_are_refused(groups, words):
+def test_invalid_groups_raise(groups, words):
     for make in (
         lambda: kd.fit_specialists(net(), groups, samples(), compiled=COMPILED),
         lambda: kd.SpecialistEnsemble(net(), [], groups),
@@ -192,7 +190,7 @@ def test_bad_groups_are_refused(groups, words):
             assert word in str(error.value)
 
 
-def test_other_bad_input_is_refused():
+def test_other_invalid_input_raises():
     with pytest.raises(ValueError, match=r"classes without samples: \[5\]"):
         kd.fit_specialists(
             net(), [[4, 5]], samples().without([5]), compiled=COMPILED, verbose=0

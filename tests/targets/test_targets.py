@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_distill as kd
 from keras_distill import targets
-from tests.targets import formulas
+from tests import formulas
 
 RNG = np.random.default_rng(0)
 LOGITS = 3 * RNG.normal(size=(6, 5))

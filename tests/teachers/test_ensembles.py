@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
-from tests.linear import linear, points, softmax, weights
+from tests.formulas import softmax
+from tests.linear import linear, points, weights
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

@@ -9,7 +9,8 @@ import pytest
 import keras_distill as kd
 from keras_distill._backend import files
 from tests import processes
-from tests.linear import linear, points, softmax, weights
+from tests.formulas import softmax
+from tests.linear import linear, points, weights
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

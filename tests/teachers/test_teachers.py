@@ -8,6 +8,7 @@ from keras import layers
 
 import keras_distill as kd
 from keras_distill.taps import Tap
+from tests.formulas import softmax
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 LOGITS = Tap("logits")
@@ -18,11 +19,6 @@ def net(name="net", classes=3):
     x = layers.BatchNormalization(name="norm")(inputs)
     x = layers.Dropout(0.5)(layers.Dense(5, "relu", name="hidden")(x))
     return keras.Model(inputs, layers.Dense(classes, name="head")(x), name=name)
-
-
-def softmax(z):
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
 
 
 def test_knowledge_is_of_the_inference_form_and_moves_nothing():
