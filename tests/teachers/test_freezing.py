@@ -1,4 +1,4 @@
-"""A frozen teacher gives what the teacher gives, at every tap that is left."""
+"""A frozen teacher has the teacher's values at every tap that is left."""
 
 import keras
 import numpy as np
@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import keras_distill as kd
 from keras_distill import taps
+from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill.taps import Tap, tracing
 
 RNG = np.random.default_rng(0)
@@ -14,9 +15,9 @@ IMAGES = RNG.normal(size=(4, 12, 12, 3)).astype("float32")
 
 
 def moved(model, seed=0):
-    """Give normalisations statistics as training leaves them."""
+    """Set the statistics of normalizations to values as after training."""
     rng = np.random.default_rng(seed)
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         if isinstance(layer, layers.BatchNormalization):
             size = layer.moving_mean.shape
             layer.moving_mean.assign(rng.normal(size=size))
@@ -39,7 +40,7 @@ def same(found, expected, bound=2e-5):
 
 
 def kinds(model):
-    return [type(x).__name__ for x in model._flatten_layers(include_self=False)]
+    return [type(x).__name__ for x in flatten_layers(model, include_self=False)]
 
 
 def value(model, x, tap):
@@ -47,7 +48,7 @@ def value(model, x, tap):
 
 
 def lost_taps(model, frozen, x):
-    """Compare all layers' values; list the paths whose value is not there any more."""
+    """Compare all layers' values; return the paths whose value no longer exists."""
     lost, left = [], []
     for path in taps.layer_paths(model):
         try:
@@ -66,7 +67,7 @@ def lost_taps(model, frozen, x):
 
 
 def convolved(x, kernel):
-    """Convolve `(B, H, W, C)`, borders left out, in float64."""
+    """Convolve `(B, H, W, C)` without padding, in float64."""
     x, kernel = array(x), array(kernel)
     high, wide = x.shape[1] - kernel.shape[0] + 1, x.shape[2] - kernel.shape[1] + 1
     return sum(
@@ -77,7 +78,7 @@ def convolved(x, kernel):
 
 
 def normalized(x, norm):
-    """Normalise as the formula says, in float64."""
+    """Normalize by the formula, in float64."""
     scale = 1.0 if norm.gamma is None else array(norm.gamma)
     offset = 0.0 if norm.beta is None else array(norm.beta)
     x = x - array(norm.moving_mean)
@@ -86,7 +87,7 @@ def normalized(x, norm):
 
 @pytest.mark.parametrize("scale", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_convolution_and_normalisation_are_numpys(bias, scale):
+def test_convolution_and_normalization_are_numpys(bias, scale):
     inputs = keras.Input((5, 5, 2))
     drawn = keras.initializers.RandomNormal(seed=3)
     conv = layers.Conv2D(3, 3, use_bias=bias, bias_initializer=drawn, name="conv")
@@ -102,7 +103,7 @@ def test_convolution_and_normalisation_are_numpys(bias, scale):
 
 
 @pytest.mark.parametrize("multiplier", [1, 2])
-def test_depthwise_convolution_and_normalisation_are_numpys(multiplier):
+def test_depthwise_convolution_and_normalization_are_numpys(multiplier):
     inputs = keras.Input((5, 5, 3))
     conv = layers.DepthwiseConv2D(3, depth_multiplier=multiplier, name="conv")
     norm = layers.BatchNormalization(name="norm")
@@ -116,7 +117,7 @@ def test_depthwise_convolution_and_normalisation_are_numpys(multiplier):
     same(frozen(x), normalized(plain + array(conv.bias), norm), 1e-6)
 
 
-def test_a_normalisation_alone_is_numpys():
+def test_a_normalization_alone_is_numpys():
     inputs = keras.Input((3, 4, 5))
     norm = layers.BatchNormalization(axis=2, name="norm")
     model = moved(keras.Model(inputs, norm(inputs)))
@@ -136,7 +137,7 @@ def mlp():
 
 
 def nested():
-    """A net of a functional and a sequential one, conv and normalisation apart too."""
+    """A functional and a Sequential model in a model, with a normalization apart."""
     inner = keras.Input((12, 12, 3))
     x = layers.Conv2D(4, 3, name="conv")(inner)
     x = layers.BatchNormalization(name="norm")(x)
@@ -180,8 +181,8 @@ LOST = {
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_every_layer_gives_what_it_gave(net):
-    """But for the folded ones, which are not found under their names."""
+def test_every_layer_keeps_its_output(net):
+    """Except the folded ones, whose names have changed."""
     model = moved(NETS[net]())
     before = [array(v) for v in model.variables]
     expected = array(model(IMAGES, training=False))
@@ -191,11 +192,11 @@ def test_every_layer_gives_what_it_gave(net):
     assert lost == LOST[net] or len(lost) == LOST[net]
     assert not {"BatchNormalization", "Dropout", "GaussianNoise"} & set(kinds(frozen))
     assert not frozen.trainable_weights
-    # The model is as it was, its layers' outputs still of one call.
+    # The model is unchanged; its layers have not been called again.
     for old, new in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, array(new))
     assert all(len(layer._inbound_nodes) < 3 for layer in model.layers)
-    # And the copy's weights are its own.
+    # The copy's weights are separate.
     for variable in model.variables:
         variable.assign(np.zeros(variable.shape))
     same(frozen(IMAGES, training=False), expected)
@@ -226,7 +227,7 @@ def test_a_net_of_keras_applications():
 
 
 def called_twice(norms):
-    """A convolution called twice, each time into one of the normalisations."""
+    """A convolution called twice, each time before one of the normalizations."""
     inputs = keras.Input((12, 12, 3))
     conv = layers.Conv2D(4, 3, name="conv")
     made = [layers.BatchNormalization(name=f"norm{i}") for i in range(norms)]
@@ -236,7 +237,7 @@ def called_twice(norms):
 
 
 @pytest.mark.parametrize("norms, folded", [(1, ["conv"]), (2, [])])
-def test_a_shared_layer_is_folded_where_one_normalisation_follows(norms, folded):
+def test_a_shared_layer_is_folded_where_one_normalization_follows(norms, folded):
     model = called_twice(norms)
     frozen = kd.freeze(model, IMAGES)
     assert lost_taps(model, frozen, IMAGES) == folded
@@ -314,7 +315,7 @@ def test_a_tap_between_what_was_folded_says_so():
         for run in (taps.forward, lambda *a, training: taps.up_to(*a)):
             with pytest.raises(ValueError, match=f"'{tap.path}'.*keep='{tap.path}'"):
                 run(frozen, IMAGES, [tap], training=False)
-    # What a normalisation on its own is given is there.
+    # The input of a normalization that is not folded remains.
     same(
         value(frozen, IMAGES, Tap("apart", side="input")),
         value(frozen, IMAGES, Tap("inner")),
@@ -351,7 +352,7 @@ def test_a_kept_tap_is_compared_too():
 
 
 class Forgetful(layers.Layer):
-    """Its configuration lacks its argument."""
+    """A layer whose configuration lacks its argument."""
 
     def __init__(self, factor=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -379,7 +380,7 @@ class OwnCode(keras.Model):
 
 
 class OwnCall(keras.Model):
-    """A functional model by its constructor, with code of its own on top."""
+    """A functional model by its constructor, with a custom call."""
 
     def call(self, x, training=None):
         return 2.0 * super().call(x, training=training)
@@ -414,8 +415,8 @@ def in_training_form():
             "keras.Model or a kd.EnsembleTeacher; got ufunc",
         ),
         (lambda: OwnCode(), ValueError, "'own_code' is not built"),
-        (own_code, ValueError, r"'own_code' is run by code of its own \(OwnCode.call"),
-        (own_call, ValueError, r"'own_call' is run by code of its own \(OwnCall.call"),
+        (own_code, ValueError, r"'own_code' has a custom call \(OwnCode.call"),
+        (own_call, ValueError, r"'own_call' has a custom call \(OwnCall.call"),
         (in_training_form, ValueError, "'drop' with training=True"),
         (
             lambda: small(Needy(2.0, name="n")),
@@ -441,7 +442,7 @@ def test_an_empty_batch_would_show_nothing():
 
 
 @pytest.mark.filterwarnings("ignore:Layer BatchNormalization does not have")
-def test_what_is_quantised_stays_so():
+def test_quantized_layers_stay_quantized():
     model = moved(small(layers.Dense(5), layers.BatchNormalization(), layers.Dense(3)))
     model.quantize("int8")
     x = RNG.normal(size=(3, 4)).astype("float32")
@@ -468,7 +469,7 @@ def test_an_ensemble_keeps_its_average_and_weights():
 
 
 def test_a_distiller_learns_the_same_from_it():
-    """Soft targets, hidden layers, and what losses ask of the normalisations."""
+    """Soft targets, hidden layers, and statistics of normalizations."""
     teacher = moved(NETS["conv_net"]())
     before = Tap("stack2", side="input")
     found = []
@@ -489,7 +490,7 @@ def test_a_distiller_learns_the_same_from_it():
 
 
 @pytest.mark.parametrize("net, layer", [("wide_resnet", "relu"), ("resnet", "stack2")])
-def test_margins_of_a_normalisation_alone_and_of_a_sum(net, layer):
+def test_margins_of_a_normalization_alone_and_of_a_sum(net, layer):
     model = moved(NETS[net]())
     tap, spec = Tap(layer, side="input"), tracing.input_of(model)
     norms = []

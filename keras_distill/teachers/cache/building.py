@@ -1,4 +1,4 @@
-"""Making the shards of a cache that are not there yet."""
+"""Building the missing shards of a cache."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from keras_distill.teachers.cache.claims import Claims
 from keras_distill.teachers.cache.shards import Shards
 
 
-class Building:
-    """Runs the teacher over what is missing, shard by shard.
+class Builder:
+    """Runs the teacher on samples that are not cached yet, shard by shard.
 
     Args:
-        shards: where rows go.
-        source: what the teacher is shown.
-        per_view: how many shards a view has.
-        run: from the inputs of a batch to what the teacher was shown of it, what is
-            kept, and the distance of each sample's prediction from what is kept.
-        batch_size: samples the teacher is shown at a time.
+        shards: files to write the rows to.
+        source: samples to run the teacher on.
+        per_view: number of shards of a view.
+        run: function from a batch to the teacher's inputs, the values to store, and the
+            divergence of each sample's stored prediction from the full one.
+        batch_size: samples that the teacher is run on at once.
         sample_ids: key of the ids.
     """
 
@@ -41,34 +41,34 @@ class Building:
         self.shards, self.source, self.per_view = shards, source, per_view
         self.run, self.batch_size, self.key = run, batch_size, sample_ids
 
-    def make(self, worker: int, workers: int, patience: float, verbose) -> None:
-        """Make all that is missing, own shards first; return when every one is there.
+    def build(self, worker: int, workers: int, patience: float, verbose) -> None:
+        """Build all missing shards, this worker's first; return when all shards exist.
 
         Args:
-            worker: number of this process.
-            workers: how many there are.
-            patience: seconds after which a process that gives no sign is taken for dead.
-            verbose: whether to show the size, the time that is left and a bar.
+            worker: index of this process.
+            workers: number of processes.
+            patience: seconds without a sign of life after which a process counts as dead.
+            verbose: whether to print size and expected time and show a progress bar.
 
         Raises:
-            OSError: the disk is full; what is whole stays.
+            OSError: the disk is full; complete shards stay.
         """
         claims = Claims(self.shards.folder, patience)
         missing = self._missing(range(len(self.shards.counts)))
         if not missing:
             return
-        self._has_room(missing)
+        self._check_space(missing)
         claims.remove_parts()
-        seconds = self._time(missing)
+        seconds = self._seconds_per_sample(missing)
         bar = self._announce(missing, seconds) if verbose else None
         missing.sort(key=lambda shard: (shard % workers != worker, shard))
         while missing:
             for shard in missing:
-                if not self.shards.path(shard).exists() and claims.take(shard):
+                if not self.shards.path(shard).exists() and claims.acquire(shard):
                     try:
-                        self._make_one(shard, claims, bar)
+                        self._build_one(shard, claims, bar)
                     finally:
-                        claims.free(shard)
+                        claims.release(shard)
             missing = self._missing(missing)
             if missing:
                 time.sleep(min(1.0, patience / 4))
@@ -78,8 +78,8 @@ class Building:
     def _missing(self, among) -> list[int]:
         return [shard for shard in among if not self.shards.path(shard).exists()]
 
-    def _time(self, missing) -> float:
-        """Give the seconds that a sample takes, once all is compiled."""
+    def _seconds_per_sample(self, missing) -> float:
+        """Return the seconds that the compiled teacher takes for a sample."""
         batch = next(self._batches(missing[0]))
         self.run(batch)
         start = time.perf_counter()
@@ -91,28 +91,28 @@ class Building:
         size = self.shards.row.itemsize
         print(
             f"Cache: {count:,} rows of {size} bytes, {count * size / 1e6:,.1f} MB in "
-            f"{len(missing)} shards, about {count * seconds:,.0f} s of the teacher."
+            f"{len(missing)} shards, about {count * seconds:,.0f} s of teacher time."
         )
         return keras.utils.Progbar(count, unit_name="row")
 
-    def _has_room(self, missing) -> None:
+    def _check_space(self, missing) -> None:
         needed = sum(self.shards.counts[shard] for shard in missing)
         needed *= self.shards.row.itemsize
         free = shutil.disk_usage(self.shards.folder).free
         if free < needed:
-            raise _full(self.shards.folder, needed, free)
+            raise _disk_full(self.shards.folder, needed, free)
 
-    def _make_one(self, shard: int, claims: Claims, bar) -> None:
+    def _build_one(self, shard: int, claims: Claims, bar) -> None:
         distances = []
 
         def parts():
             for batch in self._batches(shard):
-                seen, kept, distance = self.run(batch)
+                inputs, values, distance = self.run(batch)
                 distances.append(distance)
                 ids = batch[self.key]
-                _finite(kept, ids)
-                yield rows.pack(self.shards.row, ids, rows.sketch(seen), kept)
-                claims.touch(shard)
+                _check_finite(values, ids)
+                yield rows.pack(self.shards.row, ids, rows.sketch(inputs), values)
+                claims.renew(shard)
                 if bar is not None:
                     bar.add(len(ids))
 
@@ -126,39 +126,39 @@ class Building:
                 raise
             needed = self.shards.counts[shard] * self.shards.row.itemsize
             free = shutil.disk_usage(self.shards.folder).free
-            raise _full(self.shards.folder, needed, free) from error
+            raise _disk_full(self.shards.folder, needed, free) from error
 
     def _batches(self, shard: int) -> Iterator[dict]:
-        view, place = divmod(shard, self.per_view)
-        start = place * self.shards.counts[0]
+        view, index = divmod(shard, self.per_view)
+        start = index * self.shards.counts[0]
         stop = start + self.shards.counts[shard]
         return self.source.read(view, start, stop, self.batch_size)
 
 
-def _finite(kept: dict, ids) -> None:
-    for tap, parts in kept.items():
+def _check_finite(values_of_taps: dict, ids) -> None:
+    for tap, parts in values_of_taps.items():
         for values in parts.values():
-            good = np.isfinite(values.reshape(len(ids), -1)).all(axis=1)
-            if not good.all():
+            finite = np.isfinite(values.reshape(len(ids), -1)).all(axis=1)
+            if not finite.all():
                 raise ValueError(
-                    f"What '{tap}' gives is not finite in {values.dtype} for samples as "
-                    f"{ids[~good][:5].tolist()}. Keep it in dtype='float32', or find out "
-                    "what the teacher makes of them."
+                    f"The values of '{tap}' are not finite in {values.dtype} for samples "
+                    f"such as {ids[~finite][:5].tolist()}. Pass dtype='float32', or check "
+                    "the teacher's outputs for these samples."
                 )
 
 
-def _full(folder, needed: int, free: int) -> OSError:
+def _disk_full(folder, needed: int, free: int) -> OSError:
     return OSError(
         errno.ENOSPC,
-        f"no room for the cache: {needed / 1e6:,.1f} MB to write, {free / 1e6:,.1f} MB "
-        "free. The shards that are there are whole: make room and call build again to "
-        "go on, or keep less (top_k, dtype='float16', fewer taps)",
+        f"no space for the cache: {needed / 1e6:,.1f} MB to write, {free / 1e6:,.1f} MB "
+        "free. The existing shards are complete: free some space and call build again to "
+        "continue, or store less (top_k, dtype='float16', fewer taps)",
         str(folder),
     )
 
 
 def compiled(function: Callable) -> Callable:
-    """Compile a function of a batch's tensors, which gives arrays."""
+    """Compile a function of a batch's tensors; its results become NumPy arrays."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -174,7 +174,7 @@ def compiled(function: Callable) -> Callable:
         function = torch.no_grad()(function)
 
     def run(inputs):
-        found = function(keras.tree.map_structure(ops.convert_to_tensor, inputs))
-        return keras.tree.map_structure(ops.convert_to_numpy, found)
+        outputs = function(keras.tree.map_structure(ops.convert_to_tensor, inputs))
+        return keras.tree.map_structure(ops.convert_to_numpy, outputs)
 
     return run

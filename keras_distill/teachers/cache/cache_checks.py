@@ -1,4 +1,4 @@
-"""Checks of what a cache is asked for, before anything is computed."""
+"""Checks of a cache's arguments, before anything is computed."""
 
 from __future__ import annotations
 
@@ -13,54 +13,55 @@ from keras_distill.teachers.cache.contents import Contents
 from keras_distill.teachers.teacher import Teacher
 
 
-def can_be_kept(taps: Sequence[Tap]) -> None:
-    """Refuse gradients, which depend on labels and, as hidden layers, on nothing kept."""
-    slopes = [str(tap) for tap in taps if tap.is_gradient]
-    if slopes or not taps:
+def check_taps(taps: Sequence[Tap]) -> None:
+    """Check that no tap is a gradient, which depends on labels and uncached values."""
+    gradients = [str(tap) for tap in taps if tap.is_gradient]
+    if gradients or not taps:
         raise ValueError(
-            "A cache keeps logits and layers, one or more; got "
-            f"{slopes or 'no taps'}. Give the teacher itself to a distiller whose terms "
-            "tap gradients."
+            "A cache stores logits and outputs of layers, at least one; got "
+            f"{gradients or 'no taps'}. Pass the teacher itself to a distiller whose "
+            "terms tap gradients."
         )
 
 
-def has_temperature(top_k, temperature, several: bool) -> None:
-    """Check that a prediction that depends on a temperature is given one."""
+def check_temperature(top_k, temperature, is_ensemble: bool) -> None:
+    """Check that a temperature is passed if the predictions depend on it."""
     if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-        raise ValueError(f"top_k is a number of classes, 1 or more; got {top_k!r}.")
+        raise ValueError(f"top_k must be an integer above 0; got {top_k!r}.")
     if temperature is not None and not temperature > 0:
         raise ValueError(f"temperature must be above 0; got {temperature!r}.")
-    if temperature is None and (top_k is not None or several):
-        why = "top_k keeps" if top_k is not None else "an ensemble gives"
+    if temperature is None and (top_k is not None or is_ensemble):
+        which = "with top_k" if top_k is not None else "of an ensemble"
         raise ValueError(
-            f"{why} predictions at one temperature: give the temperature of the loss, as "
-            "in temperature=4.0."
+            f"A cache {which} stores predictions at one temperature: pass that of the "
+            "loss, as in temperature=4.0."
         )
 
 
-def are_views(views) -> None:
-    """Refuse augmentation that can't be replayed."""
+def check_views(views) -> None:
+    """Check that augmentation can be replayed."""
     if views is not None and not isinstance(views, Views):
         raise TypeError(
-            f"views is a kd.data.Views, which can be replayed; got {type(views).__name__}."
-            " Random augmentation would show the student other images than the teacher."
+            "views must be a kd.data.Views, which can be replayed; got "
+            f"{type(views).__name__}. Under random augmentation the student's images "
+            "would differ from the teacher's."
         )
 
 
-def gives_logits(teacher: Teacher, inputs) -> None:
-    """Refuse a teacher that ends in probabilities."""
+def check_logits(teacher: Teacher, inputs) -> None:
+    """Check that a teacher ends in logits, not in probabilities."""
     for model in teacher.models:
         _, last_layer = tapping.outline(model, inputs)
-        heads.gives_logits(model, last_layer, "teacher")
+        heads.check_last_layer(model, last_layer, "teacher")
 
 
-def are_fixed(found: dict) -> None:
+def check_shapes(shapes_of_taps: dict) -> None:
     """Check that each tap has one shape for all samples."""
-    for tap, shape in found.items():
+    for tap, shape in shapes_of_taps.items():
         if None in shape:
             raise ValueError(
-                f"A cache keeps as much of each sample, but the tap '{tap}' has the shape "
-                f"{shape}. Give inputs of one size: pad or resize them."
+                "A cache needs one shape for all samples, but the tap "
+                f"'{tap}' has the shape {shape}. Pad or resize the inputs to one size."
             )
 
 
@@ -92,7 +93,7 @@ def knows(contents: Contents, terms: Sequence) -> None:
 def _temperature(term):
     """Give at which temperature a term compares predictions, None if it does not."""
     of_logits = "teacher_logits" in term.loss.needs
-    if not of_logits and not any(tap.is_logits for tap in term.teacher):
+    if not of_logits and not any(tap.is_output for tap in term.teacher):
         return None
     if "temperature" not in term.loss.scheduled or of_logits:
         return 1.0
@@ -101,8 +102,8 @@ def _temperature(term):
     return float(start) if start is given else "a schedule's"
 
 
-def are_counts(**numbers: int) -> None:
+def check_counts(**numbers: int) -> None:
     """Check that numbers of rows are 1 or more."""
     for name, number in numbers.items():
         if not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name} is a whole number, 1 or more; got {number!r}.")
+            raise ValueError(f"{name} must be an integer above 0; got {number!r}.")

@@ -1,4 +1,4 @@
-"""A teacher whose outputs are on disk."""
+"""A teacher whose outputs are cached on disk."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from keras_distill.data.views import Views
 from keras_distill.taps import Tap
 from keras_distill.teachers.cache import cache_checks as checks
 from keras_distill.teachers.cache import contents, fingerprints, rows, sources
-from keras_distill.teachers.cache.building import Building
-from keras_distill.teachers.cache.joining import KNOWLEDGE, Joining
+from keras_distill.teachers.cache.building import Builder
+from keras_distill.teachers.cache.joining import KNOWLEDGE, Joiner
 from keras_distill.teachers.cache.reading import Reader
 from keras_distill.teachers.cache.recipe import Recipe
 from keras_distill.teachers.ensemble import as_teacher
@@ -25,41 +25,41 @@ from keras_distill.teachers.teacher import Teacher
 
 
 class CachedTeacher(Teacher):
-    """A teacher that is paid for once: its outputs are kept on disk and read from there.
+    """Caching the teacher's outputs: computed once, then read from disk.
 
-    `build` shows the teacher each sample once; `join` puts what it said beside the
-    samples of a training set, by their ids, in any order and any batch size. A distiller
-    takes it as it takes the teacher itself.
+    `build` runs the teacher once on each sample; `join` adds the cached outputs to the
+    samples of a training set by their ids, in any order and any batch size. A distiller
+    takes the cache in place of the teacher.
 
-    Beside each sample's outputs the cache keeps a sketch of what the teacher was shown.
-    A sample that the student would see otherwise, augmented at random or changed, is an
-    error. For augmentation that can be replayed give `views`.
+    With each sample's outputs the cache stores a sketch of the teacher's input. A sample
+    that differs when the student trains, as it was augmented at random or has changed,
+    raises an error. For augmentation that can be replayed pass `views`.
 
-    With `top_k` a prediction is kept as its k largest probabilities at the
-    temperature T and the mass of the rest, which is spread evenly when it is read:
+    With `top_k` a prediction is stored as its k largest probabilities at the
+    temperature T and the sum of the others, which is spread evenly when it is read:
 
         p_j for the k largest of p = softmax(z_t / T),  (1 - sum of those) / (K - k) else
 
-    which 1,000 classes and k = 32 keep in less than 140 bytes a sample.
+    With 1,000 classes and k = 32 this takes less than 140 bytes a sample.
 
     Args:
-        folder: of the cache, one that all workers see.
-        teacher: a built model or a teacher; None to read what is there.
-        taps: layers to keep, as in a term. Default: the logits.
-        top_k: keep so many classes of each prediction. Default: all logits.
-        temperature: T of the predictions; needed with `top_k` and for an ensemble,
+        folder: directory of the cache, visible to all workers.
+        teacher: a built model or a teacher; None to read an existing cache.
+        taps: layers to cache, as in a term. Default: the logits.
+        top_k: number of classes to store of each prediction. Default: all logits.
+        temperature: T of the predictions; required with `top_k` and for an ensemble,
             whose average depends on it.
-        dtype: of all else that is kept, `"float16"` (default) or `"float32"`.
+        dtype: of all other cached values, `"float16"` (default) or `"float32"`.
         views: replayable augmentation, `kd.data.Views`. Default: none.
         inputs: the teacher's part of the data's inputs. Default: `"image"`.
-        preprocessing: a layer between that part and the teacher, such as
+        preprocessing: a layer applied to that part before the teacher, such as
             `keras.layers.Resizing`. Default: none.
         sample_ids: key of the ids in the inputs. Default: `"sample_id"`.
 
     Raises:
-        TypeError: the teacher is none, or views are something else.
-        ValueError: a tap that can't be kept, `top_k` without a temperature, no teacher
-            and no cache, a cache of something else.
+        TypeError: `teacher` is not a teacher, or `views` is not a `kd.data.Views`.
+        ValueError: a tap can't be cached, `top_k` has no temperature, there is neither
+            a teacher nor a cache, or the cache was built with something else.
 
     Example:
         >>> cached = kd.CachedTeacher("cache", teacher, top_k=5, temperature=4.0)
@@ -107,11 +107,11 @@ class CachedTeacher(Teacher):
             )
         elif self.contents is None:
             raise ValueError(
-                f"There is no cache in '{folder}' and no teacher to make one. Give the "
+                f"There is no cache in '{folder}' and no teacher to build one. Pass the "
                 "teacher, and call build(data)."
             )
         if self.recipe and self.contents:
-            self._is_of(self.recipe.fingerprints())
+            self._check_made_of(self.recipe.fingerprints())
 
     def build(
         self,
@@ -122,35 +122,37 @@ class CachedTeacher(Teacher):
         patience: float = 60.0,
         verbose: int = 1,
     ) -> CachedTeacher:
-        """Show the teacher every sample whose outputs are not there yet.
+        """Run the teacher on every sample whose outputs are not cached yet.
 
-        It can be stopped at any moment, and goes on at the first shard that is not
-        whole; a damaged shard is made anew. Processes that are called with the same
-        folder share the work; under a strategy of several workers each begins with its
-        own shards, and takes those of a worker that has died.
+        A build can be interrupted at any moment and continues with the first incomplete
+        shard; a damaged shard is built again. Processes that call it on the same folder
+        share the work; under a strategy with several workers each begins with its own
+        shards, and takes over those of a worker that has died.
 
         Args:
             data: `kd.data.Samples`, or a `tf.data.Dataset` of batches whose inputs are a
                 dict with sample ids, in the same order each time, not augmented.
-            batch_size: samples the teacher is shown at a time.
-            shard_rows: rows a file; what is lost when a process dies.
-            patience: seconds after which a process that gives no sign is taken for dead.
-            verbose: 0 shows nothing, 1 the size, the time that it takes and a bar.
+            batch_size: samples that the teacher is run on at once.
+            shard_rows: rows per file; a process that dies loses at most these.
+            patience: seconds without a sign of life after which a process counts as dead.
+            verbose: 0 is silent, 1 prints size and expected time and shows a progress bar.
 
         Returns:
-            Itself.
+            The cache itself.
 
         Raises:
-            TypeError: the data are something else.
-            ValueError: there is no teacher, it was made of other data, data are empty
-                or have no end, ids are there twice, a batch or a shard has no rows, a
-                tap has no fixed shape, what the teacher says is not finite in the type
-                that it is kept in.
-            OSError: the disk is full; what is whole stays.
+            TypeError: the data have another type.
+            ValueError: there is no teacher, the cache was built from other data, the data
+                are empty or infinite, ids occur twice, a batch or a shard has no rows, a
+                tap has no fixed shape, or outputs of the teacher are not finite in the
+                type that they are stored in.
+            OSError: the disk is full; complete shards stay.
         """
         if self.recipe is None:
-            raise ValueError("Only a cache that was given its teacher can be built.")
-        checks.are_counts(batch_size=batch_size, shard_rows=shard_rows)
+            raise ValueError(
+                "Building a cache needs its teacher: pass one to kd.CachedTeacher."
+            )
+        checks.check_counts(batch_size=batch_size, shard_rows=shard_rows)
         image = self.inputs if isinstance(self.inputs, str) else "image"
         source = sources.source(data, self.recipe.views, self.sample_ids, image)
         made_of = {**self.recipe.fingerprints(), "data": source.fingerprint}
@@ -158,42 +160,40 @@ class CachedTeacher(Teacher):
             self.contents = self.recipe.contents(source, made_of, shard_rows)
             self.folder.mkdir(parents=True, exist_ok=True)
             self.contents.write(self.folder)
-        self._is_of(made_of)
+        self._check_made_of(made_of)
         shards = self.contents.shards(self.folder)
         shards.remove_damaged()
         run = self.recipe.runner(self.contents, batch_size)
-        making = Building(
+        builder = Builder(
             shards, source, self.contents.per_view, run, batch_size, self.sample_ids
         )
-        making.make(*strategies.worker(), patience=patience, verbose=verbose)
+        builder.build(*strategies.worker(), patience=patience, verbose=verbose)
         self._reader = None
         if verbose:
-            print(
-                f"Cache: {self.distance:.2g} nats a sample from the full predictions."
-            )
+            print(f"Cache: mean KL divergence {self.distance:.2g} nats a sample.")
         return self
 
     @property
     def distance(self) -> float:
-        """Give the mean divergence of what is kept from the full predictions, in nats."""
+        """Return the mean KL divergence of cached from full predictions, in nats."""
         return self._open().distance
 
     @property
     def bytes_per_sample(self) -> float:
-        """Give what a sample, in each of its views, takes on disk."""
+        """Return the bytes on disk that one view of a sample takes."""
         shards = self.contents.shards(self.folder)
         sizes = [shards.path(n).stat().st_size for n in range(len(shards.counts))]
         return sum(sizes) / sum(shards.counts)
 
     def read(self, ids: np.ndarray, views: np.ndarray | int = 0) -> dict:
-        """Give what is kept of samples: for each tap, arrays by the part's name.
+        """Return the cached values of samples: for each tap a dict of named arrays.
 
         Args:
             ids: of the samples, `(B,)`.
-            views: which view of each, `(B,)` or one number. Default 0.
+            views: index of each sample's view, `(B,)` or one number. Default 0.
 
         Raises:
-            ValueError: there is no such sample or view, or shards are not whole.
+            ValueError: there is no such sample or view, or shards are incomplete.
 
         Example:
             >>> cached.read([3, 1])["logits"]["all"].shape
@@ -202,32 +202,33 @@ class CachedTeacher(Teacher):
         return rows.unpack(self._open().read(np.asarray(ids), views))
 
     def join(self, dataset):
-        """Put what the teacher said beside each sample, as `"knowledge"` of its inputs.
+        """Add the cached outputs of each sample to its inputs, as `"knowledge"`.
 
         Args:
             dataset: a `tf.data.Dataset` of batches whose inputs are a dict with sample
-                ids, shuffled, filtered and repeated as you like.
+                ids; it may be shuffled, filtered and repeated.
 
         Returns:
             A `tf.data.Dataset` to fit a distiller on.
 
         Raises:
-            ValueError: there are no ids, or what the first batch shows is not what the
-                teacher was shown.
+            ValueError: there are no ids, or the first batch differs from the inputs that
+                the teacher was run on.
         """
-        joining = Joining(self._open(), self.contents, self.inputs, self.sample_ids)
-        return joining.join(dataset)
+        joiner = Joiner(self._open(), self.contents, self.inputs, self.sample_ids)
+        return joiner.join(dataset)
 
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
-        """Give the tapped tensors out of a batch that was joined."""
+        """Return the tapped tensors of a batch that was joined."""
         if not isinstance(inputs, dict) or KNOWLEDGE not in inputs:
             raise ValueError(
-                "The batch does not carry what the cached teacher said: fit on "
-                "cached.join(dataset), and let teacher_inputs be all of the inputs."
+                "The batch has no cached outputs of the teacher: fit on "
+                "cached.join(dataset), and let teacher_inputs select all inputs."
             )
-        kept, shapes = inputs[KNOWLEDGE], self.contents.shapes
+        stored, shapes = inputs[KNOWLEDGE], self.contents.shapes
+        forms = self.contents.forms
         return {
-            tap: self.contents.forms[str(tap)].restore(kept[str(tap)], shapes[str(tap)])
+            tap: forms[str(tap)].decode(stored[str(tap)], shapes[str(tap)])
             for tap in taps
         }
 
@@ -258,5 +259,5 @@ class CachedTeacher(Teacher):
             self._reader = Reader(self.folder, self.contents)
         return self._reader
 
-    def _is_of(self, made_of: dict) -> None:
-        fingerprints.compare(self.contents.made_of, made_of, self.folder)
+    def _check_made_of(self, made_of: dict) -> None:
+        fingerprints.check_same(self.contents.made_of, made_of, self.folder)

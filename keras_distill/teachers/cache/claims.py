@@ -1,4 +1,4 @@
-"""Who makes which shard, when several processes make one cache."""
+"""Claims on shards, so that several processes can build one cache."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import socket
 
 
 class Claims:
-    """Files that say who is at work on a shard; one that is not touched is void.
+    """Files that record which process builds a shard; one that is not renewed expires.
 
-    Ages are taken between files of the one folder, so that the clocks of machines need
-    not agree.
+    Ages are differences between files of the same folder, so the clocks of the machines
+    need not agree.
 
     Args:
-        folder: that all processes see.
-        patience: seconds after which a claim that nobody touches is void.
+        folder: directory that all processes see.
+        patience: seconds after which a claim that was not renewed expires.
     """
 
     def __init__(self, folder: pathlib.Path, patience: float):
         self.folder, self.patience = folder, patience
         self.name = f"{socket.gethostname()} {os.getpid()}"
 
-    def take(self, shard: int) -> bool:
-        """Claim a shard; False if somebody who is alive has it."""
+    def acquire(self, shard: int) -> bool:
+        """Claim a shard; return False if a process that is alive holds it."""
         path = self._path(shard)
         try:
             with open(path, "x") as file:
@@ -31,33 +31,35 @@ class Claims:
             return True
         except FileExistsError:
             pass
-        if not self._void(path):
+        if not self._expired(path):
             return False
         path.write_text(self.name)
         return True
 
-    def touch(self, shard: int) -> None:
-        """Say that the work goes on."""
+    def renew(self, shard: int) -> None:
+        """Record that the work continues."""
         self._path(shard).touch()
 
-    def free(self, shard: int) -> None:
-        """Give a shard back."""
+    def release(self, shard: int) -> None:
+        """Release a shard."""
         self._path(shard).unlink(missing_ok=True)
 
     def remove_parts(self) -> None:
-        """Remove what processes of this machine that have died left half written."""
-        for path in self.folder.glob(f"*.{socket.gethostname()}.*.part"):
-            if not _alive(path.suffixes[-2].removeprefix(".")):
+        """Remove incomplete files that dead processes of this machine left behind."""
+        # NAME.HOST.PID.part.SUFFIX, as `write_then_rename` names them.
+        for path in self.folder.glob(f"*.{socket.gethostname()}.*.part*"):
+            process = path.name.rpartition(".part")[0].rpartition(".")[2]
+            if not _is_alive(process):
                 path.unlink(missing_ok=True)
 
     def _path(self, shard: int) -> pathlib.Path:
         return self.folder / f"shard-{shard:05d}.claim"
 
-    def _void(self, path: pathlib.Path) -> bool:
+    def _expired(self, path: pathlib.Path) -> bool:
         clock = self.folder / f"clock-{os.getpid()}"
         try:
             host, _, process = path.read_text().partition(" ")
-            if host == socket.gethostname() and not _alive(process):
+            if host == socket.gethostname() and not _is_alive(process):
                 return True
             clock.touch()
             return clock.stat().st_mtime - path.stat().st_mtime > self.patience
@@ -67,7 +69,7 @@ class Claims:
             clock.unlink(missing_ok=True)
 
 
-def _alive(process: str) -> bool:
+def _is_alive(process: str) -> bool:
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

@@ -1,15 +1,15 @@
-"""What a cache holds, and of what it was made: the file beside the shards."""
+"""The file beside the shards: what a cache contains and what it was made of."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from keras_distill._backend.files import write_then_rename
 from keras_distill.teachers.cache import forms, rows
 from keras_distill.teachers.cache.shards import Shards
 
@@ -18,16 +18,16 @@ FILE, FORMAT = "cache.json", 1
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What a cache holds.
+    """What a cache contains.
 
     Args:
         made_of: fingerprints of teacher, preprocessing, data and views, the taps with
             their forms, and the temperature, by name.
-        shapes: of what each tap gives of a sample, by its text.
-        samples: how many there are.
-        views: of each sample.
-        shard_rows: rows of a shard; the last one of a view may have fewer.
-        wide_ids: whether there are ids beyond 32 bits.
+        shapes: shape of a sample's value at each tap, without the batch axis.
+        samples: number of samples.
+        views: number of views of each sample.
+        shard_rows: rows per shard; the last shard of a view may have fewer.
+        wide_ids: whether some ids need more than 32 bits.
     """
 
     made_of: dict
@@ -39,7 +39,7 @@ class Contents:
 
     @property
     def forms(self) -> dict:
-        """Give what is kept of each tap, by its text."""
+        """Return the form of each tap's cached values, by the tap's text."""
         return {
             tap: forms.from_config(config)
             for tap, config in self.made_of["taps"].items()
@@ -47,11 +47,11 @@ class Contents:
 
     @property
     def per_view(self) -> int:
-        """Give the number of shards of a view."""
+        """Return the number of shards of a view."""
         return -(-self.samples // self.shard_rows)
 
     def shards(self, folder: pathlib.Path) -> Shards:
-        """Give how the rows lie in files."""
+        """Return the files of the rows in a folder."""
         parts = {tap: form.parts(self.shapes[tap]) for tap, form in self.forms.items()}
         row = rows.row_type(parts, self.wide_ids)
         last = self.samples - (self.per_view - 1) * self.shard_rows
@@ -59,43 +59,42 @@ class Contents:
         return Shards(folder, row, counts * self.views)
 
     def write(self, folder: pathlib.Path) -> None:
-        """Write the file; it is whole or absent."""
+        """Write the file, which is complete or absent at any moment."""
         text = json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1)
-        beside = folder / f"{FILE}.{os.getpid()}.part"
-        beside.write_text(text, "utf-8")
-        os.replace(beside, folder / FILE)
+        with write_then_rename(folder / FILE) as beside:
+            beside.write_text(text, "utf-8")
 
 
 def read(folder: pathlib.Path) -> Contents | None:
-    """Read a folder's file; None if there is none.
+    """Return the contents of the cache in a folder, or None if there is no cache.
 
     Raises:
-        ValueError: it can't be read, or is of another format.
+        ValueError: the file can't be read, or has another format.
     """
     path = folder / FILE
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text("utf-8"))
-        if found.pop("format") != FORMAT:
+        fields = json.loads(path.read_text("utf-8"))
+        if fields.pop("format") != FORMAT:
             raise ValueError("another format")
-        found["shapes"] = {tap: tuple(s) for tap, s in found["shapes"].items()}
-        return Contents(**found)
+        fields["shapes"] = {tap: tuple(s) for tap, s in fields["shapes"].items()}
+        return Contents(**fields)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"'{path}' can't be read as the contents of a cache ({error}). Remove the "
-            "folder and make the cache anew."
+            "folder and build the cache again."
         ) from error
 
 
 class Index:
-    """Where the row of a sample is.
+    """Index from sample ids to rows.
 
     Args:
-        parts: give ids of samples, in the order of their rows, a part after the other.
+        parts: functions that return sample ids in the order of their rows, in parts.
 
     Raises:
-        ValueError: an id is there twice.
+        ValueError: an id occurs twice.
     """
 
     def __init__(self, parts: Sequence[Callable]):
@@ -110,29 +109,29 @@ class Index:
         ids = np.concatenate([part() for part in parts])
         self.order = np.argsort(ids, kind="stable")
         self.ids = ids[self.order]
-        twice = self.ids[1:][self.ids[1:] == self.ids[:-1]]
-        if len(twice):
+        repeated = np.unique(self.ids[1:][self.ids[1:] == self.ids[:-1]])
+        if len(repeated):
             raise ValueError(
-                f"Sample ids must be of one sample each, but {len(np.unique(twice))} are "
-                f"there more than once, as {np.unique(twice)[:5].tolist()}. Number the "
-                "samples, and don't shuffle the data that a cache is made of."
+                f"Sample ids must be unique, but {len(repeated)} occur more than once, "
+                f"such as {repeated[:5].tolist()}. Number the samples, and don't shuffle "
+                "the data that a cache is built from."
             )
 
-    def places(self, ids: np.ndarray) -> np.ndarray:
-        """Give the place of each sample's row.
+    def positions(self, ids: np.ndarray) -> np.ndarray:
+        """Return the row index of each sample.
 
         Raises:
-            ValueError: a sample is not there.
+            ValueError: a sample is not in the cache.
         """
         ids = np.asarray(ids).astype("int64")
         if self.in_order:
-            places, known = ids, (ids >= 0) & (ids < self.count)
+            positions, exists = ids, (ids >= 0) & (ids < self.count)
         else:
-            found = np.minimum(np.searchsorted(self.ids, ids), self.count - 1)
-            places, known = self.order[found], self.ids[found] == ids
-        if not known.all():
+            ranks = np.minimum(np.searchsorted(self.ids, ids), self.count - 1)
+            positions, exists = self.order[ranks], self.ids[ranks] == ids
+        if not exists.all():
             raise ValueError(
-                f"The cache has no sample of the ids {ids[~known][:5].tolist()}; it "
-                f"knows {self.count}. Make it of all data that you train on."
+                f"The cache has no samples with the ids {ids[~exists][:5].tolist()}; it "
+                f"has {self.count} samples. Build it from all data that you train on."
             )
-        return places
+        return positions

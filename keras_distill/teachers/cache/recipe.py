@@ -1,4 +1,4 @@
-"""What is asked of a teacher, and in which form it is kept."""
+"""Which outputs of a teacher are cached, and in which form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from keras_distill.teachers.teacher import Teacher
 
 
 class Recipe:
-    """How a batch becomes what is kept of it; arguments as in `CachedTeacher`."""
+    """How a batch becomes cached values; arguments as in `CachedTeacher`."""
 
     def __init__(
         self,
@@ -35,19 +35,19 @@ class Recipe:
         inputs: Selection,
         preprocessing: keras.Layer | None,
     ):
-        several = isinstance(teacher, EnsembleTeacher)
-        checks.can_be_kept(taps)
-        checks.has_temperature(top_k, temperature, several)
-        checks.are_views(views)
+        is_ensemble = isinstance(teacher, EnsembleTeacher)
+        checks.check_taps(taps)
+        checks.check_temperature(top_k, temperature, is_ensemble)
+        checks.check_views(views)
         self.teacher, self.taps, self.views = teacher, taps, views
         self.inputs, self.preprocessing = inputs, preprocessing
-        self.temperature = temperature if several or top_k else None
+        self.temperature = temperature if is_ensemble or top_k else None
         dense = forms.Dense(dtype)
         top = dense if top_k is None else forms.TopK(top_k, float(temperature))
-        self.forms = {str(tap): top if tap.is_logits else dense for tap in taps}
+        self.forms = {str(tap): top if tap.is_output else dense for tap in taps}
 
     def fingerprints(self) -> dict:
-        """Give what a cache is made of, but for the data."""
+        """Return the fingerprints of all that a cache is made of, except the data."""
         views = self.views and {"count": self.views.count, "seed": self.views.seed}
         layer = self.preprocessing and fingerprints.of_layer(self.preprocessing)
         return {
@@ -59,67 +59,67 @@ class Recipe:
         }
 
     def contents(self, source, made_of: dict, shard_rows: int) -> Contents:
-        """Find out what a cache will hold, from one sample."""
+        """Return what a cache will contain, as found by a pass of one sample."""
         sample = select(next(source.read(0, 0, 1, 1)), self.inputs)
         inputs = keras.tree.map_structure(ops.convert_to_tensor, sample)
         inputs = self._prepared(inputs)
-        if any(tap.is_logits for tap in self.taps):
-            checks.gives_logits(self.teacher, inputs)
+        if any(tap.is_output for tap in self.taps):
+            checks.check_logits(self.teacher, inputs)
         found = shapes.of_teacher(self.teacher, inputs, self.taps)
         found = {tap: tuple(shape[1:]) for tap, shape in found.items()}
-        checks.are_fixed(found)
+        checks.check_shapes(found)
         return Contents(
             made_of=made_of,
             shapes=found,
             samples=source.count,
             views=self.views.count if self.views else 1,
             shard_rows=min(shard_rows, source.count),
-            wide_ids=source.most >= 2**32,
+            wide_ids=source.largest_id >= 2**32,
         )
 
     def runner(self, contents: Contents, batch_size: int) -> Callable:
-        """Give the function from a batch to what was shown, what is kept, and distances.
+        """Return a function from a batch to teacher inputs, values and divergences.
 
         Args:
             contents: of the cache.
-            batch_size: of all batches but the last, which is filled up to it, so that
-                the teacher is compiled once.
+            batch_size: of all batches but the last, which is padded to it, so that the
+                teacher is compiled once.
         """
-        run = compiled(lambda inputs: self._kept(inputs, contents))
+        run = compiled(lambda inputs: self._values(inputs, contents))
 
-        def take(batch: dict) -> tuple:
-            seen = select(batch, self.inputs)
-            count = len(keras.tree.flatten(seen)[0])
-            places = np.minimum(np.arange(batch_size), count - 1)
-            found = run(keras.tree.map_structure(lambda x: x[places], seen))
-            return seen, *keras.tree.map_structure(lambda x: x[:count], found)
+        def run_batch(batch: dict) -> tuple:
+            inputs = select(batch, self.inputs)
+            count = len(keras.tree.flatten(inputs)[0])
+            indices = np.minimum(np.arange(batch_size), count - 1)
+            padded = run(keras.tree.map_structure(lambda x: x[indices], inputs))
+            return inputs, *keras.tree.map_structure(lambda x: x[:count], padded)
 
-        return take
+        return run_batch
 
     def _prepared(self, inputs):
         return inputs if self.preprocessing is None else self.preprocessing(inputs)
 
-    def _kept(self, inputs, contents: Contents) -> tuple:
-        """Give what is kept of each tap, and the divergences of predictions, `(B,)`."""
+    def _values(self, inputs, contents: Contents) -> tuple:
+        """Return the encoded values of each tap, and divergences of predictions, `(B,)`."""
         knowledge = self.teacher(self._prepared(inputs), self.taps)
-        kept, distances = {}, ops.zeros(ops.shape(keras.tree.flatten(inputs)[0])[0])
+        values, distances = {}, ops.zeros(ops.shape(keras.tree.flatten(inputs)[0])[0])
         for tap in self.taps:
             form, shape = self.forms[str(tap)], contents.shapes[str(tap)]
             tensor = knowledge[tap]
-            if tap.is_logits:
+            if tap.is_output:
                 tensor = self.teacher.logits(tensor, self.temperature or 1.0)
-            kept[str(tap)] = form.keep(tensor)
-            if tap.is_logits:
-                again = form.restore(kept[str(tap)], shape)
-                distances += _divergence(tensor, again, self.temperature or 1.0)
-        return kept, distances
+            values[str(tap)] = form.encode(tensor)
+            if tap.is_output:
+                decoded = form.decode(values[str(tap)], shape)
+                distances += _divergence(tensor, decoded, self.temperature or 1.0)
+        return values, distances
 
 
-def _divergence(logits, again, temperature: float):
-    """Give the divergence of one softened prediction from another, `(B,)`."""
+def _divergence(logits, decoded, temperature: float):
+    """Return the KL divergence of decoded from full softened predictions, `(B,)`."""
     log_p, log_q = (
         ops.log_softmax(ops.cast(x, "float32") / temperature, axis=-1)
-        for x in (logits, again)
+        for x in (logits, decoded)
     )
     values = ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
     return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)

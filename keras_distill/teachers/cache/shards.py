@@ -1,31 +1,31 @@
-"""Shards: files of rows in TFRecord's format, with its checksums.
+"""Shards: files of rows in the TFRecord format, with its checksums.
 
-Rows are of one size, so that any of them is found without reading the others. A record
-holds a block of rows; the last record is a note in JSON.
+All rows have one size, so any of them can be read without the others. A record holds a
+block of rows; the last record is a note in JSON.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import socket
 import struct
 from collections.abc import Iterable
 
 import numpy as np
 
-# Bytes before and after the data of a record: its length, and two checksums.
+from keras_distill._backend.files import write_then_rename
+
+# Bytes before and after the data of a record: its length and two checksums.
 BEFORE, AFTER = 12, 4
 
 
 class Shards:
-    """How rows lie in the files of a folder.
+    """Files of rows in a folder.
 
     Args:
-        folder: of the files.
-        row: the NumPy type of a row.
-        counts: how many rows each shard has.
+        folder: directory of the files.
+        row: NumPy dtype of a row.
+        counts: number of rows of each shard.
     """
 
     def __init__(self, folder: pathlib.Path, row: np.dtype, counts: list[int]):
@@ -33,76 +33,68 @@ class Shards:
         self.block = max(1, min(1024, 2**20 // row.itemsize))
 
     def path(self, shard: int) -> pathlib.Path:
-        """Give a shard's file."""
+        """Return the path of a shard's file."""
         return self.folder / f"shard-{shard:05d}.tfrecord"
 
     def write(self, shard: int, parts: Iterable[np.ndarray], note) -> None:
-        """Write a shard beside its place, then move it there: it is whole or absent.
+        """Write a shard's file, which is complete or absent at any moment.
 
         Args:
-            shard: its number.
-            parts: rows, as many at a time as there are.
-            note: called when all are written; gives what JSON can hold.
+            shard: index of the shard.
+            parts: rows, in parts of any size.
+            note: called when all rows are written; returns what JSON can hold.
         """
-        path = self.path(shard)
-        beside = path.with_suffix(f".{socket.gethostname()}.{os.getpid()}.part")
-        try:
-            with open(beside, "wb") as file:
-                waiting = np.empty(0, self.row)
-                for rows in parts:
-                    waiting = np.concatenate([waiting, rows])
-                    while len(waiting) >= self.block:
-                        file.write(_record(waiting[: self.block].tobytes()))
-                        waiting = waiting[self.block :]
-                if len(waiting):
-                    file.write(_record(waiting.tobytes()))
-                file.write(_record(json.dumps(note()).encode()))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with write_then_rename(self.path(shard)) as beside, open(beside, "wb") as file:
+            waiting = np.empty(0, self.row)
+            for rows in parts:
+                waiting = np.concatenate([waiting, rows])
+                while len(waiting) >= self.block:
+                    file.write(_record(waiting[: self.block].tobytes()))
+                    waiting = waiting[self.block :]
+            if len(waiting):
+                file.write(_record(waiting.tobytes()))
+            file.write(_record(json.dumps(note()).encode()))
 
     def damage(self, shard: int) -> str | None:
-        """Say what is wrong with a shard's file, None if nothing is."""
+        """Return what is wrong with a shard's file, or None if it is complete."""
         path = self.path(shard)
         if not path.exists():
             return "is missing"
         contents = np.memmap(path, mode="r") if path.stat().st_size else b""
-        place = 0
+        start = 0
         for length in self._lengths(shard):
-            record = contents[place : place + BEFORE + length + AFTER]
+            record = contents[start : start + BEFORE + length + AFTER]
             if len(record) < BEFORE + length + AFTER:
                 return "is too short"
-            if not _is_whole(record, length):
-                return f"is damaged at byte {place}"
-            place += len(record)
-        return None if _noted(contents[place:]) is not None else "has no end"
+            if not _is_valid(record, length):
+                return f"is damaged at byte {start}"
+            start += len(record)
+        return None if _read_note(contents[start:]) is not None else "has no valid end"
 
     def remove_damaged(self) -> None:
-        """Remove the shards that are there and not whole."""
+        """Remove the shards that exist and are damaged."""
         for shard in range(len(self.counts)):
             if self.path(shard).exists() and self.damage(shard) is not None:
                 self.path(shard).unlink(missing_ok=True)
 
     def note(self, shard: int):
-        """Give the note of a shard that is whole."""
+        """Return the note of a complete shard."""
         start = sum(BEFORE + length + AFTER for length in self._lengths(shard))
-        return _noted(np.memmap(self.path(shard), mode="r")[start:])
+        return _read_note(np.memmap(self.path(shard), mode="r")[start:])
 
     def open(self, shard: int) -> ShardRows:
-        """Give a shard's rows, which are read when they are asked for."""
+        """Return a shard's rows, which are read lazily."""
         return ShardRows(self.path(shard), self.row, self.block, self.counts[shard])
 
     def _lengths(self, shard: int) -> list[int]:
-        """Give the bytes of rows in each record."""
+        """Return the number of bytes of the rows in each record."""
         blocks, left = divmod(self.counts[shard], self.block)
         rows = [self.block] * blocks + [left] * bool(left)
         return [count * self.row.itemsize for count in rows]
 
 
 class ShardRows:
-    """The rows of a shard, on disk: whole blocks, and the last one, which is smaller."""
+    """The rows of a shard on disk: full blocks, and a smaller last one."""
 
     def __init__(self, path: pathlib.Path, row: np.dtype, block: int, count: int):
         contents = np.memmap(path, mode="r")
@@ -110,28 +102,27 @@ class ShardRows:
         stride = BEFORE + block * row.itemsize + AFTER
         steps = stride, row.itemsize
         self.block = block
-        self.whole = np.ndarray((blocks, block), row, contents, BEFORE, steps)
-        # A block's place is kept for the last one even if it is empty.
+        self.full = np.ndarray((blocks, block), row, contents, BEFORE, steps)
         start = blocks * stride + BEFORE if left else 0
         self.last = np.ndarray((left,), row, contents, start)
 
     def column(self, name: str) -> np.ndarray:
         """Read one field of all rows."""
-        return np.concatenate([self.whole[name].ravel(), self.last[name]])
+        return np.concatenate([self.full[name].ravel(), self.last[name]])
 
-    def whole_shard(self) -> np.ndarray:
+    def all_rows(self) -> np.ndarray:
         """Read all rows."""
-        return np.concatenate([self.whole.ravel(), self.last])
+        return np.concatenate([self.full.ravel(), self.last])
 
-    def __getitem__(self, places: np.ndarray) -> np.ndarray:
-        """Read the rows at these places."""
-        blocks, places = np.divmod(places, self.block)
-        in_last = blocks >= len(self.whole)
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        """Read the rows at some indices."""
+        blocks, indices = np.divmod(indices, self.block)
+        in_last = blocks >= len(self.full)
         if not in_last.any():
-            return self.whole[blocks, places]
-        rows = np.empty(len(places), self.last.dtype)
-        rows[in_last] = self.last[places[in_last]]
-        rows[~in_last] = self.whole[blocks[~in_last], places[~in_last]]
+            return self.full[blocks, indices]
+        rows = np.empty(len(indices), self.last.dtype)
+        rows[in_last] = self.last[indices[in_last]]
+        rows[~in_last] = self.full[blocks[~in_last], indices[~in_last]]
         return rows
 
 
@@ -141,7 +132,7 @@ def _record(contents: bytes) -> bytes:
 
 
 def _checksum(contents) -> bytes:
-    """Give TFRecord's masked CRC-32C."""
+    """Return the masked CRC-32C of TFRecord files."""
     import google_crc32c
 
     crc = google_crc32c.value(contents)
@@ -149,18 +140,18 @@ def _checksum(contents) -> bytes:
     return struct.pack("<I", (rotated + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def _is_whole(record: np.ndarray, length: int) -> bool:
+def _is_valid(record: np.ndarray, length: int) -> bool:
     head = record[:8].tobytes()
     if head != struct.pack("<Q", length) or record[8:12].tobytes() != _checksum(head):
         return False
     return record[-AFTER:].tobytes() == _checksum(np.asarray(record[BEFORE:-AFTER]))
 
 
-def _noted(contents):
-    """Give what the last record says, None if it is not whole."""
+def _read_note(contents):
+    """Return the note in the last record, or None if the record is damaged."""
     if len(contents) < BEFORE + AFTER:
         return None
     (length,) = struct.unpack("<Q", np.asarray(contents[:8]).tobytes())
-    if len(contents) != BEFORE + length + AFTER or not _is_whole(contents, length):
+    if len(contents) != BEFORE + length + AFTER or not _is_valid(contents, length):
         return None
     return json.loads(np.asarray(contents[BEFORE:-AFTER]).tobytes())

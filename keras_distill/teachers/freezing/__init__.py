@@ -1,4 +1,4 @@
-"""Freezing: a teacher in inference form, which costs less and gives the same."""
+"""Freezing: a teacher in inference form, which is cheaper and has the same outputs."""
 
 from keras_distill.teachers.freezing.freeze import freeze
 

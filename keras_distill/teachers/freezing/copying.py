@@ -1,4 +1,4 @@
-"""Copies of a model's layers in inference form, with weights of their own."""
+"""Copying a model's layers in inference form, with separate weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_distill._backend.files import to_numpy
 from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill.taps.layer_paths import FOLDED
 from keras_distill.teachers.freezing.folding import is_normalization
@@ -17,8 +18,8 @@ from keras_distill.teachers.freezing.frozen_layers import (
     InferenceNormalization,
 )
 
-# What these do, they do in training alone.
-_IDLE = (
+# Layers that are identities in inference.
+_IDENTITIES = (
     *(layers.Dropout, layers.AlphaDropout, layers.GaussianDropout),
     *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
     *(layers.GaussianNoise, layers.ActivityRegularization),
@@ -32,9 +33,9 @@ class Copier:
     """Copies a functional model, layer by layer, each layer once.
 
     Args:
-        graphs: of the model and those in it, by the model's `id`.
-        folds: layers, each with the normalisation to fold into it.
-        kept: `id`s of layers that stay as they are.
+        graphs: graphs of the model and of models nested in it, by the model's `id`.
+        folds: pairs of a layer and the normalization to fold into it.
+        kept: `id`s of layers to copy unchanged.
         dtype: dtype policy of the copies; None for those of the layers.
     """
 
@@ -54,16 +55,22 @@ class Copier:
         self.pairs = []
 
     def copy(self, model: keras.Model) -> keras.Model:
-        """Give the copy of a model, built, with its weights."""
+        """Return a built copy of a model, with its weights."""
         copy = self._model(model)
         for new, old in self.pairs:
-            _fill(new, old, self.norms.get(id(old)))
+            _copy_weights(new, old, self.norms.get(id(old)))
         copy.trainable = False
         return copy
 
     def _model(self, model):
         graph = self.graphs[id(model)]
-        inputs = keras.tree.map_structure(_input_like, graph.input)
+        # Keras's own cloning would rename the inputs.
+        inputs_of = {
+            id(layer.output): layers.InputLayer.from_config(layer.get_config()).output
+            for layer in graph.layers
+            if isinstance(layer, layers.InputLayer)
+        }
+        inputs = keras.tree.map_structure(lambda x: inputs_of[id(x)], graph.input)
         return keras.models.clone_model(
             graph, input_tensors=inputs, clone_function=self._operation
         )
@@ -74,51 +81,45 @@ class Copier:
         if id(operation) in self.graphs:
             copy = self._model(operation)
         else:
-            copy = self._made(operation)
+            copy = self._replacement(operation)
             if isinstance(copy, keras.Layer):
                 _set_dtype(copy, self.dtype)
                 self.pairs.append((copy, operation))
         self.copies[id(operation)] = copy
         return copy
 
-    def _made(self, operation):
-        """Make what stands for an operation, not built yet."""
+    def _replacement(self, operation):
+        """Return an unbuilt operation to put in an operation's place."""
         if id(operation) in self.kept:
-            return _again(operation)
+            return _same(operation)
         if id(operation) in self.norms:
             return _with_bias(operation)
         if is_normalization(operation):
-            given = {"name": operation.name, "dtype": operation.dtype_policy}
+            common = {"name": operation.name, "dtype": operation.dtype_policy}
             channels = operation.moving_mean.shape[0]
             if id(operation) in self.folded:
-                return FoldedNormalization(channels, **given)
-            return FrozenNormalization(channels, operation.axis, **given)
-        if type(operation) in _IDLE:
+                return FoldedNormalization(channels, **common)
+            return FrozenNormalization(channels, operation.axis, **common)
+        if type(operation) in _IDENTITIES:
             return layers.Identity(name=operation.name, dtype=operation.dtype_policy)
-        return _again(operation)
+        return _same(operation)
 
 
-def _input_like(tensor):
-    """Make an input from one of a model's, which Keras's own cloning would rename."""
-    layer = tensor._keras_history.operation
-    return layers.InputLayer.from_config(layer.get_config()).output
-
-
-def _again(operation):
-    """Make an operation from its arguments."""
-    # The model is here already, so that nothing new is let in.
+def _same(operation):
+    """Create an operation with the same arguments."""
+    # The code of a Lambda in a model that is already loaded is trusted.
     trusted = {"safe_mode": False} if isinstance(operation, layers.Lambda) else {}
     try:
         return operation.__class__.from_config(operation.get_config(), **trusted)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"The layer '{operation.name}' ({type(operation).__name__}) can't be copied: "
-            f"{error} Give its class a get_config that has all its arguments."
+            f"{error} Add a get_config with all arguments to its class."
         ) from error
 
 
 def _with_bias(layer):
-    """Make a layer for a folded kernel; its value is another, and so is its name."""
+    """Create a layer for a folded kernel; as its output differs, so does its name."""
     config = {**layer.get_config(), "name": layer.name + FOLDED, "use_bias": True}
     if "lora_rank" in config:
         config["lora_rank"] = None
@@ -134,12 +135,12 @@ def _set_dtype(layer, policy) -> None:
             part.dtype_policy = policy
 
 
-def _fill(new, old, norm) -> None:
-    """Give a layer the weights of its original, the normalisation after it included."""
+def _copy_weights(new, old, norm) -> None:
+    """Copy a layer's weights, with the normalization after it folded in, if any."""
     if norm is not None:
         _fold(new, old, norm)
     elif isinstance(new, InferenceNormalization) and is_normalization(old):
-        _note_statistics(new, old)
+        _copy_normalization(new, old)
     else:
         for part, original in zip(
             flatten_layers(new), flatten_layers(old), strict=True
@@ -152,13 +153,13 @@ def _fill(new, old, norm) -> None:
 def _fold(new, old, norm) -> None:
     """Fold y = scale (W x + b) + offset into one kernel and bias."""
     scale, offset = _scale_and_offset(norm)
-    bias = _array(old.bias) if old.use_bias else 0.0
+    bias = to_numpy(old.bias, "float64") if old.use_bias else 0.0
     new.bias.assign(scale * bias + offset)
     if isinstance(old, _SEPARABLE):
         new.depthwise_kernel.assign(old.depthwise_kernel)
-        new.pointwise_kernel.assign(_array(old.pointwise_kernel) * scale)
+        new.pointwise_kernel.assign(to_numpy(old.pointwise_kernel, "float64") * scale)
         return
-    kernel = _array(old.kernel)
+    kernel = to_numpy(old.kernel, "float64")
     if isinstance(old, _TRANSPOSED):
         # (..., filters, inputs)
         scale = scale[:, None]
@@ -168,11 +169,11 @@ def _fold(new, old, norm) -> None:
     new.kernel.assign(kernel * scale)
 
 
-def _note_statistics(new, norm) -> None:
-    """Give what stands for a normalisation its statistics, and its constants."""
+def _copy_normalization(new, norm) -> None:
+    """Copy gamma and beta of a normalization, and compute its scale and offset."""
     ones = np.ones(norm.moving_mean.shape)
-    new.gamma.assign(ones if norm.gamma is None else _array(norm.gamma))
-    new.beta.assign(0.0 * ones if norm.beta is None else _array(norm.beta))
+    new.gamma.assign(ones if norm.gamma is None else to_numpy(norm.gamma, "float64"))
+    new.beta.assign(0.0 * ones if norm.beta is None else to_numpy(norm.beta, "float64"))
     if isinstance(new, FrozenNormalization):
         scale, offset = _scale_and_offset(norm)
         new.scale.assign(scale)
@@ -180,16 +181,11 @@ def _note_statistics(new, norm) -> None:
 
 
 def _scale_and_offset(norm) -> tuple[np.ndarray, np.ndarray]:
-    """Give scale and offset, `(C,)` in float64, by which y = scale x + offset."""
-    scale = 1.0 / np.sqrt(_array(norm.moving_variance) + norm.epsilon)
+    """Return scale and offset, `(C,)` in float64, with y = scale x + offset."""
+    scale = 1.0 / np.sqrt(to_numpy(norm.moving_variance, "float64") + norm.epsilon)
     if norm.gamma is not None:
-        scale = scale * _array(norm.gamma)
-    offset = -scale * _array(norm.moving_mean)
+        scale = scale * to_numpy(norm.gamma, "float64")
+    offset = -scale * to_numpy(norm.moving_mean, "float64")
     if norm.beta is not None:
-        offset = offset + _array(norm.beta)
+        offset = offset + to_numpy(norm.beta, "float64")
     return scale, offset
-
-
-def _array(weights) -> np.ndarray:
-    weights = keras.ops.convert_to_tensor(weights)
-    return np.asarray(keras.ops.convert_to_numpy(weights), "float64")

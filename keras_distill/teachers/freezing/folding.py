@@ -1,13 +1,14 @@
-"""What calls what in a functional model, and what can be folded into what."""
+"""The graph of a functional model, and which normalizations can be folded."""
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import keras
 from keras import layers
+
+from keras_distill._backend.keras_graphs import nodes_of
 
 FOLDABLE = (
     *(layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.Dense),
@@ -18,7 +19,7 @@ FOLDABLE = (
 
 
 def graph_of(model: keras.Layer) -> keras.Model | None:
-    """Give a functional model over the layers of a model, None if its own code runs them."""
+    """Return a functional model of a model's layers, or None if it has a custom call."""
     if isinstance(model, keras.Sequential):
         if type(model).call is keras.Sequential.call:
             return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
@@ -30,7 +31,7 @@ def graph_of(model: keras.Layer) -> keras.Model | None:
 
 
 def graphs_of(model: keras.Model) -> dict[int, keras.Model]:
-    """Give the graphs of a model and of those in it, however deep, by the model's `id`.
+    """Return the graphs of a model and of all models nested in it, by the model's `id`.
 
     Raises:
         ValueError: the model has no graph.
@@ -38,28 +39,29 @@ def graphs_of(model: keras.Model) -> dict[int, keras.Model]:
     graph = graph_of(model)
     if graph is None:
         raise ValueError(
-            f"The model '{model.name}' is run by code of its own "
+            f"The model '{model.name}' has a custom call "
             f"({type(model).__name__}.call), which can't be rewritten. Functional and "
-            "Sequential models can be frozen, also inside of each other: freeze such a "
-            "part of it, or take the model as it is."
+            "Sequential models can be frozen, also when nested: freeze such a part of "
+            "it, or use the model unchanged."
         )
-    found = {id(model): graph}
+    graphs = {id(model): graph}
     for layer in graph.layers:
-        if id(layer) not in found and graph_of(layer) is not None:
-            found.update(graphs_of(layer))
-    return found
+        if id(layer) not in graphs and graph_of(layer) is not None:
+            graphs.update(graphs_of(layer))
+    return graphs
 
 
 def foldable(graphs: Iterable[keras.Model]) -> list[tuple[keras.Layer, keras.Layer]]:
-    """List layers with the batch normalisation that each call of them goes into.
+    """Return pairs of a layer and the batch normalization of its outputs.
 
-    Nothing else may use what they give, and nothing else may go into the normalisation.
+    Nothing else may use the layer's outputs, and the normalization may have no other
+    inputs.
 
     Raises:
-        ValueError: a layer is called in training form.
+        ValueError: a layer is called with training=True.
     """
     calls, users = _calls_and_users(graphs)
-    found = []
+    pairs = []
     for nodes in calls.values():
         layer = nodes[0].operation
         if type(layer) not in FOLDABLE or not _is_linear(layer):
@@ -72,39 +74,39 @@ def foldable(graphs: Iterable[keras.Model]) -> list[tuple[keras.Layer, keras.Lay
             and len(following) == len(nodes) == len(calls[id(norm)])
             and _same_channels(layer, norm, len(nodes[0].outputs[0].shape))
         ):
-            found.append((layer, norm))
-    return found
+            pairs.append((layer, norm))
+    return pairs
 
 
 def is_normalization(layer) -> bool:
-    """Tell whether a layer is batch normalisation, and no subclass of it."""
+    """Return True if a layer is batch normalization, and not a subclass of it."""
     return type(layer) is layers.BatchNormalization
 
 
 def _calls_and_users(graphs) -> tuple[Mapping, Mapping]:
-    """Give the calls of each operation, and what takes each tensor (None: the output)."""
+    """Return each operation's calls, and each tensor's users (None: the model's output)."""
     calls, users = defaultdict(list), defaultdict(list)
-    seen = set()
+    visited = set()
     for graph in graphs:
         for tensor in graph.outputs:
             users[id(tensor)].append(None)
-        for node in itertools.chain(*graph._nodes_by_depth.values()):
-            if id(node) in seen:
+        for node in nodes_of(graph):
+            if id(node) in visited:
                 continue
-            seen.add(id(node))
-            _runs_in_inference_form(graph, node)
+            visited.add(id(node))
+            _check_inference(graph, node)
             calls[id(node.operation)].append(node)
             for tensor in node.input_tensors:
                 users[id(tensor)].append(node.operation)
     return calls, users
 
 
-def _runs_in_inference_form(graph, node) -> None:
+def _check_inference(graph, node) -> None:
     if node.arguments.kwargs.get("training"):
         raise ValueError(
             f"The model '{graph.name}' calls its layer '{node.operation.name}' with "
-            "training=True, so it has no inference form. Build it without, or take the "
-            "model as it is."
+            "training=True, so it has no inference form. Build it without this argument, "
+            "or use the model unchanged."
         )
 
 

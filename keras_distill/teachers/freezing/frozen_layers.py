@@ -1,4 +1,4 @@
-"""What stands in a frozen model where batch normalisation was."""
+"""Layers that replace batch normalization in a frozen model."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from keras import ops
 
 
 class InferenceNormalization(keras.Layer):
-    """A batch normalisation whose statistics no longer move.
+    """A batch normalization with constant statistics.
 
-    Scale and offset are kept as `gamma` and `beta`, `(C,)`, as losses on margins ask
-    for them.
+    Its scale and offset remain as `gamma` and `beta`, `(C,)`, for losses on margins.
 
     Args:
-        channels: C.
+        channels: number of channels C.
     """
 
     stands_for_batch_normalization = True
@@ -24,17 +23,17 @@ class InferenceNormalization(keras.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
-        """Make the statistics."""
+        """Create gamma and beta."""
         del input_shape
         self.gamma = self._constant("gamma", "ones")
         self.beta = self._constant("beta", "zeros")
 
     def compute_output_shape(self, input_shape):
-        """Give the shape of the input."""
+        """Return the shape of the input."""
         return input_shape
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "channels": self.channels}
 
     def _constant(self, name, initializer):
@@ -50,29 +49,29 @@ class InferenceNormalization(keras.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class FoldedNormalization(InferenceNormalization):
-    """A normalisation that was folded into the layer in front: gives what it is given.
+    """The identity, in place of a normalization that was folded into the layer before.
 
     Args:
-        channels: C.
+        channels: number of channels C.
     """
 
     is_folded = True
 
     def call(self, inputs, mask=None):
-        """Give the input, which is normalised already."""
+        """Return the input, which is normalized already."""
         del mask
         return inputs
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class FrozenNormalization(InferenceNormalization):
-    """A normalisation as one multiplication and one addition.
+    """A batch normalization as one multiplication and one addition.
 
         y = scale_c x + offset_c
 
     Args:
-        channels: C.
-        axis: of the channels.
+        channels: number of channels C.
+        axis: axis of the channels. Default: the last.
     """
 
     def __init__(self, channels: int, axis: int = -1, **kwargs):
@@ -80,13 +79,13 @@ class FrozenNormalization(InferenceNormalization):
         self.axis = axis
 
     def build(self, input_shape):
-        """Make statistics and constants."""
+        """Create gamma, beta, scale and offset."""
         super().build(input_shape)
         self.scale = self._constant("scale", "ones")
         self.offset = self._constant("offset", "zeros")
 
     def call(self, inputs, mask=None):
-        """Normalise `(..., C, ...)`."""
+        """Normalize `(..., C, ...)`."""
         del mask
         shape = [1] * len(inputs.shape)
         shape[self.axis] = self.channels
@@ -97,5 +96,5 @@ class FrozenNormalization(InferenceNormalization):
         return inputs * scale + offset
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "axis": self.axis}

@@ -1,4 +1,4 @@
-"""Digits, and a teacher of them, not trained: what it says is all that matters here."""
+"""Digits and an untrained teacher; only its outputs matter here."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ def net(name="teacher", width=24, seed=1):
     x = keras.layers.Dense(width, "relu", name="hidden")(keras.layers.Flatten()(x))
     outputs = keras.layers.Dense(10, name="head")(x)
     model = keras.Model(inputs, 10.0 * outputs, name=name)
-    # Drawn by NumPy, so that every backend has the same.
+    # Drawn by NumPy, so that all backends have the same weights.
     rng = np.random.default_rng(seed)
     model.set_weights([rng.normal(size=w.shape, scale=0.3) for w in model.weights])
     return model

@@ -1,12 +1,11 @@
-"""Make a cache as one of several processes, train from it, keep the student.
+"""Build a cache as one of several processes, train from it and save the student.
 
     python tests/teachers/cache/maker.py FOLDER RESULT [--pause SECONDS] [--full-after SHARDS]
                                  [--company PROCESSES]
 
-TF_CONFIG says which other workers train in step, if any. Prints the shards that this
-process made. `--pause` slows the data down; `--full-after` lets every write fail from
-some number of shards on, as on a full disk; `--company` begins when so many processes
-are there.
+TF_CONFIG lists the other workers that train in step, if any. Prints the shards that this
+process built. `--pause` slows the data down; `--full-after` makes every write fail after
+this number of shards, as on a full disk; `--company` waits for this number of processes.
 """
 
 import argparse

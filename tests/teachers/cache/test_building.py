@@ -1,4 +1,4 @@
-"""Processes that make a cache: killed, side by side, on other backends, out of room."""
+"""Processes that build a cache: killed, in parallel, on other backends, disk full."""
 
 import importlib.util
 import json
@@ -19,9 +19,9 @@ from keras_distill.teachers.cache.claims import Claims
 from tests.processes import free_ports
 
 SCRIPT = pathlib.Path(__file__).with_name("maker.py")
-ROOT = SCRIPT.parents[2]
+ROOT = SCRIPT.parents[3]
 SHARDS = 10
-# Two that begin at once and take a second a shard, so that both have a share.
+# Two that begin at once and take a second per shard, so that both build some.
 TOGETHER = "--company", "2", "--pause", "0.3"
 
 
@@ -50,7 +50,7 @@ def made(process):
 
 
 def shards(folder):
-    return sorted((folder / "cache").glob("shard-*.tfrecord"))
+    return sorted((folder / "cache").glob("shard-?????.tfrecord"))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def assert_same(folder, undisturbed, name="0", rtol=0.0):
 
 
 @pytest.mark.long
-def test_killed_it_goes_on_where_it_was(tmp_path, undisturbed):
+def test_a_killed_build_continues(tmp_path, undisturbed):
     process = start(tmp_path, "--pause", "0.2")
     while len(shards(tmp_path)) < 3 and process.poll() is None:
         time.sleep(0.02)
@@ -79,7 +79,7 @@ def test_killed_it_goes_on_where_it_was(tmp_path, undisturbed):
     assert list((tmp_path / "cache").glob("*.claim"))
     assert made(start(tmp_path, "--pause", "0.001")) == list(range(len(there), SHARDS))
     assert all(path.stat().st_mtime_ns == then for path, then in there.items())
-    left = {path.suffix for path in (tmp_path / "cache").iterdir()}
+    left = {"".join(path.suffixes) for path in (tmp_path / "cache").iterdir()}
     assert left == {".tfrecord", ".json"}
     assert_same(tmp_path, undisturbed)
 
@@ -95,44 +95,44 @@ def test_two_processes_share_the_work(tmp_path, undisturbed):
 
 
 @pytest.mark.long
-def test_what_a_dead_process_had_begun_is_taken_over(tmp_path, undisturbed):
+def test_shards_of_a_dead_process_are_taken_over(tmp_path, undisturbed):
     first, second = (start(tmp_path, *TOGETHER, name=str(n)) for n in range(2))
     while len(shards(tmp_path)) < 4 and first.poll() is None:
         time.sleep(0.02)
     first.send_signal(signal.SIGKILL)
-    own = {int(shard) for shard in re.findall(r"made (\d+)", first.communicate()[0])}
+    built = {int(shard) for shard in re.findall(r"made (\d+)", first.communicate()[0])}
     rest = made(second)
-    assert own.isdisjoint(rest) and len(shards(tmp_path)) == SHARDS
+    assert built.isdisjoint(rest) and len(shards(tmp_path)) == SHARDS
     assert_same(tmp_path, undisturbed, "1")
 
 
 @pytest.mark.long
-def test_under_a_strategy_each_worker_makes_its_own(tmp_path, undisturbed):
+def test_under_a_strategy_each_worker_builds_its_shards_first(tmp_path, undisturbed):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = []
-    for place in range(2):
-        task = {"type": "worker", "index": place}
+    for index in range(2):
+        task = {"type": "worker", "index": index}
         config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        processes.append(start(tmp_path, *TOGETHER, name=str(place), TF_CONFIG=config))
+        processes.append(start(tmp_path, *TOGETHER, name=str(index), TF_CONFIG=config))
     parts = [made(process) for process in processes]
     assert sorted(parts[0] + parts[1]) == list(range(SHARDS))
-    for place, part in enumerate(parts):
-        own = [shard for shard in part if shard % 2 == place]
-        assert own == part[: len(own)] and own
+    for index, part in enumerate(parts):
+        first = [shard for shard in part if shard % 2 == index]
+        assert first == part[: len(first)] and first
     for name in "01":
         assert_same(tmp_path, undisturbed, name, rtol=1e-5)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_other_backends_keep_the_same(backend, tmp_path, undisturbed):
+def test_other_backends_store_the_same(backend, tmp_path, undisturbed):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     assert made(start(tmp_path, KERAS_BACKEND=backend)) == list(range(SHARDS))
     assert_same(tmp_path, undisturbed, rtol=2e-3)
 
 
-def test_a_damaged_shard_alone_is_made_anew(tmp_path, teacher, samples):
+def test_only_damaged_shards_are_built_again(tmp_path, teacher, samples):
     cached = kd.CachedTeacher(tmp_path / "cache", teacher)
     cached.build(samples, 16, shard_rows=30, verbose=0)
     expected = cached.read(samples.ids)["logits"]["all"]
@@ -152,18 +152,20 @@ def test_a_damaged_shard_alone_is_made_anew(tmp_path, teacher, samples):
 
 
 @pytest.mark.long
-def test_a_full_disk_is_said_and_what_is_whole_stays(tmp_path, undisturbed):
+def test_a_full_disk_raises_and_complete_shards_stay(tmp_path, undisturbed):
     process = start(tmp_path, "--full-after", "4")
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 1
-    assert "no room for the cache" in errors and "call build again to go on" in errors
+    assert (
+        "no space for the cache" in errors and "call build again to continue" in errors
+    )
     left = {path.name for path in (tmp_path / "cache").iterdir()}
     assert left == {f"shard-{n:05d}.tfrecord" for n in range(4)} | {"cache.json"}
     assert made(start(tmp_path)) == [4, 5, 6, 7, 8, 9]
     assert_same(tmp_path, undisturbed)
 
 
-def test_too_small_a_disk_is_said_first(tmp_path, teacher, samples, monkeypatch):
+def test_too_small_a_disk_raises_first(tmp_path, teacher, samples, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     cached = kd.CachedTeacher(tmp_path / "c", teacher)
@@ -173,25 +175,25 @@ def test_too_small_a_disk_is_said_first(tmp_path, teacher, samples, monkeypatch)
 
 
 def test_claims(tmp_path):
-    """Of the living one is respected, of the dead it is void, here at once."""
+    """Those of live processes hold; those of dead ones expire, on this host at once."""
     mine, path = Claims(tmp_path, patience=0.5), tmp_path / "shard-00003.claim"
-    assert mine.take(3) and path.exists()
-    assert not Claims(tmp_path, patience=0.5).take(3)
-    mine.free(3)
+    assert mine.acquire(3) and path.exists()
+    assert not Claims(tmp_path, patience=0.5).acquire(3)
+    mine.release(3)
     path.write_text("elsewhere 1")
-    assert not mine.take(3)
+    assert not mine.acquire(3)
     os.utime(path, (time.time() - 2, time.time() - 2))
     path.touch()
-    assert not mine.take(3)
+    assert not mine.acquire(3)
     os.utime(path, (time.time() - 2, time.time() - 2))
-    assert mine.take(3)
+    assert mine.acquire(3)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     path.write_text(f"{mine.name.split()[0]} {dead.pid}")
-    assert mine.take(3)
+    assert mine.acquire(3)
 
 
-def test_it_says_what_is_to_come(tmp_path, teacher, samples, capsys):
+def test_it_prints_size_and_time(tmp_path, teacher, samples, capsys):
     kd.CachedTeacher(tmp_path / "c", teacher).build(samples, 64, shard_rows=100)
     output = capsys.readouterr().out
     # An id, two numbers of a sketch, ten logits in float16.

@@ -1,4 +1,4 @@
-"""A cache says what the teacher says, whatever order it is asked in, or raises."""
+"""A cache returns the teacher's outputs, in whatever order they are read, or raises."""
 
 import keras
 import numpy as np
@@ -26,12 +26,12 @@ def batches(samples, size=32, **arguments):
 
 @pytest.fixture(params=["in memory", "on disk"])
 def rows(request, monkeypatch):
-    """Let joined rows come from memory, or from disk whatever their size."""
+    """Read joined rows from memory, or from disk whatever their size."""
     if request.param == "on disk":
         monkeypatch.setattr(joining, "LIMIT", 0)
 
 
-def test_any_order_and_batch_size_finds_its_own(tmp_path, teacher, samples, rows):
+def test_any_order_and_batch_size_is_joined_by_id(tmp_path, teacher, samples, rows):
     taps = [LOGITS, HIDDEN, Tap("conv")]
     cached = cache(tmp_path / "c", teacher, samples, taps=taps, dtype="float32")
     train = batches(samples, 7, shuffle=True).unbatch()
@@ -54,11 +54,11 @@ def test_ids_may_be_any_numbers(tmp_path, teacher, samples, rows):
         direct = kd.Teacher(teacher)(x["image"], [LOGITS])[LOGITS]
         np.testing.assert_allclose(cached(x, [LOGITS])[LOGITS], direct, atol=1e-4)
     few = cache(tmp_path / "few", teacher, samples[:50])
-    with pytest.raises(Exception, match="no sample of the ids"):
+    with pytest.raises(Exception, match="no samples with the ids"):
         list(few.join(batches(samples)))
 
 
-def test_training_is_that_with_the_teacher_itself(tmp_path, teacher, samples):
+def test_training_equals_that_with_the_teacher_itself(tmp_path, teacher, samples):
     def terms():
         return [
             kd.Term(kd.losses.SoftTarget(3.0)),
@@ -84,7 +84,7 @@ def test_training_is_that_with_the_teacher_itself(tmp_path, teacher, samples):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_student_learns_from_the_top_alone(tmp_path, teacher, student, samples):
+def test_a_student_learns_from_the_top_classes(tmp_path, teacher, student, samples):
     cached = cache(tmp_path / "c", teacher, samples, top_k=3, temperature=4.0)
     far = divergence(teacher, student, samples)
     distiller = kd.Distiller(student, cached, student_inputs="image", label_weight=0.0)
@@ -131,10 +131,10 @@ def test_ids_of_any_kind(tmp_path, teacher, samples):
     np.testing.assert_allclose(
         known, teacher(samples.images[some]), rtol=1e-5, atol=1e-5
     )
-    with pytest.raises(ValueError, match=r"no sample of the ids \[3\]; it knows 300"):
+    with pytest.raises(ValueError, match=r"no samples with the ids \[3\]; it has 300"):
         cached.read([ids[0], 3])
     twice = kd.data.Samples(samples.images, samples.labels, np.r_[ids[:-1], ids[0]])
-    with pytest.raises(ValueError, match="are there more than once"):
+    with pytest.raises(ValueError, match="occur more than once"):
         cache(tmp_path / "d", teacher, twice)
     cache(tmp_path / "d", teacher, samples)
 
@@ -142,7 +142,9 @@ def test_ids_of_any_kind(tmp_path, teacher, samples):
 def test_an_ensemble_is_averaged_at_its_temperature(tmp_path, samples):
     members = net("a", seed=3), net("b", seed=4)
     ensemble = kd.EnsembleTeacher(members, weights=[3, 1])
-    with pytest.raises(ValueError, match="an ensemble gives predictions at one temp"):
+    with pytest.raises(
+        ValueError, match="of an ensemble stores predictions at one temp"
+    ):
         kd.CachedTeacher(tmp_path / "c", ensemble)
     taps = ["logits", "1/hidden"]
     cached = cache(
@@ -157,7 +159,7 @@ def test_an_ensemble_is_averaged_at_its_temperature(tmp_path, samples):
     np.testing.assert_allclose(known["1/hidden"]["all"], hidden, rtol=1e-5, atol=1e-5)
 
 
-def test_a_stream_is_as_good_as_samples(tmp_path, teacher, samples):
+def test_a_stream_gives_the_same_as_samples(tmp_path, teacher, samples):
     stream = batches(samples, 40)
     one = cache(tmp_path / "c", teacher, stream, dtype="float32")
     other = cache(tmp_path / "d", teacher, samples, dtype="float32")
@@ -171,7 +173,7 @@ def test_a_stream_is_as_good_as_samples(tmp_path, teacher, samples):
         kd.CachedTeacher(tmp_path / "e", teacher).build(samples.images)
 
 
-def test_preprocessing_stands_between(tmp_path, teacher, samples):
+def test_preprocessing_is_applied_to_the_teachers_inputs(tmp_path, teacher, samples):
     small = kd.data.Samples(samples.images[:, ::2, ::2], samples.labels)
     resize = keras.layers.Resizing(8, 8)
     cached = cache(
@@ -183,7 +185,7 @@ def test_preprocessing_stands_between(tmp_path, teacher, samples):
     next(iter(cached.join(batches(small))))
 
 
-def test_states_and_names_are_no_part_of_the_fingerprint(tmp_path, samples):
+def test_states_and_names_are_not_in_the_fingerprint(tmp_path, samples):
     def dropping(name):
         inputs = keras.Input((8, 8, 1))
         outputs = keras.layers.Dropout(0.5, name=name)(net(seed=4)(inputs))
@@ -197,7 +199,7 @@ def test_states_and_names_are_no_part_of_the_fingerprint(tmp_path, samples):
     kd.CachedTeacher(tmp_path / "c", other).build(samples, verbose=0)
 
 
-def test_arguments_of_layers_are_part_of_the_fingerprint(tmp_path, samples):
+def test_arguments_of_layers_are_in_the_fingerprint(tmp_path, samples):
     def scaled(scale, activation, name):
         inputs = keras.Input((8, 8, 1))
         x = keras.layers.Rescaling(scale, name=name)(inputs)
@@ -206,34 +208,36 @@ def test_arguments_of_layers_are_part_of_the_fingerprint(tmp_path, samples):
     cache(tmp_path / "c", scaled(1.0, "relu", "one"), samples)
     kd.CachedTeacher(tmp_path / "c", scaled(1.0, "relu", "two"))
     for other in (scaled(2.0, "relu", "one"), scaled(1.0, "tanh", "one")):
-        with pytest.raises(ValueError, match="made with another teacher"):
+        with pytest.raises(ValueError, match="not built with this teacher"):
             kd.CachedTeacher(tmp_path / "c", other)
 
 
-def test_preprocessing_of_several_layers_is_known_again(tmp_path, teacher, samples):
+def test_preprocessing_of_several_layers_is_recognized(tmp_path, teacher, samples):
     def both(scale):
         parts = keras.layers.Resizing(8, 8), keras.layers.Rescaling(scale)
         return keras.Sequential([keras.Input((8, 8, 1)), *parts])
 
     cache(tmp_path / "c", teacher, samples, preprocessing=both(2.0))
     kd.CachedTeacher(tmp_path / "c", teacher, preprocessing=both(2.0))
-    with pytest.raises(ValueError, match="made with another preprocessing"):
+    with pytest.raises(ValueError, match="not built with this preprocessing"):
         kd.CachedTeacher(tmp_path / "c", teacher, preprocessing=both(1.0))
 
 
-def test_a_stream_of_other_data_is_another(tmp_path, teacher, samples):
+def test_a_stream_of_other_data_raises(tmp_path, teacher, samples):
     cached = cache(tmp_path / "c", teacher, batches(samples, 40))
     cached.build(batches(samples, 40), verbose=0)
     dark = kd.data.Samples(0.5 * samples.images, samples.labels)
-    with pytest.raises(ValueError, match="made with another data"):
+    with pytest.raises(ValueError, match="not built with this data"):
         cached.build(batches(dark, 40), verbose=0)
     with pytest.raises(ValueError, match=r"without repeat\(\)"):
         cached.build(batches(samples, 40).repeat(), verbose=0)
 
 
 @pytest.mark.parametrize("numbers", [{"shard_rows": 0}, {"batch_size": 0}])
-def test_a_cache_of_nothing_is_refused(numbers, tmp_path, teacher, samples):
-    with pytest.raises(ValueError, match=f"{next(iter(numbers))} is a whole number"):
+def test_a_cache_of_nothing_raises(numbers, tmp_path, teacher, samples):
+    with pytest.raises(
+        ValueError, match=f"{next(iter(numbers))} must be an integer above 0"
+    ):
         kd.CachedTeacher(tmp_path / "c", teacher).build(samples, **numbers)
     for empty in (samples[:0], batches(samples, 40).take(0)):
         with pytest.raises(ValueError, match="There are no samples"):
@@ -242,14 +246,14 @@ def test_a_cache_of_nothing_is_refused(numbers, tmp_path, teacher, samples):
 
 
 @pytest.mark.parametrize("value", [1e5, np.nan])
-def test_what_is_not_finite_is_said(value, tmp_path, samples):
+def test_values_that_are_not_finite_raise(value, tmp_path, samples):
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Lambda(lambda x: x * value, name="large")(inputs)
     outputs = keras.layers.Dense(10, kernel_initializer="zeros")(
         keras.layers.Flatten()(x)
     )
     model = keras.Model(inputs, outputs)
-    with pytest.raises(ValueError, match="'large' gives is not finite in float16"):
+    with pytest.raises(ValueError, match="'large' are not finite in float16"):
         cache(tmp_path / "c", model, samples, taps="large")
 
 
@@ -264,24 +268,26 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("part", CHANGES)
-def test_a_mismatch_says_which(part, tmp_path, teacher, samples):
+def test_a_mismatch_is_named(part, tmp_path, teacher, samples):
     cache(tmp_path / "c", teacher, samples)
     again = kd.CachedTeacher(tmp_path / "c", net())
     again.build(samples, verbose=0)
     other = CHANGES[part](net, samples.images)
     images = other.pop("images", samples.images)
     model = other.pop("teacher", teacher)
-    with pytest.raises(ValueError, match=f"made with another [a-z ]*{part}"):
+    with pytest.raises(ValueError, match=f"not built with this [a-z ]*{part}"):
         kd.CachedTeacher(tmp_path / "c", model, **other).build(
             kd.data.Samples(images, samples.labels), verbose=0
         )
 
 
-def test_augmentation_at_random_is_refused(tmp_path, teacher, samples):
+def test_random_augmentation_raises(tmp_path, teacher, samples):
     cached = cache(tmp_path / "c", teacher, samples)
     shift = keras.layers.RandomTranslation(0.2, 0.2, seed=0)
     for augment in (shift, keras.layers.RandomBrightness(0.2, (0, 1), seed=0)):
-        with pytest.raises(ValueError, match=r"not what the teacher was shown.*Views"):
+        with pytest.raises(
+            ValueError, match=r"differ from the teacher's inputs.*Views"
+        ):
             cached.join(batches(samples, augment=augment))
     scaled = batches(kd.data.Samples(samples.images * 2, samples.labels))
     with pytest.raises(ValueError, match="32 of 32 samples"):
@@ -290,12 +296,12 @@ def test_augmentation_at_random_is_refused(tmp_path, teacher, samples):
         kd.CachedTeacher(tmp_path / "d", teacher, views=shift)
 
 
-def test_a_change_in_a_later_batch_is_found_too(rows, tmp_path, teacher, samples):
+def test_a_change_in_a_later_batch_raises_too(rows, tmp_path, teacher, samples):
     cached = cache(tmp_path / "c", teacher, samples)
     images = samples.images.copy()
     images[150] = images[151]
     train = cached.join(batches(kd.data.Samples(images, samples.labels)))
-    with pytest.raises(tf.errors.OpError, match=r"as those of the ids \[150\]"):
+    with pytest.raises(tf.errors.OpError, match=r"such as the ids \[150\]"):
         list(train)
 
 
@@ -304,9 +310,7 @@ def shaken(image, seed):
     return tf.image.stateless_random_brightness(image, 0.3, seed)
 
 
-def test_the_student_sees_the_view_that_the_teacher_saw(
-    rows, tmp_path, teacher, samples
-):
+def test_the_student_trains_on_the_teachers_view(rows, tmp_path, teacher, samples):
     views = kd.data.Views(shaken, 3, seed=5)
     cached = cache(tmp_path / "c", teacher, samples, views=views, dtype="float32")
     train = cached.join(batches(samples, shuffle=True, augment=views))
@@ -322,7 +326,7 @@ def test_the_student_sees_the_view_that_the_teacher_saw(
     with pytest.raises(ValueError, match=r"by 'sample_id' and 'view'.*Views"):
         again.join(batches(samples))
     other = kd.data.Views(shaken, 3, seed=6)
-    with pytest.raises(ValueError, match="not what the teacher was shown"):
+    with pytest.raises(ValueError, match="differ from the teacher's inputs"):
         again.join(batches(samples, augment=other))
     with pytest.raises(ValueError, match="views 0 to 2; got 3 to 3"):
         again.read([0], 3)
@@ -354,7 +358,9 @@ def test_terms_that_the_cache_cannot_teach(
 def test_bad_input(tmp_path, teacher, student, samples):
     with pytest.raises(ValueError, match=r"no cache in .* and no teacher"):
         kd.CachedTeacher(tmp_path / "none")
-    with pytest.raises(ValueError, match="top_k keeps predictions at one temperature"):
+    with pytest.raises(
+        ValueError, match="with top_k stores predictions at one temperature"
+    ):
         kd.CachedTeacher(tmp_path / "none", teacher, top_k=3)
     with pytest.raises(ValueError, match="temperature must be above 0; got -1"):
         kd.CachedTeacher(tmp_path / "none", teacher, top_k=3, temperature=-1.0)

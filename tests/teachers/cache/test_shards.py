@@ -1,4 +1,4 @@
-"""Shards are TFRecord files, whole or found not to be."""
+"""Shards are TFRecord files, complete or detected as damaged."""
 
 import json
 
@@ -12,19 +12,19 @@ ROW = np.dtype([("id", "<u4"), ("values", "<f2", (3,))])
 
 
 def rows(count, start=0):
-    found = np.zeros(count, ROW)
-    found["id"] = np.arange(start, start + count)
-    found["values"] = np.random.default_rng(start).normal(size=(count, 3))
-    return found
+    made = np.zeros(count, ROW)
+    made["id"] = np.arange(start, start + count)
+    made["values"] = np.random.default_rng(start).normal(size=(count, 3))
+    return made
 
 
 @pytest.fixture
 def shards(tmp_path):
-    found = Shards(tmp_path, ROW, [2500, 1024, 10])
-    for shard, count in enumerate(found.counts):
+    files = Shards(tmp_path, ROW, [2500, 1024, 10])
+    for shard, count in enumerate(files.counts):
         parts = np.array_split(rows(count, shard * 2500), 7)
-        found.write(shard, parts, lambda: {"distance": 0.5})
-    return found
+        files.write(shard, parts, lambda: {"distance": 0.5})
+    return files
 
 
 def test_tensorflow_reads_the_same_bytes(shards):
@@ -35,31 +35,31 @@ def test_tensorflow_reads_the_same_bytes(shards):
 
 
 @pytest.mark.parametrize("shard", [0, 1, 2])
-def test_rows_are_read_at_any_place(shards, shard):
+def test_rows_are_read_at_any_index(shards, shard):
     assert shards.damage(shard) is None
     expected = rows(shards.counts[shard], shard * 2500)
-    places = np.random.default_rng(1).integers(0, len(expected), 400)
+    indices = np.random.default_rng(1).integers(0, len(expected), 400)
     opened = shards.open(shard)
-    np.testing.assert_array_equal(opened[places], expected[places])
+    np.testing.assert_array_equal(opened[indices], expected[indices])
     np.testing.assert_array_equal(opened.column("id"), expected["id"])
     assert shards.note(shard) == {"distance": 0.5}
 
 
-def test_any_flipped_bit_is_found(shards):
+def test_any_flipped_bit_is_detected(shards):
     path = shards.path(0)
     contents = path.read_bytes()
     rng = np.random.default_rng(0)
     ends = {0, 7, 8, 11, 12, len(contents) - 1, len(contents) - 25}
-    for place in ends | set(rng.integers(0, len(contents), 60).tolist()):
+    for index in ends | set(rng.integers(0, len(contents), 60).tolist()):
         flipped = bytearray(contents)
-        flipped[place] ^= 1 << int(rng.integers(8))
+        flipped[index] ^= 1 << int(rng.integers(8))
         path.write_bytes(flipped)
-        assert shards.damage(0) is not None, place
+        assert shards.damage(0) is not None, index
     path.write_bytes(contents)
     assert shards.damage(0) is None
 
 
-def test_a_short_a_long_an_empty_and_a_missing_one_are_found(shards):
+def test_short_long_empty_and_missing_files_are_detected(shards):
     path = shards.path(1)
     contents = path.read_bytes()
     for size in (0, 5, 12, 13, 1000, len(contents) // 2, len(contents) - 1):
@@ -74,13 +74,13 @@ def test_a_short_a_long_an_empty_and_a_missing_one_are_found(shards):
     assert [shards.path(n).exists() for n in range(3)] == [True, False, False]
 
 
-def test_what_fails_half_way_leaves_nothing(shards):
+def test_a_failed_write_leaves_no_file(shards):
     def parts():
         yield rows(100)
-        raise RuntimeError("the teacher fell over")
+        raise RuntimeError("the teacher failed")
 
     before = shards.path(0).read_bytes()
-    with pytest.raises(RuntimeError, match="fell over"):
+    with pytest.raises(RuntimeError, match="teacher failed"):
         shards.write(0, parts(), dict)
     assert shards.path(0).read_bytes() == before
-    assert not list(shards.folder.glob("*.part"))
+    assert not list(shards.folder.glob("*.part*"))

@@ -1,0 +1,85 @@
+"""Rows of a cache that fits into memory, looked up within a data pipeline's graph."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+
+from keras_distill.teachers.cache import rows
+from keras_distill.teachers.cache.reading import Reader
+
+# A cache of more bytes is read from disk batch by batch.
+LIMIT = 2**28
+
+
+class InMemoryRows:
+    """All rows of a cache, as tensors.
+
+    A batch is looked up by TensorFlow operations, which slow a small step down less than
+    a call of Python does.
+
+    Args:
+        reader: of the cache.
+        views: number of views of each sample.
+    """
+
+    def __init__(self, reader: Reader, views: int):
+        import tensorflow as tf
+
+        self.index, self.views = reader.index, views
+        stored = np.concatenate([shard.all_rows() for shard in reader.shards])
+        with tf.device("CPU:0"):
+            self.sketches = tf.constant(stored[rows.SKETCH].astype("float32"))
+            self.columns = [
+                tf.constant(values)
+                for named in rows.unpack(stored).values()
+                for values in named.values()
+            ]
+
+    def find(self, ids, views, *inputs) -> tuple:
+        """Return a batch's cached values, and whether all ids and inputs match.
+
+        Args:
+            ids: of the samples, `(B,)`.
+            views: index of each sample's view, `(B,)` or one for all.
+            inputs: what the teacher would take, each `(B, ...)`.
+        """
+        import tensorflow as tf
+
+        positions, exists = self._positions(tf.cast(ids, tf.int64))
+        views = tf.cast(views, tf.int64)
+        exists &= (views >= 0) & (views < self.views)
+        positions = tf.where(exists, views * self.index.count + positions, 0)
+        stored = tf.gather(self.sketches, positions)
+        gap = tf.abs(_sketch(inputs) - stored)
+        same = tf.reduce_all(gap <= rows.TOLERANCE + 1e-3 * tf.abs(stored), axis=1)
+        values = [tf.gather(column, positions) for column in self.columns]
+        return values, tf.reduce_all(exists & same)
+
+    def _positions(self, ids):
+        import tensorflow as tf
+
+        count = self.index.count
+        if self.index.in_order:
+            return ids, (ids >= 0) & (ids < count)
+        sorted_ids = tf.constant(self.index.ids.astype("int64"))
+        ranks = tf.minimum(tf.searchsorted(sorted_ids, ids), count - 1)
+        positions = tf.gather(tf.constant(self.index.order.astype("int64")), ranks)
+        return positions, tf.gather(sorted_ids, ranks) == ids
+
+
+def _sketch(inputs):
+    """Compute `rows.sketch` of tensors."""
+    import tensorflow as tf
+
+    leaves = [
+        tf.cast(tf.reshape(x, (-1, math.prod(x.shape[1:]))), tf.float32)
+        for x in keras.tree.flatten(inputs)
+    ]
+    flat = leaves[0] if len(leaves) == 1 else tf.concat(leaves, axis=1)
+    length = tf.maximum(tf.norm(flat, axis=1), 1e-30)
+    signs = tf.constant(rows.signs(flat.shape[1]))
+    along = tf.linalg.matvec(flat, signs) / length
+    return tf.stack([along, tf.math.log(length)], axis=1)
