@@ -25,9 +25,8 @@ def fit_stages(
     """Train a distiller's student in consecutive stages.
 
     The student, teacher, loss and metrics are the distiller's; each stage has its own
-    terms, with newly inferred adapters, and its own optimizer. After an interruption,
-    a call with the same `backup` resumes in the same stage, after its last complete
-    epoch.
+    terms, with newly inferred adapters, and its own optimizer. After an interruption, a
+    call with the same `backup` resumes the stage after its last complete epoch.
 
     Args:
         distiller: compiled distiller.

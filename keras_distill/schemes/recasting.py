@@ -43,10 +43,9 @@ def recasting_stages(
     Args:
         student: functional model to train.
         teacher: functional model to recast.
-        blocks: pairs of layer paths, the student's and the teacher's, at which blocks
-            end, from the input on.
-        epochs: number of epochs for each block. Default 1.
-        fine_tuning_epochs: number of epochs for the fine-tuning; 0 skips it. Default 1.
+        blocks: paths of the student's and the teacher's last layer, for each block.
+        epochs: epochs for each block. Default 1.
+        fine_tuning_epochs: epochs for the fine-tuning; 0 skips it. Default 1.
         optimizer: optimizer of each stage. Default Adam.
         logit_weight: weight of the logits in the fine-tuning. Default 1.
         label_weight: weight of the labels in the fine-tuning. Default 1.

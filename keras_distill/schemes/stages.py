@@ -40,8 +40,7 @@ class Stage:
         name: name in the progress output. Default: the terms' names.
 
     Raises:
-        ValueError: there is nothing to learn, there are no epochs, or the terms are
-            invalid.
+        ValueError: there is nothing to learn, no epoch, or an invalid term.
 
     Example:
         >>> kd.Stage([hint], trains="stack2", label_weight=0.0, epochs=20)

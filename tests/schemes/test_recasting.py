@@ -1,4 +1,4 @@
-"""Recasting: which blocks are trained when, mixed networks, bad blocks."""
+"""Recasting: which blocks each stage trains, mixed networks, invalid blocks."""
 
 import keras
 import numpy as np
@@ -15,11 +15,11 @@ def net(name, widths, depth=1):
     """Stacks of convolutions; each ends in `stack1`, `stack2`, ..."""
     keras.utils.set_random_seed(len(name))
     x = inputs = keras.Input((8, 8, 1))
-    for place, width in enumerate(widths, 1):
+    for block, width in enumerate(widths, 1):
         for i in range(depth):
-            x = layers.Conv2D(width, 3, padding="same", name=f"conv{place}_{i}")(x)
-            x = layers.BatchNormalization(name=f"norm{place}_{i}")(x)
-            x = layers.ReLU(name=f"stack{place}" if i == depth - 1 else None)(x)
+            x = layers.Conv2D(width, 3, padding="same", name=f"conv{block}_{i}")(x)
+            x = layers.BatchNormalization(name=f"norm{block}_{i}")(x)
+            x = layers.ReLU(name=f"stack{block}" if i == depth - 1 else None)(x)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(3, name="logits")(x), name=name)
 
@@ -31,33 +31,35 @@ def images(count=32):
 
 
 def recast(student, teacher, blocks=BLOCKS, **arguments):
-    given = {"epochs": 2, "fine_tuning_epochs": 1, **arguments}
-    stages = kd.recasting_stages(student, teacher, blocks, **given)
-    made = kd.Distiller(student, teacher)
-    made.compile("adam", CROSS_ENTROPY)
-    histories = kd.fit_stages(made, stages, *images(), batch_size=8, verbose=0)
+    arguments = {"epochs": 2, "fine_tuning_epochs": 1, **arguments}
+    stages = kd.recasting_stages(student, teacher, blocks, **arguments)
+    distiller = kd.Distiller(student, teacher)
+    distiller.compile("adam", CROSS_ENTROPY)
+    histories = kd.fit_stages(distiller, stages, *images(), batch_size=8, verbose=0)
     return stages, histories
 
 
-def test_blocks_are_trained_one_after_another():
+def test_blocks_are_trained_one_by_one():
     student, teacher = net("student", (4, 6, 6)), net("teacher", (4, 6, 6), 2)
-    seen = []
+    trained = []
 
     class Watch(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
-            seen.append({v.path.split("/")[-2] for v in self.model.trainable_variables})
+            trained.append(
+                {v.path.split("/")[-2] for v in self.model.trainable_variables}
+            )
 
     stages = kd.recasting_stages(student, teacher, BLOCKS)
     for stage in stages:
         stage.callbacks.append(Watch())
-    made = kd.Distiller(student, teacher)
-    made.compile("adam", CROSS_ENTROPY)
-    kd.fit_stages(made, stages, *images(), verbose=0)
+    distiller = kd.Distiller(student, teacher)
+    distiller.compile("adam", CROSS_ENTROPY)
+    kd.fit_stages(distiller, stages, *images(), verbose=0)
     blocks = [{f"conv{i}_0", f"norm{i}_0"} for i in (1, 2, 3)]
-    assert seen == [*blocks, set().union(*blocks) | {"logits"}]
+    assert trained == [*blocks, set().union(*blocks) | {"logits"}]
 
 
-def test_a_block_comes_to_give_what_the_teachers_gives():
+def test_a_block_learns_to_reproduce_the_teachers():
     student, teacher = net("student", (4, 6, 6)), net("teacher", (4, 6, 6), 2)
     teacher.compile(keras.optimizers.Adam(0.01), CROSS_ENTROPY)
     teacher.fit(*images(), batch_size=8, epochs=25, verbose=0)
@@ -68,7 +70,7 @@ def test_a_block_comes_to_give_what_the_teachers_gives():
         assert history["hint"][-1] < 0.7 * history["hint"][0]
 
 
-def test_blocks_of_another_shape_are_recast_together():
+def test_blocks_of_different_shapes_are_recast_together():
     student, teacher = net("student", (2, 5, 6)), net("teacher", (4, 6, 6))
     stages = kd.recasting_stages(student, teacher, BLOCKS)
     assert [stage.name for stage in stages] == ["recast stack3", "fine-tuning"]
@@ -78,7 +80,7 @@ def test_blocks_of_another_shape_are_recast_together():
     assert [str(tap) for tap in stages[1].trains] == ["stack1", "stack3"]
 
 
-def test_a_mixed_network_is_the_students_part_and_the_teachers_rest():
+def test_a_mixed_network_joins_the_student_with_the_rest_of_the_teacher():
     student, teacher = net("student", (4, 5, 6)), net("teacher", (4, 6, 6), 2)
     mixed = kd.mixed_network(student, teacher, "stack1", "stack1")
     x = images()[0]
@@ -92,11 +94,11 @@ def test_a_mixed_network_is_the_students_part_and_the_teachers_rest():
     maps = keras.ops.convert_to_numpy(maps)
     np.testing.assert_allclose(mixed.predict(x, verbose=0), maps, atol=1e-5)
     kd.copy_weights(student, teacher, ["logits"])
-    own, other = (m.get_layer("logits").get_weights()[0] for m in (student, teacher))
-    np.testing.assert_array_equal(own, other)
+    kernels = [m.get_layer("logits").get_weights()[0] for m in (student, teacher)]
+    np.testing.assert_array_equal(*kernels)
 
 
-def around():
+def bypassed():
     x = inputs = keras.Input((8, 8, 1))
     y = layers.Conv2D(4, 3, padding="same", name="stack1")(x)
     y = layers.GlobalAveragePooling2D()(layers.Concatenate()([x, y]))
@@ -104,7 +106,10 @@ def around():
 
 
 BAD = {
-    "no blocks": (lambda: kd.recasting_stages(around(), around(), []), ["no blocks"]),
+    "no blocks": (
+        lambda: kd.recasting_stages(bypassed(), bypassed(), []),
+        ["no blocks"],
+    ),
     "no shape for the last": (
         lambda: kd.recasting_stages(net("a", (4, 6, 5)), net("b", (4, 6, 6)), BLOCKS),
         ["no matching shape", "(8, 8, 5)", "(8, 8, 6)"],
@@ -115,19 +120,19 @@ BAD = {
         ),
         ["no layer 'stack5'"],
     ),
-    "mixed of other shapes": (
+    "mixed, of different shapes": (
         lambda: kd.mixed_network(net("a", (3,)), net("b", (4,)), "stack1", "stack1"),
         ["can't be joined"],
     ),
-    "a path around": (
-        lambda: kd.mixed_network(net("a", (4,)), around(), "stack1", "stack1"),
+    "a bypass": (
+        lambda: kd.mixed_network(net("a", (4,)), bypassed(), "stack1", "stack1"),
         ["bypasses 'stack1'"],
     ),
 }
 
 
 @pytest.mark.parametrize("make, words", BAD.values(), ids=BAD)
-def test_is_refused(make, words):
+def test_invalid_blocks_raise(make, words):
     with pytest.raises(ValueError) as error:
         make()
     for word in words:

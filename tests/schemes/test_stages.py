@@ -1,10 +1,11 @@
-"""Stages: what each trains and leaves, what it runs, and where it goes on."""
+"""Stages: what each trains, freezes and runs, and where training resumes."""
 
 import keras
 import numpy as np
 import pytest
 
 import keras_distill as kd
+from keras_distill._backend.keras_layers import flatten_layers
 from tests.nets import conv_pair
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -33,33 +34,39 @@ def soft():
 
 
 def fitnets(**first):
-    given = {"trains": "stack1", "label_weight": 0.0, "epochs": 3, **first}
-    return [kd.Stage([hint()], **given), kd.Stage([soft()], epochs=2)]
+    first = {"trains": "stack1", "label_weight": 0.0, "epochs": 3, **first}
+    return [kd.Stage([hint()], **first), kd.Stage([soft()], epochs=2)]
 
 
 def run(made, stages, **arguments):
-    given = {"batch_size": 8, "shuffle": False, "verbose": 0, **arguments}
-    return kd.fit_stages(made, stages, *images(), **given)
+    arguments = {"batch_size": 8, "shuffle": False, "verbose": 0, **arguments}
+    return kd.fit_stages(made, stages, *images(), **arguments)
 
 
 def values(model):
     return {v.path: np.array(v) for v in model.variables}
 
 
-def test_a_stage_trains_its_part_alone():
+def changed_layers(model, before, part=-2):
+    """Return the layers whose variables changed, by a part of the variables' paths."""
+    after = values(model)
+    changed = (name for name in after if np.abs(after[name] - before[name]).max() > 0)
+    return {name.split("/")[part] for name in changed}
+
+
+def assert_same_weights(made, other):
+    for a, b in zip(made.student.weights, other.student.weights, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-6)
+
+
+def test_a_stage_trains_only_its_part():
     made = distiller()
     before = values(made.student)
     (history,) = run(made, fitnets()[:1])
-    moved = {
-        name
-        for name, value in values(made.student).items()
-        if np.abs(value - before[name]).max() > 0
-    }
-    layers = {name.split("/")[-2] for name in moved}
-    assert layers == {"conv1", "norm1"}
+    assert changed_layers(made.student, before) == {"conv1", "norm1"}
     assert history["hint"][-1] < history["hint"][0]
     assert set(history) == {"loss", "hint"}
-    assert all(layer.trainable for layer in made.student._flatten_layers())
+    assert all(layer.trainable for layer in flatten_layers(made.student))
 
 
 def test_a_pair_bounds_the_part_on_both_sides():
@@ -67,17 +74,12 @@ def test_a_pair_bounds_the_part_on_both_sides():
     before = values(made.student)
     stage = kd.Stage([hint("stack2")], trains=("stack1", "stack2"), label_weight=0.0)
     run(made, [stage])
-    moved = {
-        name.split("/")[-2]
-        for name, value in values(made.student).items()
-        if np.abs(value - before[name]).max() > 0
-    }
-    # With its normalisation in inference form, the first block stays.
-    assert moved == {"conv2", "norm2"}
+    # In inference mode, the normalization of the first block does not change either.
+    assert changed_layers(made.student, before) == {"conv2", "norm2"}
 
 
-class NotToBeRun(keras.layers.Layer):
-    """Fails where it runs."""
+class FailsIfRun(keras.layers.Layer):
+    """Raises an error if it is run, but not if it is traced."""
 
     def call(self, x):
         if hasattr(x, "numpy"):
@@ -87,12 +89,12 @@ class NotToBeRun(keras.layers.Layer):
 
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
-    reason="only TensorFlow's tensors tell a run from a trace",
+    reason="only TensorFlow's tensors distinguish a run from a trace",
 )
-def test_what_is_behind_the_tap_does_not_run():
+def test_layers_after_the_tap_do_not_run():
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(4, 3, padding="same", name="stack1")(inputs)
-    x = NotToBeRun()(x)
+    x = FailsIfRun()(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     student = keras.Model(inputs, keras.layers.Dense(3)(x))
     made = distiller(student)
@@ -102,27 +104,26 @@ def test_what_is_behind_the_tap_does_not_run():
         run(made, fitnets()[1:])
 
 
-def test_the_second_stage_begins_with_the_firsts_weights():
-    """Two stages are the two distillers that one would write out."""
+def test_the_second_stage_starts_from_the_firsts_weights():
+    """Two stages are equivalent to two distillers, trained one after the other."""
     stages = [
         kd.Stage([hint()], label_weight=0.0, epochs=3),
         kd.Stage([soft()], epochs=2),
     ]
-    # Of equal widths, so no adapter is drawn.
-    staged, by_hand = distiller(equals()), distiller(equals())
+    # The widths are equal, so no adapter draws random weights.
+    staged, by_hand = distiller(wide_student()), distiller(wide_student())
     run(staged, stages)
     for terms, weight, epochs in (([hint()], 0.0, 3), ([soft()], 1.0, 2)):
-        own = kd.Distiller(
+        stage = kd.Distiller(
             by_hand.student, by_hand.teacher, terms=terms, label_weight=weight
         )
-        own.compile("adam", CROSS_ENTROPY if weight else None)
-        own.fit(*images(), batch_size=8, shuffle=False, epochs=epochs, verbose=0)
-    for a, b in zip(staged.student.weights, by_hand.student.weights, strict=True):
-        np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-6)
+        stage.compile("adam", CROSS_ENTROPY if weight else None)
+        stage.fit(*images(), batch_size=8, shuffle=False, epochs=epochs, verbose=0)
+    assert_same_weights(staged, by_hand)
 
 
-def equals():
-    """A student of the teacher's widths, always with the same weights."""
+def wide_student():
+    """Return a student of the teacher's widths, always with the same weights."""
     keras.utils.set_random_seed(2)
     return conv_pair(6, 6)[0]
 
@@ -132,20 +133,18 @@ def test_labels_alone_are_a_plain_fit():
     run(staged, [kd.Stage([], epochs=2)])
     plain.student.compile("adam", CROSS_ENTROPY)
     plain.student.fit(*images(), batch_size=8, shuffle=False, epochs=2, verbose=0)
-    for a, b in zip(staged.student.weights, plain.student.weights, strict=True):
-        np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-6)
+    assert_same_weights(staged, plain)
 
 
 def test_a_stage_without_terms_is_the_distiller_itself():
     made, plain = distiller(), distiller()
     (history,) = run(made, [kd.Stage(epochs=2)])
     plain.fit(*images(), batch_size=8, shuffle=False, epochs=2, verbose=0)
-    for a, b in zip(made.student.weights, plain.student.weights, strict=True):
-        np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-6)
+    assert_same_weights(made, plain)
     assert {"soft_target", "accuracy"} <= set(history)
 
 
-def test_a_stopping_rule_ends_its_stage_alone():
+def test_early_stopping_ends_only_its_stage():
     stop = keras.callbacks.EarlyStopping("hint", min_delta=1e9, mode="min")
     first, second = run(distiller(), fitnets(callbacks=[stop], epochs=9))
     assert len(first["loss"]) == 2 and len(second["loss"]) == 2
@@ -177,8 +176,8 @@ class Stop(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("stopped", [True, pytest.param(False, marks=pytest.mark.long)])
-def test_interrupted_it_goes_on_in_the_right_stage(tmp_path, stopped):
-    """Stopped in the second of two, the first is not trained again."""
+def test_it_resumes_in_the_interrupted_stage(tmp_path, stopped):
+    """After an interruption in the second stage, the first is not trained again."""
     expected = distiller()
     histories = run(expected, fitnets())
     if stopped:
@@ -186,10 +185,10 @@ def test_interrupted_it_goes_on_in_the_right_stage(tmp_path, stopped):
             run(distiller(), fitnets(), backup=tmp_path, callbacks=[Stop()])
         assert (tmp_path / "0.json").exists() and not (tmp_path / "1.json").exists()
     made = distiller()
-    found = run(made, fitnets(), backup=tmp_path)
-    assert found[0]["hint"] == pytest.approx(histories[0]["hint"], rel=1e-5)
+    resumed = run(made, fitnets(), backup=tmp_path)
+    assert resumed[0]["hint"] == pytest.approx(histories[0]["hint"], rel=1e-5)
     again = distiller()
-    assert run(again, fitnets(), backup=tmp_path) == found
+    assert run(again, fitnets(), backup=tmp_path) == resumed
     for a, b, c in zip(
         made.student.weights,
         again.student.weights,
@@ -204,14 +203,12 @@ def test_interrupted_it_goes_on_in_the_right_stage(tmp_path, stopped):
 
 def test_one_bar_shows_all_stages(capsys):
     run(distiller(), fitnets(), verbose=1)
-    shown = capsys.readouterr().out
-    assert (
-        "Stage 1 of 2: hint" in shown and "Stage 2 of 2: labels, soft_target" in shown
-    )
-    assert "5/5" in shown and "accuracy" in shown
+    output = capsys.readouterr().out
+    assert "Stage 1 of 2: hint" in output and "Stage 2 of 2: labels, soft_t" in output
+    assert "5/5" in output and "accuracy" in output
 
 
-def test_two_replicas_are_one_on_the_global_batch(two_replicas):
+def test_two_replicas_equal_one_on_the_global_batch(two_replicas):
     def train():
         keras.utils.set_random_seed(1)
         student, teacher = conv_pair(norm=False)
@@ -249,7 +246,7 @@ BAD = {
         lambda: run(distiller(frozen_student()), fitnets()),
         ["trains nothing", "no trainable weights in stack1"],
     ),
-    "a pair the wrong way round": (
+    "a reversed pair": (
         lambda: run(distiller(), fitnets(trains=("stack2", "stack1"))),
         ["trains nothing"],
     ),
@@ -279,7 +276,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("make, words", BAD.values(), ids=BAD)
-def test_is_refused_before_the_first_step(make, words):
+def test_invalid_stages_raise_before_the_first_step(make, words):
     with pytest.raises(ValueError) as error:
         make()
     for word in words:
@@ -287,7 +284,7 @@ def test_is_refused_before_the_first_step(make, words):
 
 
 class Block(keras.layers.Layer):
-    """A layer with a weight of its own beside a sublayer, which it may only look into."""
+    """A layer with a weight and a sublayer, which it calls or only reads weights from."""
 
     def __init__(self, calls=True, **kwargs):
         super().__init__(**kwargs)
@@ -304,10 +301,10 @@ class Block(keras.layers.Layer):
 
 
 @pytest.mark.parametrize(
-    ("trains", "moves"), [("b1", {"b1"}), (("b1", "b2"), {"b2"}), ("b2", {"b1", "b2"})]
+    ("trains", "blocks"), [("b1", {"b1"}), (("b1", "b2"), {"b2"}), ("b2", {"b1", "b2"})]
 )
 @pytest.mark.parametrize("calls", [True, False])
-def test_weights_of_layers_with_sublayers_are_of_the_part_too(trains, moves, calls):
+def test_weights_of_layers_with_sublayers_belong_to_the_part(trains, blocks, calls):
     x = keras.Input((8, 8, 1))
     flat = keras.layers.Dense(4, name="first", trainable=False)(
         keras.layers.Flatten()(x)
@@ -317,53 +314,47 @@ def test_weights_of_layers_with_sublayers_are_of_the_part_too(trains, moves, cal
     made = distiller(keras.Model(x, keras.layers.Dense(3, name="logits")(flat)))
     before = values(made.student)
     run(made, [kd.Stage([], trains=trains)])
-    moved = {
-        name.split("/")[0]
-        for name, value in values(made.student).items()
-        if np.abs(value - before[name]).max() > 0
-    }
-    assert moved == moves
+    assert changed_layers(made.student, before, part=0) == blocks
     assert len(made.student.trainable_variables) == 11, "all as before"
 
 
-def test_images_alone_and_data_of_no_length():
+def test_images_without_labels_and_data_without_length():
     x, y = images()
-    alone = [kd.Stage([soft()], label_weight=0.0)]
+    soft_alone = [kd.Stage([soft()], label_weight=0.0)]
 
     class Endless(keras.utils.PyDataset):
         num_batches = None
 
-        def __getitem__(self, place):
+        def __getitem__(self, index):
             return x[:8], y[:8]
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        bare = tf.data.Dataset.from_tensor_slices(x).batch(8)
+        unlabeled = tf.data.Dataset.from_tensor_slices(x).batch(8)
         made = distiller()
-        (history,) = kd.fit_stages(made, alone, bare, verbose=0)
+        (history,) = kd.fit_stages(made, soft_alone, unlabeled, verbose=0)
         assert set(history) == {"loss", "soft_target"}
-        # The same images with labels that the stage leaves alone.
+        # The same images, with labels that the stage does not use.
         other = distiller()
-        run(other, alone)
-        for name, value in values(other.student).items():
-            np.testing.assert_allclose(values(made.student)[name], value, atol=1e-6)
+        run(other, soft_alone)
+        assert_same_weights(made, other)
     made = distiller()
     made.fit(Endless(), steps_per_epoch=2, verbose=0)
     assert int(made.optimizer.iterations) == 2
-    kd.fit_stages(made, alone, Endless(), steps_per_epoch=3, verbose=0)
+    kd.fit_stages(made, soft_alone, Endless(), steps_per_epoch=3, verbose=0)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "validation",
     [
         {"validation_split": 0.25},
         pytest.param({"validation_data": images()}, marks=pytest.mark.long),
     ],
     ids=["split", "data"],
 )
-def test_a_stage_without_labels_validates_nothing(given):
-    first, second = run(distiller(), fitnets(), **given)
+def test_a_stage_without_labels_has_no_validation(validation):
+    first, second = run(distiller(), fitnets(), **validation)
     assert not any(name.startswith("val") for name in first)
     assert "val_loss" in second
 
@@ -376,7 +367,7 @@ def test_a_stage_without_labels_validates_nothing(given):
         (CROSS_ENTROPY, lambda y: None, "the data have none"),
     ],
 )
-def test_labels_are_looked_at_before_the_first_stage(loss, labels, message):
+def test_labels_are_checked_before_the_first_stage(loss, labels, message):
     made, (x, y) = distiller(loss=loss), images()
     before = values(made.student)
     with pytest.raises(ValueError, match=message):
