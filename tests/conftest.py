@@ -1,4 +1,4 @@
-"""What every test starts from: a quiet log, two logical CPU devices, a fixed seed."""
+"""Settings and fixtures of all tests: two logical CPU devices, a fixed seed, small nets."""
 
 import os
 
@@ -17,7 +17,7 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 if ON_TENSORFLOW:
     import tensorflow as tf
 
-    # Before anything runs: two replicas share the one processor, as they would two GPUs.
+    # Before TensorFlow starts: two replicas run on the CPU, as they would on two GPUs.
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
@@ -31,14 +31,14 @@ def fixed_seed():
 
 @pytest.fixture(autouse=True)
 def float32_policy():
-    """Put the global dtype policy right after a test that sets another."""
+    """Restore the global dtype policy after each test."""
     yield
     keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="session")
 def gradient():
-    """Give the function from a function and an array to the backend's gradient."""
+    """Return a function that differentiates a function at an array with the backend."""
 
     def take(function, array):
         tensor = keras.ops.cast(array, "float32")
@@ -49,31 +49,31 @@ def gradient():
 
 @pytest.fixture(scope="session")
 def central_difference():
-    """Give the same, by differences of a NumPy function of a float64 array."""
+    """Return the same for a NumPy function, by central differences in float64."""
 
     def take(function, array, step=1e-5):
         array = np.asarray(array, "float64")
-        slope = np.zeros_like(array)
-        for place in np.ndindex(array.shape):
-            nudge = np.zeros_like(array)
-            nudge[place] = step
-            ahead, behind = function(array + nudge), function(array - nudge)
-            slope[place] = (ahead - behind) / (2 * step)
-        return slope
+        derivative = np.zeros_like(array)
+        for index in np.ndindex(array.shape):
+            offset = np.zeros_like(array)
+            offset[index] = step
+            above, below = function(array + offset), function(array - offset)
+            derivative[index] = (above - below) / (2 * step)
+        return derivative
 
     return take
 
 
 @pytest.fixture(scope="session")
 def two_replicas():
-    """Give a strategy over the two logical devices that the CPU is split into.
+    """Return a strategy over the two logical devices that the CPU is split into.
 
-    One for all tests: a second strategy of a process would reuse the collective keys.
+    All tests share it: a second strategy in a process would reuse the collective keys.
     """
     if not ON_TENSORFLOW:
         pytest.skip("replicas of a strategy are TensorFlow's")
     with kd.strategies.scope("mirrored") as strategy:
-        assert strategy.num_replicas_in_sync == 2, "split above, before anything runs"
+        assert strategy.num_replicas_in_sync == 2, "the CPU is split at the top"
         return strategy
 
 
@@ -97,7 +97,7 @@ def cross_entropy():
 
 @pytest.fixture
 def three_taps():
-    """Give the terms of a distiller with three tapped layers beside the logits."""
+    """Return terms on the logits and on hidden layers, one of them on two layers."""
     return [
         kd.Term(kd.losses.SoftTarget(4.0), weight=0.9),
         kd.Term(kd.losses.Hint(), student="stack1", teacher="stack2", weight=1.0),

@@ -5,29 +5,29 @@ import numpy as np
 
 
 def differentiate(function, *arguments):
-    """Give what a function gives, and the gradients of its sum by each argument.
+    """Return the value of a function, and the gradients of its sum by each argument.
 
     Args:
-        function: from tensors, or structures of them, to a tensor.
+        function: function from tensors, or structures of them, to a tensor.
         *arguments: the tensors.
 
     Returns:
-        The value, and a tuple of the arguments' structures. What no gradient reaches
-        has None there, on JAX zeros.
+        The value, and a tuple of gradients in the structure of the arguments. Where no
+        gradient flows it has None, on JAX zeros.
     """
-    found = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
-    return found[keras.backend.backend()](function, arguments)
+    by_backend = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+    return by_backend[keras.backend.backend()](function, arguments)
 
 
-def unreached(slope):
-    """Tell whether no gradient reached an argument."""
+def unreached(gradient):
+    """Whether no gradient flowed to an argument."""
     if keras.backend.backend() == "jax":
-        return not np.any(slope)
-    return slope is None
+        return not np.any(gradient)
+    return gradient is None
 
 
 def compilers():
-    """Give the ways to compile a function, by name."""
+    """Return the backend's ways to compile a function, by name."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -56,9 +56,9 @@ def _jax(function, arguments):
         value = function(*arguments)
         return value.sum(), value
 
-    places = tuple(range(len(arguments)))
-    (_, value), slopes = jax.value_and_grad(total, places, has_aux=True)(*arguments)
-    return value, slopes
+    indices = tuple(range(len(arguments)))
+    (_, value), gradients = jax.value_and_grad(total, indices, has_aux=True)(*arguments)
+    return value, gradients
 
 
 def _torch(function, arguments):
@@ -68,7 +68,7 @@ def _torch(function, arguments):
         lambda x: x.detach().clone().requires_grad_(True), arguments
     )
     value = function(*leaves)
-    slopes = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         value.sum(), keras.tree.flatten(leaves), allow_unused=True
     )
-    return value.detach(), keras.tree.pack_sequence_as(arguments, slopes)
+    return value.detach(), keras.tree.pack_sequence_as(arguments, gradients)

@@ -5,7 +5,7 @@ import numpy as np
 
 
 def linear(name, inputs=4, classes=3):
-    """A softmax regression."""
+    """Create a softmax regression."""
     x = keras.Input((inputs,))
     return keras.Model(x, keras.layers.Dense(classes, name="logits")(x), name=name)
 

@@ -4,7 +4,10 @@ import keras
 
 
 def conv_pair(student_filters=4, teacher_filters=6, norm=True, name="student"):
-    """Build nets with `stack1` and `stack2`; without normalisation replicas agree."""
+    """Create a student and a teacher with layers `stack1` and `stack2`.
+
+    Without normalization, training on replicas equals training on one device.
+    """
 
     def net(filters, name):
         inputs = keras.Input((8, 8, 1))

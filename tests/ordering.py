@@ -1,13 +1,13 @@
-"""Which reads and writes of a variable TensorFlow may run in either order."""
+"""Pairs of reads and writes of a variable that TensorFlow may run in either order."""
 
 from collections import defaultdict
 
 
 def unordered_accesses(run):
-    """Give pairs of operations on one variable that no path orders.
+    """Return pairs of operations on a variable that no path in the graph orders.
 
     Args:
-        run: what runs the functions that are looked at, once optimised.
+        run: runs the functions to inspect; their optimized graphs are recorded.
     """
     from tensorflow.python.eager import context
 
@@ -19,7 +19,7 @@ def unordered_accesses(run):
         context.context().disable_graph_collection()
     graphs = [graph.post_optimization_graph for graph in graphs]
     if not any(_writes(graph) for graph in graphs):
-        raise ValueError("No graph that writes to a variable was run.")
+        raise ValueError("Expected a graph that writes to a variable; none was run.")
     return [pair for graph in graphs for pair in _unordered(graph)]
 
 
@@ -48,11 +48,11 @@ def _unordered(graph):
                     yield name, other
 
 
-def _before(name, inputs, known):
-    if name not in known:
-        known[name], open_ones = set(), [name]
-        while open_ones:
-            new = set(inputs[open_ones.pop()]) - known[name]
-            known[name] |= new
-            open_ones += new
-    return known[name]
+def _before(name, inputs, cache):
+    if name not in cache:
+        cache[name], pending = set(), [name]
+        while pending:
+            new = set(inputs[pending.pop()]) - cache[name]
+            cache[name] |= new
+            pending += new
+    return cache[name]

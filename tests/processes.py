@@ -1,4 +1,4 @@
-"""Scripts of the tests, each in a process of its own."""
+"""Modules of the tests run in processes of their own."""
 
 import importlib.util
 import json
@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def run(module, backend, *arguments, timeout=300, **environment):
-    """Run a module of the tests on a backend to its end; give what it printed."""
+    """Run a module of the tests on a backend until it ends; return what it printed."""
     done = subprocess.run(
         _command(module, arguments),
         capture_output=True,
@@ -28,58 +28,58 @@ def run(module, backend, *arguments, timeout=300, **environment):
 
 
 def start(module, folder, count, arguments=(), last=(), backend="tensorflow"):
-    """Start workers, whose results and logs go to a folder.
+    """Start workers that write results and logs to a folder.
 
     Args:
-        module: of the tests; its first argument is the file of the result.
+        module: a module of the tests; its first argument is the file of its result.
         folder: gets `0.npz`, `0.log` and so on.
-        count: of the workers; one has no TF_CONFIG.
-        arguments: of all.
-        last: arguments of the last one alone.
-        backend: of Keras.
+        count: number of workers; a single one gets no TF_CONFIG.
+        arguments: further arguments of every worker.
+        last: further arguments of the last worker.
+        backend: the Keras backend.
     """
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     workers = []
-    for place in range(count):
-        task = {"type": "worker", "index": place}
+    for index in range(count):
+        task = {"type": "worker", "index": index}
         config = {"cluster": {"worker": addresses}, "task": task}
-        own = [folder / f"{place}.npz", *arguments]
-        own += last if place == count - 1 else ()
+        of_worker = [folder / f"{index}.npz", *arguments]
+        of_worker += last if index == count - 1 else ()
         workers.append(
             subprocess.Popen(
-                _command(module, own),
+                _command(module, of_worker),
                 env=_environment(
                     backend, TF_CONFIG=json.dumps(config) if count > 1 else ""
                 ),
                 stdout=subprocess.DEVNULL,
-                stderr=(folder / f"{place}.log").open("w"),
+                stderr=(folder / f"{index}.log").open("w"),
             )
         )
     return workers
 
 
 def start_each(module, arguments, folder, backend):
-    """Start processes that know nothing of each other, each with arguments of its own.
+    """Start unconnected processes, one for each list of arguments.
 
-    Their logs go to a folder, as `0.log` and so on.
+    They write their logs to a folder, as `0.log` and so on.
     """
     return [
         subprocess.Popen(
-            _command(module, own),
+            _command(module, of_process),
             env=_environment(backend),
             stdout=subprocess.DEVNULL,
-            stderr=(folder / f"{place}.log").open("w"),
+            stderr=(folder / f"{index}.log").open("w"),
         )
-        for place, own in enumerate(arguments)
+        for index, of_process in enumerate(arguments)
     ]
 
 
 def results(folder, workers):
-    """Wait for the workers to end well; give what each one kept."""
-    for place, worker in enumerate(workers):
-        log = folder / f"{place}.log"
+    """Wait until the workers succeed; return the result of each."""
+    for index, worker in enumerate(workers):
+        log = folder / f"{index}.log"
         assert worker.wait(timeout=240) == 0, log.read_text()[-3000:]
-    return [dict(np.load(folder / f"{place}.npz")) for place in range(len(workers))]
+    return [dict(np.load(folder / f"{index}.npz")) for index in range(len(workers))]
 
 
 def _command(module, arguments):
@@ -89,15 +89,15 @@ def _command(module, arguments):
 def _environment(backend, **more):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    own = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return {**os.environ, "PYTHONPATH": str(ROOT), **own, **more}
+    more = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", **more}
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
 
 
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    for socket_ in sockets:
+        socket_.bind(("127.0.0.1", 0))
+    ports = [socket_.getsockname()[1] for socket_ in sockets]
+    for socket_ in sockets:
+        socket_.close()
     return ports

@@ -1,4 +1,4 @@
-"""Reference nets: stable names, sizes from a hand computation."""
+"""Reference networks: stable layer names, and numbers of parameters counted by hand."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ def test_mlp():
 
 
 def resnet20_parameters():
-    """Count He et al.'s ResNet-20, with 1x1 shortcuts where channels change."""
+    """Count those of He et al.'s ResNet-20, with 1x1 shortcuts where channels change."""
 
     def conv(size, before, after):
         return size * size * before * after + 4 * after
@@ -40,7 +40,7 @@ def test_resnet():
 
 
 def wide_resnet_parameters(blocks, widen):
-    """Count a WRN: norms before convolutions, plain 1x1 shortcuts."""
+    """Count a WRN's: normalization before convolutions, plain 1x1 shortcuts."""
     total, before = 9 * 3 * 16, 16
     for after in (16 * widen, 32 * widen, 64 * widen):
         for _ in range(blocks):
@@ -53,7 +53,7 @@ def wide_resnet_parameters(blocks, widen):
 def test_wide_resnet():
     model = kd.models.wide_resnet((32, 32, 3), 10, depth=16, widen=2)
     assert model.count_params() == wide_resnet_parameters(2, 2)
-    # The papers' tables give 0.7 million for WRN-16-2 and 0.2 for WRN-16-1.
+    # The papers' tables list 0.7 million for WRN-16-2 and 0.2 million for WRN-16-1.
     assert round(model.count_params() / 1e6, 1) == 0.7
     small = kd.models.wide_resnet((32, 32, 3), 10, depth=16, widen=1)
     assert round(small.count_params() / 1e6, 1) == 0.2
@@ -98,12 +98,12 @@ def test_saved_and_loaded(tmp_path):
     ],
     ids=["mlp", "conv_net", "resnet", "wide_resnet"],
 )
-def test_names_stand_in_the_order_of_the_data(model, ends):
-    """Names are what users tap; the last gives logits, without an activation."""
+def test_layer_names_follow_the_data_flow(model, ends):
+    """Users tap these names; the last layer returns logits, without an activation."""
     model = model()
     names = [layer.name for layer in model.layers]
-    places = [names.index(end) for end in ends]
-    assert places == sorted(places) and places[-1] == len(names) - 1
+    indices = [names.index(end) for end in ends]
+    assert indices == sorted(indices) and indices[-1] == len(names) - 1
     assert model.layers[-1].activation is keras.activations.linear
 
 

@@ -1,4 +1,4 @@
-"""Adapters: inferred from shapes, exact in what they average."""
+"""Adapters: which are inferred from shapes, and their values against NumPy."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from keras_distill.adapters import Match
 
 
 def numpy_pool(x, size):
-    """Average each window of an adaptive pooling, axis by axis."""
+    """Pool adaptively, axis by axis."""
     for axis, target in enumerate(size, start=1):
         length = x.shape[axis]
         windows = [
@@ -32,7 +32,7 @@ def numpy_pool(x, size):
     ],
 )
 @pytest.mark.parametrize("jit", [None, False, True])
-def test_average_pool_is_numpys(size, target, jit):
+def test_average_pool_equals_numpy(size, target, jit):
     x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
     pool = adapters.AveragePool(target)
     run = pool if jit is None else tf.function(pool, jit_compile=jit)
@@ -57,15 +57,15 @@ def test_average_pool_is_numpys(size, target, jit):
         ((None, 8, 8, 4), (None, 4, 4, 6), Match.NOTHING, None, None),
     ],
 )
-def test_what_is_inferred(student, teacher, match, student_to, teacher_to):
-    found = match.infer(student, teacher)
-    for layer, shape, to in zip(
-        found, (student, teacher), (student_to, teacher_to), strict=True
+def test_inferred_adapters(student, teacher, match, student_to, teacher_to):
+    adapters = match.infer(student, teacher)
+    for layer, shape, expected in zip(
+        adapters, (student, teacher), (student_to, teacher_to), strict=True
     ):
-        if to is None:
+        if expected is None:
             assert layer is None
         else:
-            assert layer.compute_output_shape(shape) == to
+            assert layer.compute_output_shape(shape) == expected
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_what_is_inferred(student, teacher, match, student_to, teacher_to):
         ((None, 4), (None, None)),
     ],
 )
-def test_what_no_adapter_joins(student, teacher):
+def test_shapes_that_no_adapter_joins(student, teacher):
     with pytest.raises(ValueError, match="no adapter joins"):
         Match.ALL.infer(student, teacher)
 
 
-def test_a_row_of_adapters_keeps_float32_under_another_policy():
+def test_chained_adapters_keep_float32_under_another_policy():
     keras.config.set_dtype_policy("mixed_float16")
     student, _ = Match.ALL.infer((None, 7, 6, 5), (None, 3, 3, 4))
     keras.config.set_dtype_policy("float32")
@@ -89,7 +89,7 @@ def test_a_row_of_adapters_keeps_float32_under_another_policy():
     assert np.isfinite(student(np.full((1, 7, 6, 5), 1e6, "float32"))).all()
 
 
-def test_valid_convolution_is_fitnets_regressor():
+def test_valid_convolution_equals_numpy():
     layer = adapters.ValidConvolution((None, 5, 4, 7))
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     y = np.array(layer(x))
@@ -108,7 +108,7 @@ def test_valid_convolution_is_saved(tmp_path):
     np.testing.assert_array_equal(model(x), loaded(x))
 
 
-def test_valid_convolution_only_shrinks():
+def test_valid_convolution_needs_a_smaller_target():
     with pytest.raises(ValueError, match="smaller than the teacher's"):
         adapters.ValidConvolution((None, 9, 9, 7)).build((None, 8, 8, 3))
     with pytest.raises(ValueError, match="needs target_shape"):
@@ -116,8 +116,8 @@ def test_valid_convolution_only_shrinks():
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_what_is_inferred_for_a_map_is_pooling_and_a_projection(jit):
-    """The 1x1 convolution of the averages, to one pixel on one axis."""
+def test_pooling_and_a_projection_are_inferred_for_a_map(jit):
+    """A 1x1 convolution of the averages, one axis pooled to one pixel."""
     student, teacher = Match.ALL.infer((None, 7, 5, 3), (None, 3, 1, 4))
     assert teacher is None
     student.build((None, 7, 5, 3))

@@ -1,4 +1,4 @@
-"""Each target against its formula in NumPy, and what all of them promise."""
+"""Each target against its formula in NumPy, and the properties that all share."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ LABELS = np.array([0, 4, 2, 2, 1, 3])
 VECTORS = RNG.normal(size=(5, 7))
 GROUPS = [0, 1, 0, 1, 2]
 SIMILARITY = targets.ClassSimilarity(VECTORS, temperature=0.4, power=0.7)
-# Target, its formula at a temperature, and whether the temperature changes it.
+# A target, and its formula at a temperature.
 TARGETS = {
     "top_2": (targets.TopK(2), lambda t: formulas.top_k(LOGITS, 2, t)),
     "top_all": (targets.TopK(5), lambda t: formulas.softmax(LOGITS / t)),
@@ -62,7 +62,7 @@ def test_equals_numpy(name, temperature):
 
 
 @every_target
-def test_any_divergence_takes_it_at_any_temperature(name):
+def test_divergences_of_a_target_equal_numpy(name):
     target, formula = TARGETS[name]
     student = RNG.normal(size=(6, 5))
     p, q = formula(2.0), formulas.softmax(student / 2)
@@ -78,7 +78,7 @@ def test_any_divergence_takes_it_at_any_temperature(name):
 
 
 @every_target
-def test_sequences_are_rows_of_tokens(name):
+def test_sequences_are_compared_token_by_token(name):
     target, _ = TARGETS[name]
     rows = probabilities(target)
     tokens = probabilities(target, LOGITS.reshape(2, 3, 5), labels=LABELS.reshape(2, 3))
@@ -86,7 +86,7 @@ def test_sequences_are_rows_of_tokens(name):
 
 
 @every_target
-def test_finite_and_whole_at_large_logits(name):
+def test_finite_and_normalized_at_large_logits(name):
     target, _ = TARGETS[name]
     for logits in (1e4 * np.sign(LOGITS), np.zeros((6, 5)), 1e4 * LOGITS):
         found = probabilities(target, logits)
@@ -95,7 +95,7 @@ def test_finite_and_whole_at_large_logits(name):
 
 
 @every_target
-def test_survives_the_config(name):
+def test_serialization(name):
     loss = kd.losses.SoftTarget(2.0, target=TARGETS[name][0])
     again = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(loss)
@@ -108,18 +108,18 @@ def test_survives_the_config(name):
 
 
 @pytest.mark.parametrize("average", ["arithmetic", "geometric"])
-def test_a_target_of_an_ensemble_is_that_of_its_average(average):
+def test_targets_apply_to_the_average_of_an_ensemble(average):
     nets = []
     for name in "ab":
         inputs = keras.Input((3,))
         nets.append(keras.Model(inputs, keras.layers.Dense(5)(inputs), name=name))
-    sides = LOGITS, LOGITS[::-1]
+    members = LOGITS, LOGITS[::-1]
     teacher = kd.EnsembleTeacher(nets, average=average)
-    logits = teacher.logits([keras.ops.cast(z, "float32") for z in sides], 2.0)
+    logits = teacher.logits([keras.ops.cast(z, "float32") for z in members], 2.0)
     if average == "arithmetic":
-        mean = np.log(sum(formulas.softmax(z / 2) for z in sides) / 2)
+        mean = np.log(sum(formulas.softmax(z / 2) for z in members) / 2)
     else:
-        mean = sum(sides) / 2 / 2
+        mean = sum(members) / 2 / 2
     found = probabilities(targets.TopK(2), logits, temperature=2.0)
     np.testing.assert_allclose(found, formulas.top_k(mean, 2, 1.0), rtol=1e-4)
 
@@ -132,7 +132,7 @@ def test_labels_of_any_shape_and_as_probabilities():
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_two_classes_leave_nothing_to_spread():
+def test_two_classes_equal_the_prediction():
     found = probabilities(targets.TrueClass(), LOGITS[:, :2], labels=LABELS % 2)
     np.testing.assert_allclose(found, formulas.softmax(LOGITS[:, :2]), rtol=1e-4)
 
@@ -152,7 +152,7 @@ def test_zero_masses_leave_the_divergence_finite():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_label_smoothing_is_labels_beside_a_uniform_teacher(gradient):
+def test_a_uniform_target_with_labels_is_label_smoothing(gradient):
     """(1 - e) CE + e KL(uniform || q) has the gradient of smoothed labels."""
     smoothed = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=0.2
@@ -160,13 +160,13 @@ def test_label_smoothing_is_labels_beside_a_uniform_teacher(gradient):
     plain = keras.losses.CategoricalCrossentropy(from_logits=True)
     uniform = kd.losses.SoftTarget(1.0, target=targets.Uniform())
     y = np.eye(5, dtype="float32")[LABELS]
-    slope = gradient(lambda z: 0.8 * plain(y, z) + 0.2 * uniform(LOGITS, z), LOGITS)
+    found = gradient(lambda z: 0.8 * plain(y, z) + 0.2 * uniform(LOGITS, z), LOGITS)
     expected = gradient(lambda z: smoothed(y, z), LOGITS)
-    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
 
 
 class TestPermuted:
-    def test_the_largest_stays_and_the_others_are_the_same_numbers(self):
+    def test_the_largest_stays_and_the_others_are_permuted(self):
         p = formulas.softmax(LOGITS)
         found = probabilities(targets.Permuted(seed=1))
         assert np.all(found.argmax(-1) == p.argmax(-1))
@@ -184,8 +184,8 @@ class TestPermuted:
         assert np.mean(np.all(orders[0] == orders[2], -1)) < 0.1
         np.testing.assert_array_equal(orders[1], orders[3])
 
-    def test_every_order_is_as_likely(self):
-        """Six orders of three wrong classes: each about a sixth of 3,000 samples."""
+    def test_orders_are_equally_likely(self):
+        """Each of the six orders of three wrong classes is drawn for about 500 of 3,000."""
         logits = np.tile([0.0, 9.0, 1.0, 2.0], (3000, 1))
         for step in (0, 1, 5000):
             found = probabilities(targets.Permuted(), logits, step=step)
@@ -225,6 +225,6 @@ def test_bad_arguments(make, message):
         make()
 
 
-def test_a_target_is_a_target():
+def test_a_loss_rejects_other_targets():
     with pytest.raises(TypeError, match="got 'top5'"):
         kd.losses.SoftTarget(4.0, target="top5")
