@@ -1,8 +1,8 @@
-"""Compute all losses of the contract and their gradients on whichever backend runs.
+"""Compute all losses of the contract and their gradients on the current backend.
 
     KERAS_BACKEND=jax python -m tests.backends.losses RESULT
 
-RESULT gets, by row and case, the values of the samples and the student's gradients.
+RESULT gets the samples' values and the student's gradients, by row and case.
 """
 
 import sys
@@ -16,23 +16,23 @@ from tests.losses.contract import ROWS, gradients
 
 
 def compute(row):
-    """Give values and slopes for normal tensors, and for such as a ReLU leaves."""
+    """Yield values and gradients for normal tensors, and for those after a ReLU."""
     loss = row.loss(reduction=None)
 
-    def values_and_slopes(teacher, student):
+    def values_and_gradients(teacher, student):
         return gradients(loss, teacher, student)[:2]
 
     if keras.backend.backend() == "jax":
-        # Faster than to compile each operation alone.
-        values_and_slopes = compilers()["jit"](values_and_slopes)
-    # Small divergences are differences of which float32 keeps few digits.
+        # Faster than compiling each operation alone.
+        values_and_gradients = compilers()["jit"](values_and_gradients)
+    # Scaled, as float32 keeps few digits of a small divergence.
     normal = row.draw("teacher", seed=1, scale=3.0), row.draw(seed=2, scale=3.0)
     rectified = tree.map_structure(ops.relu, normal)
     for case, sides in (("normal", normal), ("rectified", rectified)):
-        values, slopes = values_and_slopes(*sides)
+        values, of_student = values_and_gradients(*sides)
         yield f"{row.name}/{case}/values", values
-        for place, slope in enumerate(slopes):
-            yield f"{row.name}/{case}/slope{place}", slope
+        for i, x in enumerate(of_student):
+            yield f"{row.name}/{case}/gradient{i}", x
 
 
 def main(result):

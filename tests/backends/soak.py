@@ -1,4 +1,4 @@
-"""Train 2,000 steps; print how memory grew and how often the step was traced.
+"""Train 2,000 steps; print the growth of memory and how often the step was traced.
 
 KERAS_BACKEND=jax python tests/backends/soak.py Distiller
 """
@@ -23,8 +23,8 @@ def resident_bytes():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-class Watch(keras.callbacks.Callback):
-    """Note memory at the end of each epoch."""
+class RecordMemory(keras.callbacks.Callback):
+    """Record the resident memory at the end of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def of_terms():
-    """A distiller with a term of each kind of memory and gradient, and schedules."""
+    """Create a distiller with schedules, and terms that keep memory or gradients."""
     rising = keras.optimizers.schedules.PolynomialDecay(0.1, 1000, 1.0)
     contrast = kd.losses.Contrastive(BATCHES * BATCH, negatives=32, width=8)
     terms = [
@@ -69,8 +69,8 @@ DISTILLERS = {
 IMAGE = {"student_inputs": "image", "teacher_inputs": "image"}
 
 
-def counted(distiller):
-    """Count how often Python runs the step."""
+def count_runs(distiller):
+    """Return a list that grows with each run of the step in Python."""
     step, runs = distiller.train_step, []
 
     def train_step(*arguments):
@@ -85,7 +85,7 @@ def main():
     keras.utils.set_random_seed(0)
     kind = sys.argv[1]
     distiller = DISTILLERS[kind]()
-    runs = counted(distiller)
+    runs = count_runs(distiller)
     distiller.compile(
         "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
@@ -95,12 +95,12 @@ def main():
     x = {"image": images, "id": np.arange(count)}
     x = images if kind == "SelfDistiller" else x
     y = rng.integers(0, 3, count)
-    watch = Watch()
-    distiller.fit(x, y, BATCH, epochs=1, verbose=0, callbacks=[watch])
+    memory = RecordMemory()
+    distiller.fit(x, y, BATCH, epochs=1, verbose=0, callbacks=[memory])
     first = len(runs)
-    distiller.fit(x, y, BATCH, epochs=EPOCHS - 1, verbose=0, callbacks=[watch])
-    # What backends set aside once is there after a few epochs.
-    growth = watch.bytes[-1] - watch.bytes[9]
+    distiller.fit(x, y, BATCH, epochs=EPOCHS - 1, verbose=0, callbacks=[memory])
+    # Backends have allocated what they keep after a few epochs.
+    growth = memory.bytes[-1] - memory.bytes[9]
     print(json.dumps({"growth": growth, "runs": len(runs), "first": first}))
 
 

@@ -41,7 +41,7 @@ def test_two_steps_equal_those_on_tensorflow(backend, on_tensorflow):
     found = train(backend, folder)
     assert not found.pop("imported_tensorflow")
     assert not found["teacher_moved"]
-    # Of other random numbers on each backend.
+    # Each backend draws other random numbers here.
     whole, start = found.pop("masked")
     assert whole == pytest.approx(start, rel=1e-6) and start > 0.01
     chunked, on_logits = found["vocabulary"]

@@ -33,7 +33,7 @@ def run(backend, folder):
 
 @pytest.fixture(scope="module")
 def compute(tmp_path_factory):
-    """Give the function from a backend to all losses and gradients on it."""
+    """Return a function from a backend to all losses and gradients on it."""
     folder = tmp_path_factory.mktemp("losses")
     return functools.cache(lambda backend: run(backend, folder))
 
@@ -46,7 +46,7 @@ def test_losses_and_gradients_equal_those_on_tensorflow(backend, compute):
     assert {name.split("/")[0] for name in found} == {row.name for row in ROWS}
     for name, value in expected.items():
         assert found[name].dtype == value.dtype == "float32"
-        # A mean of differences of logarithms, each a hundred times as large.
+        # A mean of differences of logarithms that are a hundred times larger.
         lossy = "conditional_probability" in name and name.endswith("values")
         bound = 1e-4 if lossy else 1e-5
         np.testing.assert_allclose(

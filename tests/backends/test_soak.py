@@ -1,4 +1,4 @@
-"""Two thousand steps on each backend: memory stays, the step is traced once."""
+"""2,000 steps on each backend: memory does not grow, the step is traced once."""
 
 import importlib.util
 import json
@@ -28,7 +28,7 @@ def test_two_thousand_steps(kind, backend):
         env={
             **os.environ,
             "KERAS_BACKEND": backend,
-            # Nets this small are slower on several threads.
+            # Networks this small are slower on several threads.
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(SCRIPT.parents[2]),
         },
@@ -36,7 +36,7 @@ def test_two_thousand_steps(kind, backend):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    # A single copy of the batch or of a gradient left over a step would be more.
+    # One copy of a batch or a gradient leaked per step would exceed this.
     assert found["growth"] < 4 * 2**20
     if backend == "torch":
         assert found["runs"] == 2000

@@ -1,4 +1,4 @@
-"""Tests of teachers that hold on every backend, run on the others."""
+"""Tests of teachers, run on the backends other than TensorFlow."""
 
 import importlib.util
 import os
@@ -34,7 +34,7 @@ def test_as_far_as_the_deepest_tap(backend):
 
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_frozen_normalisations_are_numpys(backend):
+def test_frozen_normalization_equals_numpy(backend):
     run(backend, "tests/teachers/test_freezing.py", "-k", "numpys")
 
 

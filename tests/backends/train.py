@@ -1,9 +1,9 @@
-"""Train a distiller for two steps on whichever backend runs, and keep what came out.
+"""Train a distiller for two steps on the current backend, and save weights and logs.
 
     KERAS_BACKEND=jax python tests/backends/train.py START RESULT
 
-START is a file of weights, made if it is not there; RESULT gets the weights, the logs of
-training and of evaluation, and whether the package imported TensorFlow.
+START is a file of weights, written if it does not exist; RESULT gets the weights, the
+logs of training and evaluation, and whether the package imported TensorFlow.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ import numpy as np
 import keras_distill as kd
 from keras_distill import losses
 
-# Keras's own fit brings TensorFlow in where it is installed.
+# Checked before `fit`, in which Keras imports TensorFlow where it is installed.
 IMPORTED_TENSORFLOW = "tensorflow" in sys.modules
 
 
@@ -53,28 +53,27 @@ def make():
 
 
 def masked_loss():
-    """Give a term's loss on a sequence whose end a mask leaves out, and on its start."""
+    """Return a term's loss on a sequence with a masked end, and on the same without it."""
 
     def net(name, length):
         inputs = keras.Input((length,), dtype="int32")
-        drawn = {"seed": len(name)}
-        table = keras.initializers.RandomNormal(stddev=1.0, **drawn)
-        x = keras.layers.Embedding(6, 3, table, mask_zero=True)(inputs)
-        x = keras.layers.Dense(6, kernel_initializer=table, name="logits")(x)
+        normal = keras.initializers.RandomNormal(stddev=1.0, seed=len(name))
+        x = keras.layers.Embedding(6, 3, normal, mask_zero=True)(inputs)
+        x = keras.layers.Dense(6, kernel_initializer=normal, name="logits")(x)
         return keras.Model(inputs, x, name=name)
 
-    found = []
+    values = []
     for tokens in (np.array([[1, 2, 3, 0, 0]]), np.array([[1, 2, 3]])):
         nets = net("one", tokens.shape[1]), net("other", tokens.shape[1])
         terms = [kd.Term(losses.SoftTarget(1.0), weight=1.0)]
         distiller = kd.Distiller(*nets, terms=terms, label_weight=0.0)
         distiller.compile(keras.optimizers.SGD(0.0))
-        found += distiller.fit(tokens, verbose=0).history["soft_target"]
-    return found
+        values += distiller.fit(tokens, verbose=0).history["soft_target"]
+    return values
 
 
 def vocabulary():
-    """Give two epochs' losses of a pair in chunks, then on its logits and labels."""
+    """Yield two epochs' losses of a pair in chunks, then those on its logits and labels."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 300, (2, 8, 5))
     chunked = losses.VocabularySoftTarget(2.0, label_weight=0.5, chunk=7)
@@ -90,24 +89,24 @@ def vocabulary():
             hidden = keras.layers.Embedding(300, width)(inputs)
             logits = keras.layers.Dense(300, name="head")(hidden)
             nets.append(keras.Model(inputs, logits))
-            drawn = np.random.default_rng(seed)
-            nets[-1].set_weights([drawn.normal(size=w.shape) for w in nets[-1].weights])
+            rng = np.random.default_rng(seed)
+            nets[-1].set_weights([rng.normal(size=w.shape) for w in nets[-1].weights])
         distiller = kd.Distiller(*nets, terms=[term], label_weight=0.5)
         distiller.compile(keras.optimizers.SGD(1.0), compiled)
         yield distiller.fit(x, y, epochs=2, shuffle=False, verbose=0).history["loss"]
 
 
 def main(start, result):
-    # What is left between backends is then not the rounding of convolutions.
+    # Backends then do not differ by the rounding of convolutions.
     keras.config.set_floatx("float64")
     keras.utils.set_random_seed(0)
     distiller, teacher = make()
     if not pathlib.Path(start).exists():
         np.savez(start, *distiller.get_weights(), *teacher.get_weights())
-    known = list(np.load(start).values())
+    weights = list(np.load(start).values())
     count = len(distiller.weights)
-    distiller.set_weights(known[:count])
-    teacher.set_weights(known[count:])
+    distiller.set_weights(weights[:count])
+    teacher.set_weights(weights[count:])
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(16, 6, 6, 1)), rng.integers(0, 5, 16)
     logs = distiller.fit(x, y, batch_size=8, epochs=1, shuffle=False, verbose=0).history
@@ -123,7 +122,7 @@ def main(start, result):
         imported_tensorflow=IMPORTED_TENSORFLOW,
         teacher_moved=any(
             np.any(old != np.array(new))
-            for old, new in zip(known[count:], teacher.get_weights(), strict=True)
+            for old, new in zip(weights[count:], teacher.get_weights(), strict=True)
         ),
     )
 

@@ -1,9 +1,9 @@
-"""Train on data that workers share out, and note which samples each step took.
+"""Train on data that is sharded over workers, and record the samples of each step.
 
     python -m tests.distribution.shards RESULT FOLDER {file,element,array}
 
-The environment variable TF_CONFIG says who the others are. FOLDER holds the samples in
-TFRecord files, which are read as such or, for the others, made again.
+The environment variable TF_CONFIG names the other workers. FOLDER has the samples in
+TFRecord files, which `file` reads; `element` and `array` create the samples again.
 """
 
 import pathlib
@@ -25,19 +25,19 @@ def samples(count):
 
 
 def write(folder, counts):
-    """Write a file of so many samples each."""
+    """Write one file per count, with that many samples."""
     import tensorflow as tf
 
-    every = samples(sum(counts))
-    for number, part in enumerate(np.split(every.ids, np.cumsum(counts)[:-1])):
-        with tf.io.TFRecordWriter(str(folder / f"{number}.tfrecord")) as file:
+    whole = samples(sum(counts))
+    for index, part in enumerate(np.split(whole.ids, np.cumsum(counts)[:-1])):
+        with tf.io.TFRecordWriter(str(folder / f"{index}.tfrecord")) as file:
             for i in part:
-                file.write(every.images[i].tobytes() + every.labels[i].tobytes())
-                file.write(every.ids[i].tobytes())
+                file.write(whole.images[i].tobytes() + whole.labels[i].tobytes())
+                file.write(whole.ids[i].tobytes())
 
 
 def from_files(folder):
-    """Read the files in an order that no seed decides."""
+    """Read the files in an unseeded random order."""
     import tensorflow as tf
 
     def parse(records):
@@ -53,35 +53,35 @@ def from_files(folder):
 
 
 def data(folder, by):
-    """Give `x` and `y` of fit."""
+    """Return `x` and `y` of `fit`."""
     import tensorflow as tf
 
     if by == "file":
         x = from_files(folder)
     else:
         count = sum(file.stat().st_size for file in folder.glob("*.tfrecord")) // 300
-        every = samples(count)
+        whole = samples(count)
         if by == "array":
-            return {"image": every.images, "sample_id": every.ids}, every.labels
-        x = kd.data.batches(every, BATCH, shuffle=True, sample_ids=True)
+            return {"image": whole.images, "sample_id": whole.ids}, whole.labels
+        x = kd.data.batches(whole, BATCH, shuffle=True, sample_ids=True)
     options, policies = tf.data.Options(), tf.data.experimental.AutoShardPolicy
     policy = policies.FILE if by == "file" else policies.DATA
     options.experimental_distribute.auto_shard_policy = policy
     return x.with_options(options), None
 
 
-class Noting(kd.Distiller):
-    """Keep the ids of the samples of each step of this worker."""
+class RecordingDistiller(kd.Distiller):
+    """Record the sample ids of each step of this worker."""
 
-    taken = ()
+    steps = ()
 
     def train_step(self, data):
         import tensorflow as tf
 
-        def note(ids):
-            self.taken = [*self.taken, ids]
+        def record(ids):
+            self.steps = [*self.steps, ids]
 
-        tf.numpy_function(note, [data[0]["sample_id"]], [])
+        tf.numpy_function(record, [data[0]["sample_id"]], [])
         return super().train_step(data)
 
 
@@ -94,7 +94,9 @@ def make():
         kd.Term(kd.losses.HardRank(), student="stack2", teacher="stack2", weight=1.0),
     ]
     inputs = {"student_inputs": "image", "teacher_inputs": "image"}
-    distiller = Noting(student, teacher, terms=terms, sample_ids="sample_id", **inputs)
+    distiller = RecordingDistiller(
+        student, teacher, terms=terms, sample_ids="sample_id", **inputs
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     distiller.compile(
         keras.optimizers.SGD(0.05, momentum=0.9), loss, metrics=["accuracy"]
@@ -111,9 +113,9 @@ def main(result, folder, by):
         distiller = make()
         x, y = data(pathlib.Path(folder), by)
         logs = distiller.fit(x, y, epochs=EPOCHS, verbose=0).history
-    kept = {f"weight {i}": value for i, value in enumerate(weights(distiller))}
-    kept |= {f"step {i}": ids for i, ids in enumerate(distiller.taken)}
-    np.savez(result, **kept, **logs)
+    arrays = {f"weight {i}": value for i, value in enumerate(weights(distiller))}
+    arrays |= {f"step {i}": ids for i, ids in enumerate(distiller.steps)}
+    np.savez(result, **arrays, **logs)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Strategies by name: what is found is said, what is missing is an error."""
+"""Strategies by name: what each kind enters, and an error where something is missing."""
 
 import keras
 import pytest
@@ -15,14 +15,14 @@ def entered(kind):
         return strategy
 
 
-def test_mirrored_shares_a_strategy(two_replicas):
+def test_mirrored_reuses_the_strategy(two_replicas):
     strategy = entered("mirrored")
     assert strategy is two_replicas
     assert strategy.num_replicas_in_sync == 2
 
 
 @pytest.mark.parametrize("kind", ["one", "auto"])
-def test_one_device_where_there_is_no_other(kind, capsys, monkeypatch):
+def test_one_device(kind, capsys, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert entered(kind).num_replicas_in_sync == 1
     assert "one device" in capsys.readouterr().out

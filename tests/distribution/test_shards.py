@@ -1,4 +1,4 @@
-"""Data shared out among workers: each sample once an epoch, and the update of one."""
+"""Sharded data: each sample once per epoch, and the update of a single process."""
 
 import itertools
 
@@ -22,13 +22,13 @@ def train(tmp_path, count, counts, by):
     return start(SCRIPT, tmp_path, count, [files, by])
 
 
-def steps(kept):
-    """Give the ids of each step of a worker."""
-    numbered = (kept.get(f"step {i}") for i in itertools.count())
+def steps(arrays):
+    """Return the sample ids of each step of a worker."""
+    numbered = (arrays.get(f"step {i}") for i in itertools.count())
     return list(itertools.takewhile(lambda ids: ids is not None, numbered))
 
 
-# By file, 2 workers have 24 and 23 samples, 3 have 16, 16 and 15.
+# Sharded by file, 2 workers have 24 and 23 samples, 3 have 16, 16 and 15.
 @pytest.mark.parametrize(
     ("count", "by"),
     [
@@ -38,30 +38,30 @@ def steps(kept):
         pytest.param(3, "file", marks=pytest.mark.long),
     ],
 )
-def test_each_sample_once_an_epoch_and_the_update_of_one(tmp_path, count, by):
+def test_each_sample_once_per_epoch_and_the_update_of_one_process(tmp_path, count, by):
     counts = 9, 8, 7, 7, 8, 8
-    kept = results(tmp_path, train(tmp_path, count, counts, by))
-    parts = list(zip(*map(steps, kept), strict=True))
+    workers = results(tmp_path, train(tmp_path, count, counts, by))
+    parts = list(zip(*map(steps, workers), strict=True))
     assert len(parts) % shards.EPOCHS == 0
     for epoch in range(shards.EPOCHS):
         length = len(parts) // shards.EPOCHS
-        own = parts[epoch * length : (epoch + 1) * length]
-        taken = np.concatenate([ids for step in own for ids in step])
-        assert sorted(taken) == list(range(sum(counts)))
+        of_epoch = parts[epoch * length : (epoch + 1) * length]
+        ids = np.concatenate([ids for step in of_epoch for ids in step])
+        assert sorted(ids) == list(range(sum(counts)))
         if by == "file":
             files = np.repeat(np.arange(len(counts)), counts)
-            for worker, ids in enumerate(zip(*own, strict=True)):
-                assert set(files[np.concatenate(ids)] % count) == {worker}
-    alone, logs = alone_on(parts, samples=shards.samples(sum(counts)))
-    for worker in kept:
-        for i, value in enumerate(alone):
+            for index, ids in enumerate(zip(*of_epoch, strict=True)):
+                assert set(files[np.concatenate(ids)] % count) == {index}
+    weights, logs = train_alone(parts, samples=shards.samples(sum(counts)))
+    for worker in workers:
+        for i, value in enumerate(weights):
             np.testing.assert_allclose(worker[f"weight {i}"], value, atol=1e-5)
         for name, mean in logs.items():
             np.testing.assert_allclose(worker[name].mean(), mean, rtol=1e-4)
 
 
-def alone_on(parts, samples):
-    """Train one process on the batches of which workers took parts."""
+def train_alone(parts, samples):
+    """Train one process on the workers' batches, concatenated."""
     distiller, sums = shards.make(), {}
     for step in parts:
         batch = samples[np.concatenate(step)]
@@ -76,7 +76,7 @@ def alone_on(parts, samples):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("by", "counts", "said"),
+    ("by", "counts", "message"),
     [
         ("file", (24, 6), "ValueError: A replica got no samples"),
         ("file", (24,), "Could not apply FILE based sharding"),
@@ -84,8 +84,8 @@ def alone_on(parts, samples):
     ],
     ids=["a short file", "too few files", "shuffled by fit"],
 )
-def test_what_can_not_be_shared_out_ends_all_workers(tmp_path, by, counts, said):
+def test_data_that_cannot_be_sharded_ends_all_workers(tmp_path, by, counts, message):
     workers = train(tmp_path, 2, counts, by)
     assert all(worker.wait(timeout=120) == 1 for worker in workers)
-    logs = [(tmp_path / f"{place}.log").read_text() for place in range(2)]
-    assert any(said in log for log in logs)
+    logs = [(tmp_path / f"{index}.log").read_text() for index in range(2)]
+    assert any(message in log for log in logs)

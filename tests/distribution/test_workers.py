@@ -1,4 +1,4 @@
-"""Processes that train in step over loopback, and what is left when one dies."""
+"""Processes that train in sync over loopback, and resuming after one is killed."""
 
 import signal
 
@@ -21,7 +21,7 @@ def assert_close(found, expected, rtol, atol):
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["distiller", "mutual", "self"])
 def test_three_workers_train_as_one(tmp_path, kind):
-    """Fit, evaluate and predict: weights, logs and predictions, of every worker."""
+    """Weights, logs and predictions of every worker equal those of one process."""
     runs = {}
     for count in (1, 3):
         folder = tmp_path / str(count)
@@ -42,7 +42,7 @@ def test_three_workers_train_as_one(tmp_path, kind):
 
 
 def killed_and_whole(tmp_path, count, backend="tensorflow"):
-    """Give a run that was killed and started again, and one that was not."""
+    """Return results of a run that was killed and resumed, and of one that was not."""
     folders = {name: tmp_path / name for name in ("whole", "killed")}
     for folder in folders.values():
         folder.mkdir()
@@ -57,9 +57,9 @@ def killed_and_whole(tmp_path, count, backend="tensorflow"):
     for other in others:
         assert other.wait(timeout=60) > 0
     assert (tmp_path / "backup_killed" / "state.npz").exists()
-    again = results(folders["killed"], run("killed"))
+    resumed = results(folders["killed"], run("killed"))
     assert not (tmp_path / "backup_killed").exists()
-    return again, whole
+    return resumed, whole
 
 
 def assert_same_weights(found, expected):
@@ -70,16 +70,16 @@ def assert_same_weights(found, expected):
 
 
 @pytest.mark.long
-def test_a_killed_worker_ends_the_job_which_goes_on_to_the_bit(tmp_path):
-    for again, whole in zip(*killed_and_whole(tmp_path, 2), strict=True):
-        assert_same_weights(again, whole)
+def test_a_killed_worker_ends_the_job_which_resumes_exactly(tmp_path):
+    for resumed, whole in zip(*killed_and_whole(tmp_path, 2), strict=True):
+        assert_same_weights(resumed, whole)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_a_killed_process_goes_on_to_the_bit(tmp_path, backend):
-    (again,), (whole,) = killed_and_whole(tmp_path, 1, backend)
-    assert_same_weights(again, whole)
+def test_a_killed_process_resumes_exactly(tmp_path, backend):
+    (resumed,), (whole,) = killed_and_whole(tmp_path, 1, backend)
+    assert_same_weights(resumed, whole)
 
 
 @pytest.mark.long

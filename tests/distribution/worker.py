@@ -1,9 +1,9 @@
-"""Train as one of several workers, or alone, and keep what came out.
+"""Train as one of several workers, or alone, and save weights, logs and predictions.
 
     python -m tests.distribution.worker RESULT [--kind KIND] [--backup FOLDER] [--die-at STEP]
 
-The environment variable TF_CONFIG says who the others are. With a backup it goes on
-where it was stopped; `--die-at` kills this process at once after a step of this run.
+The environment variable TF_CONFIG names the other workers. With a backup, training
+resumes where it stopped; `--die-at` kills the process after that many steps of this run.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tests.nets import conv_pair
 
 
 class Die(keras.callbacks.Callback):
-    """Kill the process as a machine that fails would."""
+    """Kill the process, as a machine failure would."""
 
     def __init__(self, after):
         super().__init__()
@@ -47,7 +47,7 @@ def make(noise):
 
 
 def mutual():
-    """Two peers that learn from each other's copies of three steps."""
+    """Create two peers that learn from copies of each other, refreshed every 3 steps."""
     keras.utils.set_random_seed(1)
     peers = conv_pair(norm=False)
     soft = kd.Term(kd.losses.SoftTarget(2.0), weight=1.0)
@@ -70,7 +70,7 @@ def compiled(distiller):
 
 
 def devices(variable):
-    """Give on how many devices of this process a variable lies."""
+    """Return the number of devices of this process that hold a variable."""
     if keras.backend.backend() != "jax":
         return 1
     return len(variable.value.sharding.device_set)

@@ -1,4 +1,4 @@
-"""Chunks of rows: each row is read, written and counted once, whatever the sizes."""
+"""Chunks of rows: each row is read, written and counted once, for any sizes."""
 
 import keras
 import numpy as np
@@ -12,15 +12,15 @@ SIZES = [(1, 4), (4, 4), (5, 4), (8, 4), (11, 4), (7, 1), (7, 100)]
 
 
 def squares_and_sum(rows, size):
-    """Square rows chunk by chunk; add up each row's number, and all rows."""
+    """Return the rows' squares, how often each row was counted, and the rows' sum."""
     chunks = Chunks(ops.shape(rows)[0], size)
 
     def step(chunk, state):
         squares, counted, total = state
-        own = chunk.take(rows)
-        squares = chunk.put(squares, ops.square(own))
-        counted = chunk.add(counted, chunk.once(ops.ones_like(own)))
-        return squares, counted, total + ops.sum(chunk.once(own), axis=0)
+        part = chunk.take(rows)
+        squares = chunk.put(squares, ops.square(part))
+        counted = chunk.add(counted, chunk.once(ops.ones_like(part)))
+        return squares, counted, total + ops.sum(chunk.once(part), axis=0)
 
     shape = ops.shape(rows)
     start = buffer(shape, "float32"), buffer(shape, "float32"), ops.zeros((3,))
@@ -30,11 +30,11 @@ def squares_and_sum(rows, size):
 @pytest.mark.parametrize("rows, size", SIZES)
 @pytest.mark.parametrize("compiler", ["none", "traced", "jit"])
 def test_every_row_once(rows, size, compiler):
-    known = {"none": lambda function: function, **compilers()}
-    if compiler not in known:
-        pytest.skip(f"{keras.backend.backend()} has no such compiled step")
+    available = {"none": lambda function: function, **compilers()}
+    if compiler not in available:
+        pytest.skip(f"{keras.backend.backend()} has no such compiler")
     array = np.random.default_rng(0).normal(size=(rows, 3)).astype("float32")
-    function = known[compiler](lambda x: squares_and_sum(x, size))
+    function = available[compiler](lambda x: squares_and_sum(x, size))
     found = [ops.convert_to_numpy(x) for x in function(ops.convert_to_tensor(array))]
     for x, expected in zip(
         found, (array**2, np.ones((rows, 3)), array.sum(0)), strict=True
@@ -43,9 +43,9 @@ def test_every_row_once(rows, size, compiler):
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_rows_that_a_trace_does_not_know(jit):
+def test_a_number_of_rows_that_is_unknown_while_tracing(jit):
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("shapes are known where other backends compile")
+        pytest.skip("other backends compile for known shapes")
     import tensorflow as tf
 
     unknown = [tf.TensorSpec((None, 3))]
@@ -56,7 +56,7 @@ def test_rows_that_a_trace_does_not_know(jit):
     )
     for rows in (1, 2, 9, 64):
         array = np.random.default_rng(0).normal(size=(rows, 3)).astype("float32")
-        # Twice: nothing of a call is left for the next.
+        # Twice, to show that the buffers do not keep values between calls.
         for _ in range(2):
             squares, counted, total = function(array)
         np.testing.assert_allclose(squares, array**2, rtol=1e-6)
@@ -67,5 +67,5 @@ def test_rows_that_a_trace_does_not_know(jit):
 @pytest.mark.parametrize(
     "rows, expected", [(1, 32), (1024, 32), (1025, 33), (4096, 128)]
 )
-def test_a_share_of_the_rows(rows, expected):
+def test_chunk_size(rows, expected):
     assert chunk_size(rows, 32, 32) == expected
