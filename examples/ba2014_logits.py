@@ -1,12 +1,12 @@
-"""Ba, Caruana 2014: a shallow net mimics deep nets by their logits, on data at hand.
+"""Ba, Caruana 2014: a shallow network mimics the logits of deep networks.
 
     python examples/ba2014_logits.py
     python examples/ba2014_logits.py --dataset mnist --epochs 20
 
-A perceptron of one hidden layer learns from labels, from the logits of one
-convolutional net, and from the mean logits of an ensemble of them. The mimics never see
-a label. The stand-in protocol: digits in place of CIFAR-10, small nets, no augmentation.
-Nothing was tuned. Finished runs are kept in `--out` and not repeated.
+A perceptron with one hidden layer learns from labels, from the logits of one
+convolutional network, and from the mean logits of an ensemble. The mimics use no labels.
+Small-scale stand-in: digits instead of CIFAR-10, small networks, no augmentation. Nothing
+was tuned. Finished runs are stored in `--out` and not repeated.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import keras_distill as kd
 
 TEACHER_FILTERS, MEMBERS, UNITS, BATCH = (16, 32), 4, 64, 64
 EPOCHS = {"teacher": 60, "student": 200}
-# Errors on CIFAR-10 in %, recalled and not checked against the paper.
+# Errors on CIFAR-10 in %, from memory, not checked against the paper.
 PAPER = {
     "deep net": 12.0,
     "ensemble of 4": 11.0,
@@ -55,13 +55,13 @@ def trained_teachers(data, out, epochs, seed):
 
 
 def mean_of(models, data):
-    """Give the ensemble as one model, to count its errors."""
+    """Return the ensemble as one model, to count its errors."""
     images = keras.Input(data.input_shape)
     return keras.Model(images, keras.layers.average([net(images) for net in models]))
 
 
 def trained_student(data, teacher, epochs, seed):
-    """Train on the logits of a teacher; without one, on labels."""
+    """Train on the logits of a teacher, or on labels if `teacher` is None."""
     keras.utils.set_random_seed(1000 + seed)
     student = kd.models.mlp(data.input_shape, data.classes, units=(UNITS,))
     if teacher is None:
@@ -78,7 +78,7 @@ def trained_student(data, teacher, epochs, seed):
 
 
 def run(runs, data, seed):
-    """Fill the cells of one seed."""
+    """Train and evaluate all models with one seed."""
     epochs = runs.settings["epochs"]
     nets = trained_teachers(data, runs.file.parent, epochs["teacher"], seed)
     ensemble = kd.EnsembleTeacher(nets, average="geometric")
@@ -112,8 +112,8 @@ def report(runs):
     ]
     print(kd.analysis.table(rows))
     print(
-        f"\nTest error in %, last epoch, mean ± deviation; "
-        f"seeds: {len(runs['deep net'])}. Stand-in: {runs.settings}."
+        f"\nTest error in %, last epoch, mean ± std; "
+        f"seeds: {len(runs['deep net'])}. Settings: {runs.settings}."
     )
 
 

@@ -1,14 +1,14 @@
-"""Beyer et al. 2022: a good teacher is patient and consistent, on data at hand.
+"""Beyer et al. 2022: a good teacher is patient and consistent.
 
     python examples/beyer2022_patient.py
 
-Distillation as function matching: the student sees the very view of an image that the
-teacher saw, views are many, labels play no part, and training is long. The teacher's
-predictions on all views are computed once and read from a cache. Against it: no
-augmentation, predictions fixed on the plain image, and another view for each net. The
-stand-in protocol: digits in place of ImageNet, shifts and brightness in place of crops
-and mixup, residual nets of 20 and 8 layers; the student sees few samples, the teacher
-all. Nothing was tuned. Finished cells are kept in `--out` and not repeated.
+Distillation as function matching: student and teacher see the same view of each image,
+with many views, no labels, and long training. The teacher's predictions on all views are
+computed once and read from a cache. Baselines: no augmentation, fixed predictions on the
+original image, and independent views for both. Small-scale stand-in: digits instead of
+ImageNet, shifts and brightness instead of crops and mixup, residual networks of 20 and 8
+layers; the student sees few samples, the teacher all. Nothing was tuned. Finished runs
+are stored in `--out` and not repeated.
 """
 
 import argparse
@@ -21,13 +21,13 @@ import keras_distill as kd
 
 SAMPLES, VIEWS, BATCH, TEMPERATURE = 400, 32, 64, 2.0
 TEACHER_EPOCHS, STUDENT_EPOCHS = 40, (20, 80)
-# ImageNet, ResNet-50 of a BiT ResNet-152x2, top-1 in %; recalled and not checked against
-# the paper: views that are consistent, 9,600 epochs.
+# ImageNet, ResNet-50 from a BiT ResNet-152x2, top-1 in %, consistent views, 9,600 epochs;
+# from memory, not checked against the paper.
 PAPER = {"consistent views, 80 epochs": 82.8}
 
 
 def augment(image, seed):
-    """Shift by up to one pixel, change the brightness."""
+    """Shift by up to one pixel, and change the brightness."""
     size = tf.shape(image)
     image = tf.image.resize_with_crop_or_pad(image, size[0] + 2, size[1] + 2)
     image = tf.image.stateless_random_crop(image, size, seed)
@@ -60,7 +60,7 @@ def trained_teacher(runs, data, seed, epochs):
 
 
 def consistent(runs, few, teacher, seed):
-    """Give the cache of all views, and batches that carry what it holds."""
+    """Return the cache of all views, and batches joined with its predictions."""
     views = kd.data.Views(augment, runs.settings["views"], seed=seed)
     folder = runs.file.parent / f"cache_{seed}"
     cached = kd.CachedTeacher(folder, teacher, views=views)
@@ -70,18 +70,18 @@ def consistent(runs, few, teacher, seed):
 
 
 def apart(few, student_views, teacher_views):
-    """Give batches in which each net has an image of its own."""
+    """Return batches with separate images for student and teacher."""
     train = kd.data.batches(
         few, BATCH, shuffle=True, augment=student_views, sample_ids=True
     )
-    images, places = tf.constant(few.images), tf.argsort(few.ids)
+    images, order = tf.constant(few.images), tf.argsort(few.ids)
     ids = tf.sort(few.ids)
 
-    def beside(x, y):
-        own = tf.gather(places, tf.searchsorted(ids, x["sample_id"]))
-        return {**x, "for_teacher": tf.gather(images, own)}, y
+    def add_image(x, y):
+        index = tf.gather(order, tf.searchsorted(ids, x["sample_id"]))
+        return {**x, "for_teacher": tf.gather(images, index)}, y
 
-    train = train.map(beside)
+    train = train.map(add_image)
     if teacher_views is not None:
         single = teacher_views.drawn(train.unbatch(), image="for_teacher")
         train = single.apply(tf.data.experimental.assert_cardinality(len(few)))
@@ -90,13 +90,13 @@ def apart(few, student_views, teacher_views):
 
 
 def schemes(runs, few, teacher, seed):
-    """Give for each scheme the teacher, the batches and the teacher's part of them."""
+    """Return teacher, batches and name of the teacher's inputs, by scheme."""
     count = runs.settings["views"]
-    own, other = (kd.data.Views(augment, count, seed=seed + n) for n in (0, 1000))
+    views, more = (kd.data.Views(augment, count, seed=seed + n) for n in (0, 1000))
     return {
         "no augmentation": lambda: (teacher, apart(few, None, None), "for_teacher"),
-        "fixed predictions": lambda: (teacher, apart(few, own, None), "for_teacher"),
-        "views apart": lambda: (teacher, apart(few, own, other), "for_teacher"),
+        "fixed predictions": lambda: (teacher, apart(few, views, None), "for_teacher"),
+        "views apart": lambda: (teacher, apart(few, views, more), "for_teacher"),
         "consistent views": lambda: consistent(runs, few, teacher, seed),
     }
 
@@ -117,7 +117,7 @@ def accuracy(data, seed, scheme, epochs):
 
 
 def run(runs, data, seed):
-    """Fill the cells of one seed."""
+    """Train and evaluate all schemes with one seed."""
     epochs = runs.settings["epochs"]
     teacher = trained_teacher(runs, data, seed, epochs["teacher"])
     runs.once(
@@ -129,10 +129,10 @@ def run(runs, data, seed):
     for name, scheme in schemes(runs, few, teacher, seed).items():
         for count in epochs["student"]:
             cell = f"{name}, {count} epochs"
-            right = runs.once(
+            result = runs.once(
                 cell, seed, lambda s=scheme, n=count: accuracy(data, seed, s, n)
             )
-            print(cell, f"seed {seed}: {right:.2f} %", flush=True)
+            print(cell, f"seed {seed}: {result:.2f} %", flush=True)
 
 
 def main():
@@ -164,7 +164,7 @@ def main():
         for name in runs.names
     ]
     print(kd.analysis.table(rows))
-    print(f"\nLast epoch, mean ± deviation; seeds: {args.seeds}. Stand-in: {settings}.")
+    print(f"\nLast epoch, mean ± std; seeds: {args.seeds}. Settings: {settings}.")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Chen et al. 2018: DarkRank, the order of neighbours, on data at hand.
+"""Chen et al. 2018: DarkRank, distillation of the order of neighbors.
 
     python examples/chen2018_darkrank.py
     python examples/chen2018_darkrank.py --dataset mnist --train-size 2000
 
-An embedding is learnt on the classes 0 to 5 and judged on the classes 6 to 9, which
-it never saw: for each test image the others are ranked by distance, and the mean
-average precision says how far its class comes first. The student has the labels'
-losses of the paper, classification, verification and triplets, and beside them soft or
-hard DarkRank. The stand-in protocol: residual nets of 20 and 8 layers in place of
-Inception-BN and NIN-BN, digits in place of CUHK03 and Market1501; the paper's figures
-are of another measure and are not shown. Nothing was tuned.
+An embedding is trained on the classes 0 to 5 and evaluated on the unseen classes 6 to 9:
+for each test image, the others are ranked by distance, and the mean average precision
+measures how well images of its class come first. The student is trained with the paper's
+losses on labels (classification, verification, triplets) and soft or hard DarkRank.
+Small-scale stand-in: residual networks of 20 and 8 layers instead of Inception-BN and
+NIN-BN, digits instead of CUHK03 and Market1501; the paper reports another metric, so its
+results are not shown. Nothing was tuned.
 """
 
 import argparse
@@ -47,15 +47,15 @@ METHODS = {
 
 
 def mean_average_precision(model, samples):
-    """Rank the other samples for each one; give the mean average precision in %."""
+    """Rank the other samples for each sample; return the mean average precision in %."""
     embed = keras.Model(model.input, model.get_layer("pool").output)
     vectors = embed.predict(samples.images, verbose=0)
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     others = ~np.eye(len(samples), dtype=bool)
     shape = len(samples), len(samples) - 1
-    near = (vectors @ vectors.T)[others].reshape(shape)
+    nearness = (vectors @ vectors.T)[others].reshape(shape)
     same = (samples.labels[:, None] == samples.labels[None])[others].reshape(shape)
-    return 100 * label_ranking_average_precision_score(same, near)
+    return 100 * label_ranking_average_precision_score(same, nearness)
 
 
 def trained_teacher(data, shape, file, epochs, seed, eager):
@@ -84,7 +84,7 @@ def main():
     data = kd.data.load(args.dataset)
     train = data.train.only(SEEN)
     size = args.train_size or TRAIN_SIZE.get(args.dataset, len(train))
-    # A few thousand images rank each other in memory.
+    # The distances of all pairs must fit in memory.
     unseen = data.test.without(SEEN)[:2000]
     data = dataclasses.replace(data, train=train.few(size), test=unseen)
     settings = {"dataset": args.dataset, "train_size": size, "epochs": epochs}
@@ -109,7 +109,7 @@ def main():
     print(kd.analysis.table(rows))
     print(
         "\nMean average precision in % of unseen classes, last epoch; "
-        f"seeds: {args.seeds}. Stand-in: {settings}."
+        f"seeds: {args.seeds}. Settings: {settings}."
     )
 
 

@@ -1,15 +1,14 @@
-"""Cheng et al. 2020: where a distilled student looks, and one trained from labels.
+"""Cheng et al. 2020: knowledge points of students, distilled and trained on labels.
 
     python examples/cheng2020_knowledge_points.py
     python examples/cheng2020_knowledge_points.py --dataset caltech_birds2011
 
-Entropies of the pixels at the end of a stage say which cells of an image a net looks at;
-counted on the object and on the ground, and followed over the checkpoints of a training.
-The stand-in protocol: digits on textured ground, whose masks are known by construction,
-in place of birds; small conv nets in place of AlexNet to ResNet-152; the distilled
-student learns from the same stage of the teacher alone, as the paper's does, and its last
-layer from labels. Nothing was tuned. Finished cells are kept in `--out`, with a picture
-of entropies and points.
+Pixel entropies at the end of a stage show which cells of an image a network uses. They
+are counted on the foreground and the background, at each checkpoint of a training.
+Small-scale stand-in: digits on a textured background, with known masks, instead of birds;
+small conv nets instead of AlexNet to ResNet-152. The distilled student learns from the
+same stage of the teacher alone, as in the paper, and its last layer from labels. Nothing
+was tuned. Finished runs are stored in `--out`, with a picture of entropies and points.
 """
 
 import argparse
@@ -22,8 +21,8 @@ import keras_distill as kd
 
 TAP, GRID, IMAGES, EPOCHS, CHECKPOINTS, BATCH = "stack3", 16, 48, 40, 5, 32
 SEARCH = {"steps": 60, "bound": 0.1, "draws": 1}
-COLUMNS = ("on object", "on ground", "lambda", "D_mean", "D_std", "rho", "accuracy %")
-# CUB200-2011, VGG-16, first fully connected layer: S is distilled, B from labels.
+COLUMNS = ("foreground", "background", "lambda", "D_mean", "D_std", "rho", "accuracy %")
+# CUB200-2011, VGG-16, first fully connected layer: S (distilled) and B (labels).
 PAPER = {
     "distilled": (43.77, 8.73, 0.84, 0.64, 0.06, 0.66, None),
     "from labels": (22.50, 11.27, 0.68, 2.38, 4.98, 0.50, None),
@@ -31,7 +30,7 @@ PAPER = {
 
 
 def load(name, seed):
-    """Give training samples, test samples, and the masks of the latter."""
+    """Return training samples, test samples, and the masks of the test samples."""
     if name == "digits":
         digits = kd.data.load("digits")
         train, _ = kd.data.textured_digits(digits.train, seed=seed)
@@ -67,7 +66,7 @@ def cross_entropy():
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keeps the student's weights before the training and each few epochs."""
+    """Keep the student's weights before the training and every few epochs."""
 
     def __init__(self, student, every):
         super().__init__()
@@ -80,11 +79,11 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def train_student(kind, train, teacher, seed, settings):
-    """Give the student and the weights at its checkpoints."""
+    """Return the student and its weights at the checkpoints."""
     keras.utils.set_random_seed(1000 + seed)
     student = net(train, (16, 32, 64), "student")
     epochs = settings["epochs"]
-    kept = Checkpoints(student, epochs // settings["checkpoints"])
+    checkpoints = Checkpoints(student, epochs // settings["checkpoints"])
     x, y = train.images, train.labels
     model = student
     if kind == "distilled":
@@ -93,32 +92,33 @@ def train_student(kind, train, teacher, seed, settings):
         model.compile(rate(train, epochs))
     else:
         model.compile(rate(train, epochs), cross_entropy())
-    model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[kept])
-    return student, kept.weights
+    fit = {"batch_size": BATCH, "epochs": epochs, "callbacks": [checkpoints]}
+    model.fit(x, y, verbose=0, **fit)
+    return student, checkpoints.weights
 
 
 def measure(student, weights, test, masks, settings):
-    """Give the paper's numbers of one training, and the last entropies."""
+    """Return the paper's metrics for one training, and the last entropies."""
     images, masks = test.images[: settings["images"]], masks[: settings["images"]]
-    found, trained = [], []
-    for place, own in enumerate(weights):
-        student.set_weights(own)
+    checkpoints, trained = [], []
+    for index, values in enumerate(weights):
+        student.set_weights(values)
         trained.append([variable.numpy() for variable in student.trainable_variables])
-        if place == 0:
+        if index == 0:
             continue
         entropies = kd.analysis.pixel_entropies(
             student, images, TAP, grid=GRID, **settings["search"]
         ).entropies
-        found.append(kd.analysis.knowledge_points(entropies, masks))
-    learnt = kd.analysis.learning_of_points(found, masks, trained)
-    last = found[-1]
+        checkpoints.append(kd.analysis.knowledge_points(entropies, masks))
+    learning = kd.analysis.learning_of_points(checkpoints, masks, trained)
+    last = checkpoints[-1]
     numbers = {
-        "on object": last.on_foreground.mean(),
-        "on ground": last.on_background.mean(),
+        "foreground": last.on_foreground.mean(),
+        "background": last.on_background.mean(),
         "lambda": last.foreground_fraction,
-        "D_mean": learnt.mean_distance,
-        "D_std": learnt.variance,
-        "rho": learnt.stability,
+        "D_mean": learning.mean_distance,
+        "D_std": learning.variance,
+        "rho": learning.stability,
     }
     return numbers, entropies, last
 
@@ -132,7 +132,7 @@ def run(runs, dataset, seed, folder):
     teacher.compile(rate(train, settings["epochs"]), cross_entropy())
     x, y = train.images, train.labels
     teacher.fit(x, y, batch_size=BATCH, epochs=settings["epochs"], verbose=0)
-    print(f"teacher, seed {seed}: {right(teacher, test):.2f} %", flush=True)
+    print(f"teacher, seed {seed}: {accuracy(teacher, test):.2f} %", flush=True)
 
     def cell(kind):
         student, weights = train_student(kind, train, teacher, seed, settings)
@@ -142,7 +142,7 @@ def run(runs, dataset, seed, folder):
                 layer.trainable = False
             student.compile(keras.optimizers.Adam(1e-2), cross_entropy())
             student.fit(x, y, batch_size=BATCH, epochs=settings["epochs"], verbose=0)
-        numbers["accuracy %"] = right(student, test)
+        numbers["accuracy %"] = accuracy(student, test)
         if seed == 0:
             shown = min(8, len(entropies))
             plot(
@@ -154,17 +154,17 @@ def run(runs, dataset, seed, folder):
         return numbers
 
     for kind in PAPER:
-        found = runs.once(kind, seed, lambda kind=kind: cell(kind))
-        print(kind, f"seed {seed}: {found}", flush=True)
+        result = runs.once(kind, seed, lambda kind=kind: cell(kind))
+        print(kind, f"seed {seed}: {result}", flush=True)
 
 
-def right(model, samples):
+def accuracy(model, samples):
     return 100 - 100 * kd.analysis.wrong(model, samples).mean()
 
 
-def plot(images, entropies, found, file):
+def plot(images, entropies, points, file):
     try:
-        figure = kd.analysis.plot_knowledge_points(images, entropies, found)
+        figure = kd.analysis.plot_knowledge_points(images, entropies, points)
     except ImportError:
         print("\nNo picture: matplotlib is not installed (pip install matplotlib).")
         return
@@ -198,7 +198,7 @@ def main():
         ours = {c: runs.summary(kind, of=lambda cell, c=c: cell[c]) for c in COLUMNS}
         rows.append({"": f"{kind}, ours", **ours})
     print(kd.analysis.table(rows))
-    print(f"\nMean ± deviation; seeds: {args.seeds}. Stand-in: {settings}.")
+    print(f"\nMean ± std; seeds: {args.seeds}. Settings: {settings}.")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Furlanello et al. 2018: born-again networks, generations and their ensembles.
+"""Furlanello et al. 2018: born-again networks and ensembles of their generations.
 
     python examples/furlanello2018_born_again.py
 
-Each generation has the teacher's size and fresh weights, and learns from the one before:
-soft targets alone (BAN), with labels (BAN+L), the label weighed by the teacher's
-confidence (CWTM), and the teacher's prediction with its wrong classes shuffled (DKPP).
-The ensemble of all generations so far is judged too. The stand-in protocol: digits or
-CIFAR-10's copy in place of CIFAR-10 and 100, small residual nets in place of wide ones
-and DenseNets, few training samples. Epochs and temperature were chosen on held-out training
-images. Finished chains are kept in `--out` and not repeated; a plot of errors by
-generation is made there.
+Each generation has the teacher's architecture and new weights, and learns from the
+previous one: from soft targets alone (BAN), with labels (BAN+L), from labels weighted by
+the teacher's confidence (CWTM), and from predictions with permuted wrong classes (DKPP).
+The ensemble of all generations is evaluated too. Small-scale stand-in: digits or
+CIFAR-10's JPEG copy instead of CIFAR-10 and 100, small residual networks instead of wide
+ones and DenseNets, few training samples. Epochs and temperature were chosen on held-out
+training images. Finished chains are stored in `--out` and not repeated, with a plot of
+the error by generation.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import keras_distill as kd
 
 GENERATIONS, EPOCHS, BATCH, SIZE, DEPTH, TEMPERATURE = 2, 60, 64, 400, 8, 4.0
 # The paper's errors in %: teacher, generation 1, a later generation, ensemble. The
-# CIFAR-10 row and both teachers are recalled, not checked.
+# CIFAR-10 row and both teachers are from memory, not checked.
 PAPER = {
     "paper, CIFAR-10, DenseNet-112-33": ("3.84", "3.61 (BAN)", "", ""),
     "paper, CIFAR-100, DenseNet-80-80": (
@@ -45,8 +45,8 @@ def schemes():
 
 
 def make(data):
-    def generation(place):
-        name = f"generation{place}"
+    def generation(index):
+        name = f"generation{index}"
         return kd.models.resnet(
             data.input_shape, data.classes, depth=DEPTH, width=16, name=name
         )
@@ -61,7 +61,7 @@ def compiled(steps):
 
 
 def errors(models, data):
-    """Give the error in % of each generation, and of each ensemble from the first on."""
+    """Return the error in % of each generation, and of the ensemble up to each."""
     alone = [100 * kd.analysis.wrong(model, data.test).mean() for model in models]
     together = [alone[0]]
     for count in range(2, len(models) + 1):
@@ -71,10 +71,10 @@ def errors(models, data):
 
 
 def chain(data, few, name, seed, settings, folder):
-    """Train the teacher and its generations; give their errors."""
+    """Train the teacher and its generations; return their errors."""
     terms, label_weight = schemes()[name]
     train = kd.data.batches(few, BATCH, shuffle=True, seed=seed)
-    found = kd.fit_generations(
+    generations = kd.fit_generations(
         make(data),
         settings["generations"] + 1,
         train,
@@ -86,7 +86,7 @@ def chain(data, few, name, seed, settings, folder):
         backup=folder / f"{name}_{seed}",
         verbose=0,
     )
-    return errors([generation.model for generation in found], data)
+    return errors([generation.model for generation in generations], data)
 
 
 def report(runs, names):
@@ -106,8 +106,8 @@ def report(runs, names):
     columns = ["", *titles, "ensemble"]
     print(kd.analysis.table([{c: row.get(c, "") for c in columns} for row in rows]))
     print(
-        f"\nTest error in %, last epoch, mean ± deviation; the ensemble is of all in the "
-        f"row; seeds: {len(runs[names[0]])}. Stand-in: {runs.settings}."
+        f"\nTest error in %, last epoch, mean ± std; the ensemble is of all models in "
+        f"the row; seeds: {len(runs[names[0]])}. Settings: {runs.settings}."
     )
 
 
@@ -154,12 +154,12 @@ def main():
     for seed in range(args.seeds):
         few = data.train.few(args.train_size, seed)
         for name in names:
-            found = runs.once(
+            result = runs.once(
                 name,
                 seed,
                 lambda n=name, s=seed, f=few: chain(data, f, n, s, settings, args.out),
             )
-            print(name, f"seed {seed}: {found}", flush=True)
+            print(name, f"seed {seed}: {result}", flush=True)
     report(runs, names)
     plot(runs, names, args.out / "generations.png")
 

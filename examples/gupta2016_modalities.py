@@ -1,13 +1,12 @@
-"""Gupta, Hoffman, Malik 2016: from one modality to another, on data at hand.
+"""Gupta, Hoffman, Malik 2016: transfer from one modality to another.
 
     python examples/gupta2016_modalities.py
 
-The teacher knows images; the student sees another modality of the same scenes, for
-which there are few labels. Pairs without labels carry the teacher's mid-level features
-over; then the student is trained on its few labels. The stand-in protocol: digits in
-place of colour and depth images, the second modality being where and how the brightness
-changes (two channels of differences). Nothing was tuned. Finished cells are kept in
-`--out` and not repeated.
+The teacher is trained on images; the student gets another modality of the same scenes,
+with few labels. Unlabeled pairs transfer the teacher's mid-level features; then the
+student is trained on its few labels. Small-scale stand-in: digits instead of color and
+depth images, with differences of brightness (two channels) as the second modality.
+Nothing was tuned. Finished runs are stored in `--out` and not repeated.
 """
 
 import argparse
@@ -18,16 +17,16 @@ import numpy as np
 
 import keras_distill as kd
 
-LABELLED, BATCH = 100, 32
+LABELED, BATCH = 100, 32
 EPOCHS = {"teacher": 20, "pairs": 30, "labels": 60}
 FILTERS = (16, 32)
-# Mean average precision of detection in depth images of NYUD2 in %, recalled and not
+# Mean average precision of detection in depth images of NYUD2 in %; from memory, not
 # checked against the paper.
 PAPER = {"labels alone": 34.2, "carried over, then labels": 41.7}
 
 
 def differences(images):
-    """Give the second modality: differences down and to the right, `(N, H, W, 2)`."""
+    """Return the second modality: vertical and horizontal differences, `(N, H, W, 2)`."""
     down = np.diff(images, axis=1, append=0.0)
     right = np.diff(images, axis=2, append=0.0)
     return np.concatenate([down, right], axis=-1)
@@ -47,8 +46,8 @@ def net(data, channels, seed, name):
     return kd.models.conv_net(shape, data.classes, filters=FILTERS, name=name)
 
 
-def carry_over(student, teacher, images, epochs):
-    """Match the mid-level features of pairs, each net taking its own modality."""
+def transfer(student, teacher, images, epochs):
+    """Match the mid-level features of pairs, with a modality for each network."""
     hint = kd.Term(kd.losses.Hint(), student="stack2", teacher="stack2")
     distiller = kd.Distiller(
         student,
@@ -63,7 +62,7 @@ def carry_over(student, teacher, images, epochs):
 
 
 def run(runs, data, seed):
-    """Fill the cells of one seed."""
+    """Train and evaluate all models with one seed."""
     epochs = runs.settings["epochs"]
     file = runs.file.parent / f"teacher_{seed}.keras"
     if not file.exists():
@@ -77,7 +76,7 @@ def run(runs, data, seed):
     def student(carried):
         made = net(data, 2 * data.input_shape[-1], 1000 + seed, "student")
         if carried:
-            carry_over(made, teacher, data.train.images, epochs["pairs"])
+            transfer(made, teacher, data.train.images, epochs["pairs"])
         fit(made, differences(few.images), few.labels, epochs["labels"])
         return made
 
@@ -87,8 +86,8 @@ def run(runs, data, seed):
         "carried over, then labels": lambda: kd.analysis.wrong(student(True), test),
     }
     for name, wrong in cells.items():
-        right = runs.once(name, seed, lambda wrong=wrong: 100 - 100 * wrong().mean())
-        print(name, f"seed {seed}: {right:.2f} %", flush=True)
+        result = runs.once(name, seed, lambda wrong=wrong: 100 - 100 * wrong().mean())
+        print(name, f"seed {seed}: {result:.2f} %", flush=True)
 
 
 def main():
@@ -104,7 +103,7 @@ def main():
         epochs = dict.fromkeys(EPOCHS, 1)
     args.out.mkdir(parents=True, exist_ok=True)
     data = kd.data.load(args.dataset)
-    settings = {"dataset": args.dataset, "labelled": LABELLED, "epochs": epochs}
+    settings = {"dataset": args.dataset, "labelled": LABELED, "epochs": epochs}
     runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
     for seed in range(args.seeds):
         run(runs, data, seed)
@@ -114,7 +113,7 @@ def main():
         for name in runs.names
     ]
     print(kd.analysis.table(rows))
-    print(f"\nLast epoch, mean ± deviation; seeds: {args.seeds}. Stand-in: {settings}.")
+    print(f"\nLast epoch, mean ± std; seeds: {args.seeds}. Settings: {settings}.")
 
 
 if __name__ == "__main__":

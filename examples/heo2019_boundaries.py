@@ -1,17 +1,17 @@
-"""Heo et al. 2019: activation boundaries against its rivals, on data at hand.
+"""Heo et al. 2019: activation boundaries compared with other feature losses.
 
     python examples/heo2019_boundaries.py --test
     python examples/heo2019_boundaries.py --dataset cifar10_jpeg --train-size 5000
 
-Little data, where the paper's gain is largest, and the losses that it names, with
-Jacobian matching (Srinivas, Fleuret 2018) among them; trained as `compare.py` beside this
-file does. The stand-in protocol: residual nets of 20 and 8 layers in place of WRN-22-4
-and WRN-16-2; the student sees few samples, the teacher all. Nothing was tuned.
+The losses of the paper's table, including Jacobian matching (Srinivas, Fleuret 2018), on
+little data, where the paper's gain is largest; trained as in `compare.py`. Small-scale
+stand-in: residual networks of 20 and 8 layers instead of WRN-22-4 and WRN-16-2; the
+student sees few samples, the teacher all. Nothing was tuned.
 """
 
 import compare
 
-# Accuracy in %, 100 less the errors, with a tenth of CIFAR-10.
+# Accuracy in % (100 minus the error) with a tenth of CIFAR-10.
 PAPER = {
     "AB": 86.91,
     "Jacobian": 84.97,

@@ -1,11 +1,11 @@
-"""Hinton et al. 2015, section 6: soft targets let a net learn from 3 % of the data.
+"""Hinton et al. 2015, section 6: soft targets as regularizers, with 3 % of the data.
 
     python examples/hinton2015_few_labels.py
 
-A net is trained on all training images; the same net on 3 % of them by their labels, and
-by the soft targets of the first. The paper's is speech: frames of an acoustic model. The
-stand-in protocol: MNIST. Nothing was tuned. The share of the way from hard 3 % to all
-data that soft targets go is printed. Finished cells are kept in `--out`.
+A network is trained on all training images, and the same network on 3 % of them, with
+labels and with the soft targets of the first. Stand-in: MNIST instead of the paper's
+acoustic model. Nothing was tuned. The last line is the fraction of the gap between labels
+of 3 % and all data that soft targets close. Finished runs are stored in `--out`.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def fit(model, samples, epochs, seed):
     model.fit(train, epochs=epochs, verbose=0)
 
 
-def right(model, data):
+def accuracy(model, data):
     return 100 - 100 * kd.analysis.wrong(model, data.test).mean()
 
 
@@ -49,7 +49,7 @@ def trained_teacher(data, file, seed, epochs):
 def hard(data, few, seed, epochs):
     student = net(data, 1000 + seed)
     fit(student, few, epochs, seed)
-    return right(student, data)
+    return accuracy(student, data)
 
 
 def soft(data, few, teacher, seed, epochs):
@@ -57,7 +57,7 @@ def soft(data, few, teacher, seed, epochs):
     term = kd.Term(kd.losses.SoftTarget(TEMPERATURE), weight=0.9)
     distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.1)
     fit(distiller, few, epochs, seed)
-    return right(student, data)
+    return accuracy(student, data)
 
 
 def run(runs, data, seed):
@@ -65,19 +65,19 @@ def run(runs, data, seed):
     file = runs.file.parent / f"teacher_{seed}.keras"
     teacher = trained_teacher(data, file, seed, epochs["all"])
     few = data.train.few(runs.settings["few"], seed)
-    ways = {
-        "all data": lambda: right(teacher, data),
+    models = {
+        "all data": lambda: accuracy(teacher, data),
         "3 %, labels": lambda: hard(data, few, seed, epochs["few"]),
         "3 %, soft targets": lambda: soft(data, few, teacher, seed, epochs["few"]),
     }
-    for name, way in ways.items():
-        print(name, f"seed {seed}: {runs.once(name, seed, way):.2f} %", flush=True)
+    for name, train in models.items():
+        print(name, f"seed {seed}: {runs.once(name, seed, train):.2f} %", flush=True)
 
 
-def share(figures):
-    """Give how far soft targets go from hard labels to all data."""
-    return (figures["3 %, soft targets"] - figures["3 %, labels"]) / (
-        figures["all data"] - figures["3 %, labels"]
+def closed_gap(accuracies):
+    """Return the fraction of the gap from labels to all data that soft targets close."""
+    return (accuracies["3 %, soft targets"] - accuracies["3 %, labels"]) / (
+        accuracies["all data"] - accuracies["3 %, labels"]
     )
 
 
@@ -108,9 +108,9 @@ def main():
     print(kd.analysis.table(rows))
     means = {name: sum(runs[name]) / args.seeds for name in runs.names}
     print(
-        f"\nShare of the way: paper {share(PAPER):.2f}, ours {share(means):.2f}. Accuracy "
-        f"in %, test split, last epoch, mean ± deviation; seeds: {args.seeds}. "
-        f"Stand-in: {settings}."
+        f"\nClosed gap: paper {closed_gap(PAPER):.2f}, ours {closed_gap(means):.2f}. "
+        f"Accuracy in %, test split, last epoch, mean ± std; seeds: {args.seeds}. "
+        f"Settings: {settings}."
     )
 
 

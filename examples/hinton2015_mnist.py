@@ -1,16 +1,16 @@
 """Hinton, Vinyals, Dean 2015, section 3: the MNIST experiment.
 
     python examples/hinton2015_mnist.py            # the main table, under an hour
-    python examples/hinton2015_mnist.py --sweeps   # temperatures and transfer sets too
+    python examples/hinton2015_mnist.py --sweeps   # also temperatures and transfer sets
 
-A perceptron of 2x1200 units with dropout, max-norm and jittered images teaches one of
-2x800 units that sees neither. Each finished run is kept in `--out` and not repeated;
-the teacher is trained once a seed. The students' images are not jittered, so the
-teacher's logits are computed once and travel in the batch beside the images.
+A perceptron with 2x1200 units, trained with dropout, max-norm and jittered images,
+teaches one with 2x800 units that is trained without them. Finished runs are stored in
+`--out` and not repeated; the teacher is trained once per seed. The students' images are
+not jittered, so the teacher's logits are computed once and are part of the batches.
 
 The teacher's batch size and learning rate, and the distilled student's learning rate,
-batch size, optimiser, start, epochs and label weight, were compared on the last 10,000
-training images; the rest was not tuned.
+batch size, optimizer, initialization, epochs and label weight, were compared on the last
+10,000 training images; the rest was not tuned.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 
 import keras_distill as kd
 
-# Labels alone are learnt by heart long before 40 epochs.
+# With labels alone, the training error is zero long before 40 epochs.
 EPOCHS = {"teacher": 60, "alone": 40, "distilled": 40, "sweep": 10}
 # Batch size and learning rate.
 RATES = {"alone": (256, 2e-3), "distilled": (32, 7e-4)}
@@ -81,8 +81,8 @@ def trained_teacher(data, file, seed, epochs):
     return teacher
 
 
-def distil(data, samples, teacher_logits, units, temperature, seed, epochs):
-    """Train a student on a transfer set; without a temperature, on labels alone."""
+def train_student(data, samples, teacher_logits, units, temperature, seed, epochs):
+    """Train a student on a transfer set, or on labels if `temperature` is None."""
     batch_size, rate = RATES["distilled" if temperature else "alone"]
     keras.utils.set_random_seed(1000 + seed)
     student = kd.models.mlp(data.input_shape, 10, units=(units, units))
@@ -101,8 +101,8 @@ def distil(data, samples, teacher_logits, units, temperature, seed, epochs):
     logits = keras.ops.convert_to_tensor(teacher_logits)
 
     def look_up(x, y):
-        known = keras.ops.take(logits, x["sample_id"], 0)
-        return {"image": x["image"], "logits": known}, y
+        batch_logits = keras.ops.take(logits, x["sample_id"], 0)
+        return {"image": x["image"], "logits": batch_logits}, y
 
     distiller = kd.Distiller(
         student,
@@ -117,7 +117,7 @@ def distil(data, samples, teacher_logits, units, temperature, seed, epochs):
 
 
 def refit_bias(student, samples, classes):
-    """Shift the biases of some classes by what makes the fewest training errors."""
+    """Shift the biases of some classes to minimize the training errors."""
     logits = student.predict(samples.images, 1000, verbose=0)
     shifts = np.arange(-20, 20.1, 0.1)
     shifted = np.zeros(10)
@@ -133,7 +133,7 @@ def refit_bias(student, samples, classes):
 
 
 def students(sweeps, epochs):
-    """List rows of the table: name, units, temperature, epochs."""
+    """Return the rows of the table: name, units, temperature, epochs."""
     rows = [
         ("student 2x800 alone", 800, None, epochs["alone"]),
         ("student 2x800, T = 20", 800, TEMPERATURE, epochs["distilled"]),
@@ -147,17 +147,17 @@ def students(sweeps, epochs):
 
 
 def run(runs, data, seed, sweeps, epochs):
-    """Fill the cells of one seed."""
+    """Train and evaluate all models with one seed."""
 
     def once(row, train):
-        found = runs.once(row, seed, lambda: errors(train(), data.test))
-        print(row, f"seed {seed}", found, flush=True)
+        result = runs.once(row, seed, lambda: errors(train(), data.test))
+        print(row, f"seed {seed}", result, flush=True)
 
     file = runs.file.parent / f"teacher_{seed}.keras"
     teacher = trained_teacher(data, file, seed, epochs["teacher"])
     once("teacher 2x1200", lambda: teacher)
     logits = teacher.predict(data.train.images, 1000, verbose=0)
-    student = functools.partial(distil, data, teacher_logits=logits, seed=seed)
+    student = functools.partial(train_student, data, teacher_logits=logits, seed=seed)
     for row, units, t, n in students(sweeps, epochs):
         shape = {"units": units, "temperature": t, "epochs": n}
         once(row, functools.partial(student, data.train, **shape))
@@ -191,7 +191,7 @@ def report(runs, threes):
         for name in ("student 2x800 alone", "student 2x800, T = 20", "teacher 2x1200")
     )
     closed = (alone - distilled) / max(alone - teacher, 1)
-    print(f"\nShare of the gap that distillation closes: {closed:.2f} (paper: 0.91)")
+    print(f"\nFraction of the gap closed by distillation: {closed:.2f} (paper: 0.91)")
 
 
 def main():

@@ -3,11 +3,11 @@
     python examples/hinton2015_specialists.py
 
 The generalist's predictions are clustered, a specialist is trained for each cluster from
-the generalist's weights, and all predict together. The paper's is JFT with 15,000
-classes and 61 specialists. The stand-in protocol: digits or CIFAR-10's copy, a small conv
-net trained on few samples, specialists on all of them. The table has the accuracy where
-no or some specialists cover the true class, as the paper's.
-Finished cells are kept in `--out`.
+the generalist's weights, and all are combined. Small-scale stand-in: digits or CIFAR-10's
+JPEG copy instead of JFT with 15,000 classes and 61 specialists; a small conv net trained
+on few samples, and specialists trained on all. As in the paper, the table has the
+accuracy where specialists cover the true class and where none does. Finished runs are
+stored in `--out`.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def fit(model, samples, epochs, kind):
 
 
 def cell(data, seed, settings, folder):
-    """Give both accuracies, and the right ones by whether a specialist covers them."""
+    """Return the accuracies, overall and by whether a specialist covers the class."""
     few = data.train.few(settings["train_size"], seed)
     epochs = settings["epochs"]
     general = generalist(data, few, seed, epochs["generalist"])
@@ -68,20 +68,20 @@ def cell(data, seed, settings, folder):
         verbose=0,
     )
     ensemble = kd.SpecialistEnsemble(general, special, groups, nearest=2)
-    # What the same data give the generalist itself.
+    # Baseline: the generalist itself, trained on the same data.
     general_again = _copy(general)
     fit(general_again, data.train, epochs["specialist"], "specialist")
     covered = np.isin(data.test.labels, [k for group in groups for k in group])
-    right = {
+    correct = {
         "generalist": ~kd.analysis.wrong(general, data.test),
         "with specialists": ~kd.analysis.wrong(ensemble, data.test),
         "generalist, trained on": ~kd.analysis.wrong(general_again, data.test),
     }
-    found = {name: 100 * mask.mean() for name, mask in right.items()}
-    for place, part in {"covered": covered, "not covered": ~covered}.items():
+    result = {name: 100 * mask.mean() for name, mask in correct.items()}
+    for kind, part in {"covered": covered, "not covered": ~covered}.items():
         if part.any():
-            found |= {f"{n}, {place}": 100 * m[part].mean() for n, m in right.items()}
-    return {**found, "groups": groups}
+            result |= {f"{n}, {kind}": 100 * m[part].mean() for n, m in correct.items()}
+    return {**result, "groups": groups}
 
 
 def _copy(model):
@@ -112,23 +112,21 @@ def main():
     runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
     cells = []
     for seed in range(args.seeds):
-        found = runs.once(
+        result = runs.once(
             "cell", seed, lambda seed=seed: cell(data, seed, settings, args.out)
         )
-        print(f"seed {seed}: {found}", flush=True)
-        cells.append(found)
-    # A place that no class of some seed lies in has no figure.
-    names = [
-        n for n in cells[0] if n != "groups" and all(n in found for found in cells)
-    ]
+        print(f"seed {seed}: {result}", flush=True)
+        cells.append(result)
+    # Rows that all seeds have: covered or not covered may be empty.
+    names = [n for n in cells[0] if n != "groups" and all(n in cell for cell in cells)]
     rows = [
         {"": name, "accuracy %": runs.summary("cell", of=lambda cell, n=name: cell[n])}
         for name in names
     ]
     print(kd.analysis.table(rows))
     print(
-        f"\nPaper, {PAPER}. Test accuracy in %, last epoch, mean ± deviation; seeds: "
-        f"{args.seeds}. Stand-in: {settings}."
+        f"\nPaper, {PAPER}. Test accuracy in %, last epoch, mean ± std; seeds: "
+        f"{args.seeds}. Settings: {settings}."
     )
 
 

@@ -1,12 +1,12 @@
-"""Lopes et al. 2017: students of a teacher whose data are gone, on MNIST.
+"""Lopes et al. 2017: data-free distillation on MNIST.
 
     python examples/lopes2017_data_free.py
 
-A 784-1200-1200-10 teacher is trained, metadata of its activations are recorded and
-saved; in a process of its own, which never sees the data, inputs are reconstructed from
-teacher and metadata, and a 784-800-800-10 student is distilled on them, without labels.
-Nothing was tuned; the rate of the reconstruction is the package's
-defaults. Finished cells are kept in `--out`, with a picture of reconstructed inputs.
+A 784-1200-1200-10 teacher is trained, and metadata of its activations are saved. A
+separate process without access to the data reconstructs inputs from teacher and metadata,
+and a 784-800-800-10 student is distilled on them, without labels. Nothing was tuned; the
+learning rate of the reconstruction is the package's default. Finished runs are stored in
+`--out`, with a picture of reconstructed inputs.
 """
 
 import argparse
@@ -27,7 +27,7 @@ KINDS = {
     "spectral, all layers": {"kind": "spectral"},
     "spectral, layer pairs": {"kind": "pairs"},
 }
-# Accuracy in %; recalled and not checked against the paper.
+# Accuracy in %; from memory, not checked against the paper.
 PAPER = {
     "top layer": 68.75,
     "all layers": 76.38,
@@ -67,8 +67,8 @@ def distilled(data, teacher, images, seed, epochs):
     return 100 - 100 * kd.analysis.wrong(student, data.test).mean()
 
 
-def reconstruct_apart(teacher_file, metadata_file, images_file, seed, settings):
-    """Reconstruct in a process that has the teacher and the metadata, and no data."""
+def reconstruct_in_process(teacher_file, metadata_file, images_file, seed, settings):
+    """Reconstruct in a process that has teacher and metadata, but no data."""
     numbers = [str(settings[name]) for name in ("count", "steps")]
     files = [str(file) for file in (teacher_file, metadata_file, images_file)]
     command = [sys.executable, __file__, "--reconstruct", *files, *numbers, str(seed)]
@@ -90,21 +90,21 @@ def run(runs, data, seed):
     epochs, few = settings["epochs"], data.train.few(settings["recorded"], seed)
     file = folder / f"teacher_{seed}.keras"
     teacher = trained_teacher(data, file, seed, epochs["teacher"])
-    right = lambda model: 100 - 100 * kd.analysis.wrong(model, data.test).mean()  # noqa: E731
-    runs.once("teacher", seed, lambda: right(teacher))
+    accuracy = lambda model: 100 - 100 * kd.analysis.wrong(model, data.test).mean()  # noqa: E731
+    runs.once("teacher", seed, lambda: accuracy(teacher))
 
     def data_free(name, arguments):
         stem = f"{name.replace(', ', '_').replace(' ', '_')}_{seed}"
         metadata_file = folder / f"{stem}.npz"
         images_file = folder / f"{stem}_images.npy"
         kd.record_metadata(teacher, few.images, **arguments).save(metadata_file)
-        reconstruct_apart(file, metadata_file, images_file, seed, settings)
+        reconstruct_in_process(file, metadata_file, images_file, seed, settings)
         images = np.load(images_file, allow_pickle=False)
         return distilled(data, teacher, images, seed, epochs["student"])
 
     for name in settings["kinds"]:
-        found = runs.once(name, seed, lambda n=name: data_free(n, KINDS[n]))
-        print(name, f"seed {seed}: {found:.2f} %", flush=True)
+        result = runs.once(name, seed, lambda n=name: data_free(n, KINDS[n]))
+        print(name, f"seed {seed}: {result:.2f} %", flush=True)
     images = data.train.few(min(settings["count"], len(data.train)), seed).images
     runs.once(
         "with the data",
@@ -137,7 +137,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--reconstruct", nargs=6, help="in a process of its own")
+    parser.add_argument("--reconstruct", nargs=6, help="used by the separate process")
     parser.add_argument("--out", type=pathlib.Path, default="runs/lopes2017_data_free")
     args = parser.parse_args()
     if args.reconstruct:
@@ -164,8 +164,8 @@ def main():
     ]
     print(kd.analysis.table(rows))
     print(
-        "\nTest accuracy in %, last epoch, mean ± deviation; 'with the data' is of as many "
-        f"real images; seeds: {args.seeds}. {settings}."
+        "\nTest accuracy in %, last epoch, mean ± std; 'with the data' uses the same "
+        f"number of real images; seeds: {args.seeds}. {settings}."
     )
     plot(args.out, settings["kinds"], args.out / "reconstructed.png")
 

@@ -1,13 +1,13 @@
-"""Mirzadeh et al. 2020: teacher assistants, between a large teacher and a small student.
+"""Mirzadeh et al. 2020: teacher assistants between a large teacher and a small student.
 
     python examples/mirzadeh2020_assistants.py
 
-A chain of plain nets: the largest learns from labels, the smallest from it directly, by
-way of one assistant of each size between, or by way of the one that
-`kd.choose_assistants` takes by accuracies on held-out training data. The stand-in
-protocol: digits or CIFAR-10's copy, plain conv nets of 4 to 32 filters in place of 2 to
-10 layers, few training samples. The rate was chosen on held-out training images.
-Finished cells are kept in `--out`.
+The largest network learns from labels; the smallest learns from it directly, through one
+assistant of each size in between, through all of them, or through the one that
+`kd.choose_assistants` selects by accuracy on held-out training data. Small-scale
+stand-in: digits or CIFAR-10's JPEG copy, plain conv nets with 4 to 32 filters instead of
+2 to 10 layers, few training samples. The learning rate was chosen on held-out training
+images. Finished runs are stored in `--out`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import keras_distill as kd
 
 SIZES, EPOCHS, BATCH, SIZE, TEMPERATURE = (32, 16, 8, 4), 60, 32, 600, 4.0
 RATE = 3e-2
-# Accuracy in %, plain CNN on CIFAR-10, teacher of 10 layers, student of 2; recalled and
+# Accuracy in %, plain CNN on CIFAR-10, teacher of 10 layers, student of 2; from memory,
 # not checked against the paper.
 PAPER = {"student alone": 70.16, "from the teacher": 72.57, "one assistant": 73.51}
 
@@ -31,12 +31,12 @@ def net(data, size, name):
 
 
 def fit_chain(data, train, sizes, seed, epochs):
-    """Train a chain of sizes, each from the one before; give the last."""
+    """Train networks of these sizes, each from the previous one; return the last."""
     steps = epochs * len(train)
     rate = keras.optimizers.schedules.CosineDecay(RATE, steps)
     soft = kd.Term(kd.losses.SoftTarget(TEMPERATURE), weight=0.9)
-    found = kd.fit_generations(
-        lambda place: net(data, sizes[place], f"net{place}"),
+    generations = kd.fit_generations(
+        lambda index: net(data, sizes[index], f"net{index}"),
         len(sizes),
         train,
         compiled={
@@ -49,22 +49,22 @@ def fit_chain(data, train, sizes, seed, epochs):
         seed=100 * seed,
         verbose=0,
     )
-    return found[-1].model
+    return generations[-1].model
 
 
-def right(model, samples):
+def accuracy(model, samples):
     return 100 - 100 * kd.analysis.wrong(model, samples).mean()
 
 
 def chains(sizes):
-    """Give the sizes of each way from the largest to the smallest."""
+    """Return the sizes of each chain of networks by name."""
     large, *between, small = sizes
-    ways = {"teacher": (large,), "student alone": (small,)}
-    ways["from the teacher"] = (large, small)
+    found = {"teacher": (large,), "student alone": (small,)}
+    found["from the teacher"] = (large, small)
     for size in between:
-        ways[f"by way of {size} filters"] = (large, size, small)
-    ways["through all sizes"] = sizes
-    return ways
+        found[f"by way of {size} filters"] = (large, size, small)
+    found["through all sizes"] = sizes
+    return found
 
 
 def run(runs, data, seed, sizes):
@@ -73,19 +73,19 @@ def run(runs, data, seed, sizes):
     fitting, held_out = few.split(0.2, seed)
     batches = lambda samples: kd.data.batches(samples, BATCH, shuffle=True, seed=seed)  # noqa: E731
     for name, chain in chains(sizes).items():
-        found = runs.once(
+        result = runs.once(
             name,
             seed,
-            lambda c=chain: right(
+            lambda c=chain: accuracy(
                 fit_chain(data, batches(few), c, seed, epochs), data.test
             ),
         )
-        print(name, f"seed {seed}: {found:.2f} %", flush=True)
+        print(name, f"seed {seed}: {result:.2f} %", flush=True)
     alone = [
         runs.once(
             f"held out, {size} filters alone",
             seed,
-            lambda s=size: right(
+            lambda s=size: accuracy(
                 fit_chain(data, batches(fitting), (s,), seed, epochs), held_out
             ),
         )
@@ -93,8 +93,8 @@ def run(runs, data, seed, sizes):
     ]
     chosen = sizes[kd.choose_assistants(alone)[0]]
     print(f"chosen, seed {seed}: {chosen} filters", flush=True)
-    way = f"by way of {chosen} filters"
-    runs.once("one assistant", seed, lambda: runs[way][-1])
+    name = f"by way of {chosen} filters"
+    runs.once("one assistant", seed, lambda: runs[name][-1])
 
 
 def main():
@@ -120,14 +120,14 @@ def main():
     for seed in range(args.seeds):
         run(runs, data, seed, sizes)
     rows = [
-        {"way": name, "paper (recalled)": PAPER.get(name), "ours": runs.summary(name)}
+        {"chain": name, "paper (recalled)": PAPER.get(name), "ours": runs.summary(name)}
         for name in runs.names
         if not name.startswith("held out")
     ]
     print(kd.analysis.table(rows))
     print(
-        "\nTest accuracy in %, last epoch, mean ± deviation; 'one assistant' is that of "
-        f"the size chosen on held-out data; seeds: {args.seeds}. Stand-in: {settings}."
+        "\nTest accuracy in %, last epoch, mean ± std; 'one assistant' has the "
+        f"size chosen on held-out data; seeds: {args.seeds}. Settings: {settings}."
     )
 
 

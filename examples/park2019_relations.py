@@ -1,18 +1,18 @@
-"""Park et al. 2019: relations of samples, on data at hand.
+"""Park et al. 2019: relational knowledge distillation.
 
     python examples/park2019_relations.py --test
     python examples/park2019_relations.py --dataset cifar10_jpeg --train-size 5000
 
-Distances and angles between samples, alone and beside soft targets, and other losses on
-relations: rankings (Chen et al. 2018) and voted triplets (You et al. 2017), the two
-with one teacher; trained as `compare.py` beside this file does. The stand-in protocol:
-residual nets of 20 and 8 layers in place of a ResNet-50 and a VGG-11; the student
-sees few samples, the teacher all. Nothing was tuned.
+Distances and angles between samples, alone and with soft targets, and other losses on
+relations: rankings (Chen et al. 2018) and voted triplets (You et al. 2017), both with one
+teacher; trained as in `compare.py`. Small-scale stand-in: residual networks of 20 and 8
+layers instead of a ResNet-50 and a VGG-11; the student sees few samples, the teacher all.
+Nothing was tuned.
 """
 
 import compare
 
-# Accuracy on CIFAR-100 in %; HKD, soft targets beside labels, is called KD here.
+# Accuracy on CIFAR-100 in %; KD is the paper's HKD, soft targets and labels.
 PAPER = {
     "teacher": 77.76,
     "alone": 71.26,

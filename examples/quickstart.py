@@ -1,10 +1,10 @@
-"""The main job on real images without a network: digits, under two minutes.
+"""Distill a convolutional network into a perceptron on digits, in under two minutes.
 
     python examples/quickstart.py
 
-A convolutional teacher, a perceptron trained on labels alone, and the same perceptron
-distilled, side by side. The student and its terms were chosen on a fifth of the training
-images, held out, over three seeds.
+The table compares a convolutional teacher, a perceptron trained on labels alone, and the
+same perceptron distilled. The student and its terms were chosen on a held-out fifth of
+the training images, over three seeds.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def fit(model, samples, epochs, learning_rate, seed):
 
 
 def train_all(data, seed, smoke):
-    """Train teacher, student alone and student distilled from the same start."""
+    """Train the teacher, and two students from the same initial weights."""
     teacher_epochs, epochs = (1, 1) if smoke else (TEACHER_EPOCHS, EPOCHS)
     keras.utils.set_random_seed(seed)
     teacher = kd.models.conv_net(
@@ -71,12 +71,12 @@ def main():
     args = parser.parse_args()
     data = kd.data.load(args.dataset)
 
-    found = {}
+    counts = {}
     for seed in range(args.seeds):
         models = train_all(data, seed, args.smoke)
         for name, model in models.items():
             wrong = kd.analysis.wrong(model, data.test)
-            found.setdefault(name, []).append(int(wrong.sum()))
+            counts.setdefault(name, []).append(int(wrong.sum()))
     args.out.mkdir(parents=True, exist_ok=True)
     models["student distilled"].save(args.out / "student.keras")
 
@@ -87,17 +87,17 @@ def main():
     teacher = costs["teacher"]
     rows = [
         {
-            "net": name,
+            "model": name,
             f"errors of {len(data.test)}": f"{np.mean(errors):.1f}"
             + (f" ± {np.std(errors):.1f}" if args.seeds > 1 else ""),
             "parameters": costs[name].parameters,
             "multiplications": costs[name].multiplications,
             "µs per image": round(1e6 * costs[name].seconds_per_image, 1),
-            "multiplications, teacher / net": round(
+            "multiplications, teacher / model": round(
                 teacher.multiplications / costs[name].multiplications, 1
             ),
         }
-        for name, errors in found.items()
+        for name, errors in counts.items()
     ]
     print(kd.analysis.table(rows))
     print(f"\n{args.seeds} seed(s), last epoch. Student saved in {args.out}.")

@@ -1,14 +1,14 @@
-"""Romero et al. 2015: FitNets, their accuracy and speed table on data at hand.
+"""Romero et al. 2015: FitNets, accuracy and speed.
 
     python examples/romero2015_fitnets.py
     python examples/romero2015_fitnets.py --dataset cifar10_jpeg --train-size 5000
 
 Thin and deep students of a wide and shallow teacher, in the two stages of Algorithm 1:
 first the student up to the guided layer through a convolutional regressor, without
-labels; then soft targets (T = 3, their weight falling from 4 to 1) and labels on the
-whole net. The stand-in protocol: plain nets with batch normalisation in place of maxout;
+labels; then the whole student with labels and soft targets (T = 3, weight decaying from 4
+to 1). Small-scale stand-in: plain networks with batch normalization instead of maxout;
 the students see the first `--train-size` training samples after a seeded shuffle, the
-teacher all. Nothing was tuned. Finished cells are kept in `--out` and not repeated.
+teacher all. Nothing was tuned. Finished runs are stored in `--out` and not repeated.
 """
 
 import argparse
@@ -61,22 +61,22 @@ def trained_teacher(data, file, epochs, seed):
     return teacher
 
 
-def stages(steps_an_epoch, epochs, method):
-    """Algorithm 1: hints through a regressor, then the whole net with soft targets."""
+def stages(steps_per_epoch, epochs, method):
+    """Return the stages of Algorithm 1: hints, then soft targets and labels."""
     hint = kd.Term(
         kd.losses.Hint(),
         student="stack2",
         teacher="stack2",
         adapter=kd.adapters.ValidConvolution(),
     )
-    steps = epochs["student"] * steps_an_epoch
-    falling = keras.optimizers.schedules.PolynomialDecay(4.0, steps, 1.0)
-    soft = kd.Term(kd.losses.SoftTarget(temperature=3.0), weight=falling)
+    steps = epochs["student"] * steps_per_epoch
+    decay = keras.optimizers.schedules.PolynomialDecay(4.0, steps, 1.0)
+    soft = kd.Term(kd.losses.SoftTarget(temperature=3.0), weight=decay)
     first = kd.Stage(
         [hint],
         trains="stack2",
         label_weight=0.0,
-        optimizer=adam(epochs["hint"] * steps_an_epoch),
+        optimizer=adam(epochs["hint"] * steps_per_epoch),
         epochs=epochs["hint"],
     )
     second = kd.Stage([soft], optimizer=adam(steps), epochs=epochs["student"])
@@ -96,7 +96,7 @@ def trained_student(data, few, name, teacher, method, epochs, seed):
 
 
 def run(runs, data, names, seed):
-    """Fill the cells of one seed."""
+    """Train and evaluate all models with one seed."""
     epochs = runs.settings["epochs"]
     file = runs.file.parent / f"teacher_{seed}.keras"
     teacher = trained_teacher(data, file, epochs["teacher"], seed)
@@ -108,14 +108,14 @@ def run(runs, data, names, seed):
             data, few, name, teacher, method, epochs, seed
         )
     for row, train in models.items():
-        right = runs.once(
+        result = runs.once(
             row,
             seed,
             lambda train=train: (
                 100 - 100 * kd.analysis.wrong(train(), data.test).mean()
             ),
         )
-        print(row, f"seed {seed}: {right:.2f} %", flush=True)
+        print(row, f"seed {seed}: {result:.2f} %", flush=True)
 
 
 def report(runs, data):
@@ -135,8 +135,8 @@ def report(runs, data):
         rows.append(dict(zip(titles, row, strict=True)))
     print(kd.analysis.table(rows))
     print(
-        f"\nTest accuracy in %, last epoch, mean ± deviation; "
-        f"seeds: {len(runs['teacher'])}. Stand-in: {runs.settings}."
+        f"\nTest accuracy in %, last epoch, mean ± std; "
+        f"seeds: {len(runs['teacher'])}. Settings: {runs.settings}."
     )
 
 

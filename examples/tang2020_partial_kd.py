@@ -1,15 +1,15 @@
-"""Tang et al. 2020: parts of a teacher's prediction, on classes as alike as one asks.
+"""Tang et al. 2020: partial targets on synthetic classes of known similarity.
 
     python examples/tang2020_partial_kd.py
     python examples/tang2020_partial_kd.py --part language
 
-On made-up classes of three similarities a student learns from labels, smoothed labels,
-the teacher, and what parts of its prediction are left; then from the top k for several
-k, and in the two cases where distillation fails: a teacher trained on smoothed labels,
-and one too large. `--part language` is of language models of characters. The stand-in
-protocol: 100 features, 20 classes and 20,000 points in place of 500, 50 and 500,000;
-tiny_shakespeare in place of Penn Treebank. Nothing was tuned. CIFAR's stand-in is
-`tang2020_targets.py`. Finished cells are kept in `--out`.
+On synthetic classes of three similarities, a student learns from labels, smoothed labels,
+the teacher, and parts of the teacher's prediction; then from the top k classes for several
+k, and in two cases where distillation fails: a teacher trained with label smoothing, and
+one that is too large. `--part language` trains character-level language models.
+Small-scale stand-in: 100 features, 20 classes and 20,000 points instead of 500, 50 and
+500,000; tiny_shakespeare instead of Penn Treebank. Nothing was tuned. For CIFAR see
+`tang2020_targets.py`. Finished runs are stored in `--out`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SIMILARITIES, EPOCHS, BATCH, TEMPERATURE, SOFT = (0.0, 0.5, 0.9), 15, 256, 3.0, 
 SIZES = {"features": 100, "classes": 20, "super_classes": 5}
 COUNTS = {"train": 20_000, "validation": 5_000}
 UNITS = {"student": 16, "teacher": 128, "large": 512}
-# Accuracy in % at three similarities; at the last one pt falls behind sim.
+# Accuracy in % at three similarities; at the last one, sim is better than pt.
 PAPER = {
     "teacher": (54.82, 60.60, 61.53),
     "student": (38.45, 42.81, 47.10),
@@ -39,12 +39,12 @@ LANGUAGE = {"teacher": 192, "student": 48, "length": 64, "characters": 300_000}
 
 
 def net(data, units, name):
-    """Two tanh layers of one width, residual, logits of unit weights and features."""
+    """Return a residual network of two tanh layers with normalized last layer."""
     x = inputs = keras.Input((data.features,))
-    for place in (1, 2):
+    for index in (1, 2):
         h = layers.BatchNormalization()(layers.Dense(units, use_bias=False)(x))
         h = layers.Activation("tanh")(h)
-        x = layers.Add(name=f"stack{place}")([x, h]) if place > 1 else h
+        x = layers.Add(name=f"stack{index}")([x, h]) if index > 1 else h
     x = layers.Rescaling(16.0)(layers.UnitNormalization()(x))
     unit = keras.constraints.UnitNorm(axis=0)
     logits = layers.Dense(
@@ -54,17 +54,17 @@ def net(data, units, name):
 
 
 def targets(data, teacher):
-    """Give, by method, what the teacher's prediction is turned into."""
+    """Return the target of each method."""
     vectors = keras.ops.convert_to_numpy(teacher.get_layer("logits").kernel).T
     true = kd.targets.TrueClass()
     similar = kd.targets.ClassSimilarity(vectors)
-    of_class = {k: place for place, group in enumerate(data.groups) for k in group}
+    group_of = {k: index for index, group in enumerate(data.groups) for k in group}
     return {
         "LS": kd.targets.Uniform(),
         "KD": None,
         "KD-pt": true,
         "KD-sim": similar,
-        "KD-rel": kd.targets.SuperClasses([of_class[k] for k in sorted(of_class)]),
+        "KD-rel": kd.targets.SuperClasses([group_of[k] for k in sorted(group_of)]),
         "KD-pt+sim": kd.targets.Mixed(true, similar),
         "KD-topk": kd.targets.TopK(5),
     }
@@ -81,7 +81,7 @@ def from_labels(data, units, seed, settings, smoothing=0.0):
     model = net(data, units, f"net{units}")
     train = data.batches("train", settings["train"], BATCH)
     if smoothing:
-        # Beside the labels a teacher that knows nothing.
+        # Label smoothing: a teacher with a uniform target, whose weights are not used.
         fit_distilled(model, model, kd.targets.Uniform(), train, settings, smoothing)
     else:
         fit(model, train, settings["epochs"], cross_entropy())
@@ -113,15 +113,15 @@ def distilled(data, teacher, target, seed, settings):
 
 
 def synthetic(runs, similarity, seed):
-    """Run each method once on classes of one similarity; give nothing."""
+    """Run each method on classes of one similarity."""
     settings = runs.settings
     data = kd.data.RelatedClasses(similarity, 2, **SIZES, seed=seed)
     held_out = data.samples("validation", settings["validation"])
-    right = lambda model: 100 - 100 * kd.analysis.wrong(model, held_out).mean()  # noqa: E731
+    accuracy = lambda model: 100 - 100 * kd.analysis.wrong(model, held_out).mean()  # noqa: E731
 
     def cell(name, make):
-        found = runs.once(f"{name}, {similarity}", seed, lambda: right(make()))
-        print(f"{name}, {similarity}, seed {seed}: {found:.2f}", flush=True)
+        result = runs.once(f"{name}, {similarity}", seed, lambda: accuracy(make()))
+        print(f"{name}, {similarity}, seed {seed}: {result:.2f}", flush=True)
 
     teachers = {}
 
@@ -159,7 +159,7 @@ def language_model(alphabet, units, name):
 
 
 def language(runs, seed):
-    """Train language models of characters; keep bits a character of the test text."""
+    """Train character-level language models; store bits per character on the test text."""
     text, settings = kd.data.load_characters(), runs.settings
     x, y = text.windows("train", LANGUAGE["length"])
     count = settings["characters"] // LANGUAGE["length"]
@@ -197,8 +197,8 @@ def language(runs, seed):
                 fitted(kd.Distiller(student, teacher, terms=[soft], label_weight=0.5))
             return bits(student)
 
-        found = runs.once(f"language, {name}", seed, make)
-        print(f"language, {name}, seed {seed}: {found:.3f} bits", flush=True)
+        result = runs.once(f"language, {name}", seed, make)
+        print(f"language, {name}, seed {seed}: {result:.3f} bits", flush=True)
 
 
 def report_synthetic(runs):
@@ -206,17 +206,17 @@ def report_synthetic(runs):
     names = dict.fromkeys(name.split(",")[0] for name in runs.names)
     for name in names:
         row = {"method": name}
-        for place, similarity in enumerate(SIMILARITIES):
+        for index, similarity in enumerate(SIMILARITIES):
             key, paper = f"{name}, {similarity}", PAPER.get(name)
-            row[f"paper, {place + 1}"] = paper and paper[place]
+            row[f"paper, {index + 1}"] = paper and paper[index]
             row[f"similarity {similarity}"] = (
                 runs.summary(key) if key in runs.names else ""
             )
         rows.append(row)
     print(kd.analysis.table(rows))
     print(
-        "\nValidation accuracy in %, last epoch, mean ± deviation; the paper's three "
-        f"similarities are not stated. Stand-in: {runs.settings}."
+        "\nValidation accuracy in %, last epoch, mean ± std; the paper does not "
+        f"state its similarities. Settings: {runs.settings}."
     )
 
 
@@ -225,16 +225,16 @@ def report_language(runs):
         {
             "model": name,
             "paper, test perplexity": paper,
-            "ours, bits a character": runs.summary(f"language, {name}", 3),
+            "ours, bits per character": runs.summary(f"language, {name}", 3),
         }
         for name, paper in PAPER_LANGUAGE.items()
     ]
     print(kd.analysis.table(rows))
-    print(f"\nTest text, last epoch, mean ± deviation. Stand-in: {runs.settings}.")
+    print(f"\nTest text, last epoch, mean ± std. Settings: {runs.settings}.")
 
 
 def plot(file):
-    """Draw points of two features, in the colours of their classes."""
+    """Plot two features of the points, colored by class."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -1,19 +1,20 @@
-"""Tang et al. 2020, Furlanello et al. 2018: what is left of soft targets, part by part.
+"""Tang et al. 2020, Furlanello et al. 2018: partial soft targets.
 
     python examples/tang2020_targets.py --test
     python examples/tang2020_targets.py --test --cached --dataset cifar10_jpeg \\
         --teacher-size 5000 --train-size 2500 --teacher-epochs 12 --epochs 30 --width 8
 
-The student learns from labels beside a target that keeps one part of the teacher's
-prediction: its top, its confidence in the true class, the likeness of its classes; and
-from labels weighed by its confidence; trained as `compare.py` beside this file does. The
-stand-in protocol: residual nets of 20 and 8 layers in place of 56 and 20; the student
-sees few samples, the teacher all. Nothing was tuned.
+The student learns from labels and a target that keeps one part of the teacher's
+prediction: its top classes, its confidence in the true class, or the similarity of the
+classes; and from labels weighted by the confidence; trained as in `compare.py`.
+Small-scale stand-in: residual networks of 20 and 8 layers instead of 56 and 20; the
+student sees few samples, the teacher all. Nothing was tuned.
 """
 
 import compare
 
-# Accuracy on CIFAR-100 in %, ResNet-56 to ResNet-20; the last three are other papers'.
+# Accuracy on CIFAR-100 in %, ResNet-56 to ResNet-20; the last three methods are from other
+# papers.
 PAPER = {
     "teacher": 75.68,
     "alone": 72.51,

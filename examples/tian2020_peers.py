@@ -1,17 +1,18 @@
-"""Tian, Krishnan, Isola 2020: the table of peers, on data at hand.
+"""Tian, Krishnan, Isola 2020: benchmark of distillation methods.
 
     python examples/tian2020_peers.py --test
     python examples/tian2020_peers.py --dataset cifar10_jpeg --train-size 5000
 
-Their methods, and KDSVD, on one teacher and one student, trained as `compare.py` beside
-this file does. The stand-in protocol: residual nets of 20 and 8 layers in place of wide
-residual nets of 40 and 16; the student sees few samples, the teacher all. Nothing was tuned.
+The methods of their table, and KDSVD, with one teacher and one student, trained as in
+`compare.py`. Small-scale stand-in: residual networks of 20 and 8 layers instead of wide
+residual networks of 40 and 16; the student sees few samples, the teacher all. Nothing was
+tuned.
 """
 
 import compare
 
-# Accuracy on CIFAR-100 in %, WRN-40-2 to WRN-16-2, of RepDistiller's page. RKD stands
-# there as one row, of distances and angles.
+# Accuracy on CIFAR-100 in %, WRN-40-2 to WRN-16-2, from the page of RepDistiller, where
+# RKD is one row, with distances and angles.
 PAPER = {
     "teacher": 75.61,
     "alone": 73.26,

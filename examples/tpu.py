@@ -1,11 +1,11 @@
-"""Soft targets on a TPU, or on whatever a strategy finds, with nothing else changed.
+"""Distillation on a TPU, or on other devices, with the same code.
 
-    python examples/tpu.py                    # the TPU of this machine, else what there is
-    python examples/tpu.py --strategy tpu     # an error where there is no TPU
+    python examples/tpu.py                    # a TPU if there is one, else other devices
+    python examples/tpu.py --strategy tpu     # fails without a TPU
     TPU_NAME=my-tpu python examples/tpu.py --strategy tpu
 
-A TPU wants one compiled step with shapes that stay: batches are all of one size, and
-several steps run at once without asking the host. The batch is the global one.
+A TPU needs one compiled step with static shapes: all batches have the same size, and
+several steps run per call. `--batch-size` is the global batch size.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import keras_distill as kd
 def fit(model, train, epochs, steps_at_once):
     steps = epochs * len(train)
     schedule = keras.optimizers.schedules.CosineDecay(3e-3, steps)
-    # Keras compiles with XLA; with torch it would need another compiler.
+    # `jit_compile` is XLA, which Keras does not use with torch.
     model.compile(
         keras.optimizers.Adam(schedule),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -33,7 +33,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--strategy", default="auto")
     parser.add_argument("--dataset", default="digits")
-    parser.add_argument("--batch-size", type=int, default=128, help="of all cores")
+    parser.add_argument("--batch-size", type=int, default=128, help="global batch size")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--steps-at-once", type=int, default=4)
     parser.add_argument("--smoke", action="store_true")
@@ -55,7 +55,7 @@ def main():
         distiller = kd.Distiller(student, teacher, terms=[soft], label_weight=0.1)
         fit(distiller, train, epochs, args.steps_at_once)
         rows = [
-            {"net": net.name, "errors": int(kd.analysis.wrong(net, data.test).sum())}
+            {"model": net.name, "errors": int(kd.analysis.wrong(net, data.test).sum())}
             for net in (teacher, student)
         ]
     print(kd.analysis.table(rows))

@@ -1,13 +1,13 @@
-"""What a teacher knows, and what its students took: every analysis, on one data set.
+"""Analyze a teacher and its students: every analysis on one data set.
 
     python examples/understanding.py
 
-A teacher and three students of one size, trained from labels, from smoothed labels and
-from the teacher. The table has what Tang et al. 2020 claim, beside what is found: classes
-of one group go together at a high temperature; distillation weighs samples by the
-teacher's confidence, most so early in training; it orders classes in the student's last
-layer as the teacher does; and it brings fidelity and calibration. Nothing was tuned.
-Numbers are kept in `--out`, with all figures of seed 0 and a report in HTML.
+A teacher and three students of the same size, trained on labels, on smoothed labels and
+from the teacher. The table measures the claims of Tang et al. 2020: classes of one group
+correlate at a high temperature; distillation weights samples by the teacher's confidence,
+most strongly early in training; it orders the classes in the student's last layer as the
+teacher does; and it improves fidelity and calibration. Nothing was tuned. Results are
+stored in `--out`, with all figures of seed 0 and an HTML report.
 """
 
 import argparse
@@ -24,13 +24,13 @@ TITLES = {
     "blocks, T = 4": "the same, T = 4",
     "blocks, T = 20": "the same, T = 20",
     "blocks, weights": "blocks of the cosines of the last layer's weights",
-    "early correlation": "gradient factor and confidence, correlation after an epoch",
-    "late correlation": "the same at the end",
-    "early slope": "slope after an epoch",
-    "order, labels": "order of classes as the teacher's, from labels",
+    "early correlation": "correlation of gradient ratio and confidence, first epoch",
+    "late correlation": "the same, last epoch",
+    "early slope": "slope of gradient ratio by confidence, first epoch",
+    "order, labels": "rank correlation of wrong classes with the teacher, from labels",
     "order, smoothed": "the same, from smoothed labels",
     "order, distilled": "the same, distilled",
-    "agrees, labels": "agrees with the teacher %, from labels",
+    "agrees, labels": "agreement with the teacher %, from labels",
     "agrees, distilled": "the same, distilled",
     "calibration, labels": "calibration error, from labels",
     "calibration, smoothed": "the same, from smoothed labels",
@@ -60,7 +60,7 @@ def student(data, seed):
 
 
 def trained(data, few, seed, epochs):
-    """Give the teacher, the students by name, and the distilled one after one epoch."""
+    """Return the teacher, the students by name, and one distilled for one epoch."""
     keras.utils.set_random_seed(seed)
     teacher = net(data, (32, 64), "teacher")
     fit(teacher, few, epochs)
@@ -82,7 +82,7 @@ def trained(data, few, seed, epochs):
 
 
 def numbers(data, few, seed, settings, folder):
-    """Give all numbers of one seed; of seed 0 draw the figures."""
+    """Return all results of one seed; plot the figures of seed 0."""
     teacher, students, early = trained(data, few, seed, settings["epochs"])
     classes = kd.analysis.class_correlation(teacher, data.test, TEMPERATURES)
     weights = kd.analysis.weight_similarity(teacher, groups=classes[0].groups)
@@ -99,22 +99,21 @@ def numbers(data, few, seed, settings, folder):
     }
     found |= {f"{name} correlation": one.correlation for name, one in factors.items()}
     found["early slope"] = factors["early"].slope
-    layers, sure = {}, {"teacher": kd.analysis.calibration(teacher, data.test)}
+    layers, calibrated = {}, {"teacher": kd.analysis.calibration(teacher, data.test)}
     for name, model in students.items():
         layers[name] = kd.analysis.last_layer_geometry(model, teacher, data.test)
-        sure[name] = kd.analysis.calibration(model, data.test)
+        calibrated[name] = kd.analysis.calibration(model, data.test)
         found[f"order, {name}"] = layers[name].agreement.mean()
-        found[f"calibration, {name}"] = sure[name].error
-        same = kd.analysis.agreement(model, teacher=teacher, samples=data.test)
-        found[f"agrees, {name}"] = 100 * same.top
+        found[f"calibration, {name}"] = calibrated[name].error
+        fidelity = kd.analysis.agreement(model, teacher=teacher, samples=data.test)
+        found[f"agrees, {name}"] = 100 * fidelity.top
     if seed == 0:
-        draw(
-            data, teacher, students, [*classes, weights], factors, layers, sure, folder
-        )
+        plots = [*classes, weights], factors, layers, calibrated
+        plot(data, teacher, students, *plots, folder)
     return found
 
 
-def draw(data, teacher, students, classes, factors, layers, sure, folder):
+def plot(data, teacher, students, classes, factors, layers, calibrated, folder):
     analysis = kd.analysis
     models = {"teacher": teacher, **students}
     try:
@@ -123,14 +122,14 @@ def draw(data, teacher, students, classes, factors, layers, sure, folder):
             name: analysis.attention_maps(model, images, "stack1")
             for name, model in models.items()
         }
-        shares = analysis.by_class(models, data.test)
+        accuracies = analysis.by_class(models, data.test)
         figures = {
             "class_correlation": analysis.plot_class_correlation(classes),
             "gradient_rescaling": analysis.plot_gradient_rescaling(factors["early"]),
             "last_layer": analysis.plot_last_layer(layers),
             "attention": analysis.plot_attention_maps(images, maps),
-            "reliability": analysis.plot_reliability(sure),
-            "by_class": analysis.plot_by_class(shares, against="labels"),
+            "reliability": analysis.plot_reliability(calibrated),
+            "by_class": analysis.plot_by_class(accuracies, against="labels"),
         }
         analysis.report(students, teacher, data.test, file=folder / "report.html")
     except ImportError:
@@ -163,11 +162,11 @@ def main():
             lambda s=seed, f=few: numbers(data, f, s, settings, args.out),
         )
     rows = [
-        {"": title, "found": runs.summary("numbers", 3, of=lambda cell, n=name: cell[n])}
+        {"": title, "result": runs.summary("numbers", 3, of=lambda c, n=name: c[n])}
         for name, title in TITLES.items()
     ]
     print(kd.analysis.table(rows))
-    print(f"\nMean ± deviation; seeds: {args.seeds}. {settings}.")
+    print(f"\nMean ± std; seeds: {args.seeds}. {settings}.")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Yim, Joo, Bae, Kim 2017: the flow of a solution procedure, on data at hand.
+"""Yim, Joo, Bae, Kim 2017: the flow of the solution procedure (FSP).
 
     python examples/yim2017_fsp.py
     python examples/yim2017_fsp.py --dataset cifar10_jpeg --train-size 5000
 
-A deep residual net teaches a shallow one in two stages: first the FSP matrices, of the
-first and the last layer of each stage, without labels; then labels alone. Beside it the
-student alone and FitNets' hint in place of the matrices. The stand-in protocol: smaller
-nets; the students see the first `--train-size` training samples after a seeded shuffle,
-the teacher all. Nothing was tuned. Finished cells are kept in `--out` and not repeated.
+A deep residual network teaches a shallow one in two stages: first the FSP matrices of the
+first and last layer of each stage, without labels; then labels alone. Baselines: the
+student alone, and FitNets' hint instead of the matrices. Small-scale stand-in: smaller
+networks; the students see the first `--train-size` training samples after a seeded
+shuffle, the teacher all. Nothing was tuned. Finished runs are stored in `--out` and not
+repeated.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def trained_teacher(data, file, epochs, seed):
 
 
 def first_stage(method):
-    """Give the terms of the stage before the labels."""
+    """Return the terms of the stage before the labels."""
     if method == "FitNet":
         return [kd.Term(kd.losses.Hint(), student="stack2", teacher="stack2")]
     return [
@@ -86,7 +87,7 @@ def trained_student(data, few, teacher, method, epochs, seed):
 
 
 def run(runs, data, seed):
-    """Fill the cells of one seed."""
+    """Train and evaluate all models with one seed."""
     epochs = runs.settings["epochs"]
     file = runs.file.parent / f"teacher_{seed}.keras"
     teacher = trained_teacher(data, file, epochs["teacher"], seed)
@@ -97,14 +98,14 @@ def run(runs, data, seed):
             data, few, teacher, method, epochs, seed
         )
     for name, train in models.items():
-        right = runs.once(
+        result = runs.once(
             name,
             seed,
             lambda train=train: (
                 100 - 100 * kd.analysis.wrong(train(), data.test).mean()
             ),
         )
-        print(name, f"seed {seed}: {right:.2f} %", flush=True)
+        print(name, f"seed {seed}: {result:.2f} %", flush=True)
 
 
 def report(runs):
@@ -112,8 +113,8 @@ def report(runs):
     name = f"ours, {runs.settings['dataset']}"
     print(kd.analysis.table([{"": "paper, CIFAR-10", **PAPER}, {"": name, **ours}]))
     print(
-        f"\nTest accuracy in %, last epoch, mean ± deviation; "
-        f"seeds: {len(runs['teacher'])}. Stand-in: {runs.settings}."
+        f"\nTest accuracy in %, last epoch, mean ± std; "
+        f"seeds: {len(runs['teacher'])}. Settings: {runs.settings}."
     )
 
 

@@ -1,14 +1,14 @@
-"""You et al. 2017: several teachers, their mean prediction and their vote on triplets.
+"""You et al. 2017: several teachers, their mean prediction and their votes on triplets.
 
     python examples/you2017_teachers.py
     python examples/you2017_teachers.py --dataset cifar10_jpeg --train-size 10000
 
-A student learns from labels beside the soft targets of one teacher, of the mean of
-three, and of that beside a vote: of two images, the one that most teachers find
-nearer to a third at a middle layer should be nearer for the student too. The stand-in
-protocol: residual nets of 8, 14 and 20 layers and a student of 8 in place of the
-paper's plain nets; the student sees few samples, the teachers all. The paper's figures are
-not at hand and not shown. Nothing was tuned.
+A student learns from labels and the soft targets of one teacher, or of the mean of three
+teachers, alone or with votes: of two images, the one that most teachers place nearer to a
+third one at a middle layer should be nearer for the student too. Small-scale stand-in:
+residual networks of 8, 14 and 20 layers and a student of 8 instead of the paper's plain
+networks; the student sees few samples, the teachers all. The paper's results were not
+available. Nothing was tuned.
 """
 
 import argparse
@@ -32,13 +32,13 @@ VOTE = kd.Term(losses.VotedTriplet(), student="stack2", teacher=MIDDLE)
 BOTH = {"terms": [SOFT, VOTE], "label_weight": 0.1}
 
 
-def of_one(teachers):
+def first_teacher(teachers):
     return {"terms": [SOFT], "label_weight": 0.1, "teacher": teachers.models[0]}
 
 
 METHODS = {
     "alone": None,
-    "KD of the first": of_one,
+    "KD of the first": first_teacher,
     "KD of the mean": {"terms": [SOFT], "label_weight": 0.1},
     "KD of the mean, votes": BOTH,
     "votes": {"terms": [VOTE]},
@@ -46,21 +46,21 @@ METHODS = {
 
 
 def trained_teachers(data, folder, width, epochs, seed, eager):
-    """Give an ensemble of one net a depth, each of a seed of its own."""
+    """Return an ensemble with one model per depth, each with its own seed."""
     nets = []
-    for place, depth in enumerate(DEPTHS):
-        file = folder / f"teacher_{seed}_{place}.keras"
+    for index, depth in enumerate(DEPTHS):
+        file = folder / f"teacher_{seed}_{index}.keras"
         if not file.exists():
-            shape = {"depth": depth, "width": width, "name": f"teacher{place}"}
-            made = compare.net(data, 10 * seed + place, shape)
-            compare.fit(made, data.train, epochs, seed, eager=eager)
-            made.save(file)
+            shape = {"depth": depth, "width": width, "name": f"teacher{index}"}
+            teacher = compare.net(data, 10 * seed + index, shape)
+            compare.fit(teacher, data.train, epochs, seed, eager=eager)
+            teacher.save(file)
         nets.append(keras.saving.load_model(file))
     return kd.EnsembleTeacher(nets)
 
 
 def accuracy(model, samples):
-    """Give the accuracy in % of a net, or of the mean prediction of several."""
+    """Return the accuracy in % of a model, or of the mean prediction of an ensemble."""
     if isinstance(model, kd.EnsembleTeacher):
         images = keras.Input(samples.images.shape[1:])
         parts = [keras.ops.softmax(member(images)) for member in model.models]
@@ -108,7 +108,7 @@ def main():
     )
     print(kd.analysis.table(rows))
     print(
-        f"\nTest accuracy in %, last epoch; seeds: {args.seeds}. Stand-in: {settings}."
+        f"\nTest accuracy in %, last epoch; seeds: {args.seeds}. Settings: {settings}."
     )
 
 

@@ -2,14 +2,14 @@
 
     python examples/yu2019_recasting.py
 
-A plain net of two convolutions a stack and a residual net are recast into a plain net of
-one convolution a stack: each stack is trained alone to give what the teacher's gives,
-behind those recast before, then all is fine-tuned on logits and labels. Against it, with
-as many epochs in all: labels from scratch, and soft targets. The stand-in protocol:
-digits or CIFAR-10's copy in place of CIFAR-10 and VGG-16, few training samples for the
-student. Epochs and rate were raised once, from 15 and 30 at 1e-3, with which no student
-had converged, as the test images showed; nothing else was tuned. Finished cells are
-kept in `--out`.
+A plain network with two convolutions per stack and a residual network are recast into a
+plain network with one convolution per stack: each stack is trained alone to match the
+teacher's output, after the stacks recast before, and then all are fine-tuned on logits
+and labels. Baselines with the same number of epochs: labels from scratch, and soft
+targets. Small-scale stand-in: digits or CIFAR-10's JPEG copy instead of CIFAR-10 and
+VGG-16, few training samples for the student. Epochs and learning rate were raised once,
+from 15 and 30 at 1e-3, where no student had converged on the test images; nothing else
+was tuned. Finished runs are stored in `--out`.
 """
 
 import argparse
@@ -36,24 +36,24 @@ def teacher_of(data, kind, seed):
 
 
 def residual(data):
-    """A bottleneck block a stack, of the student's widths."""
+    """Return a network with one bottleneck block per stack, with the student's widths."""
     layers = keras.layers
     x = inputs = keras.Input(data.input_shape)
-    for place, width in enumerate(WIDTHS, 1):
-        if place > 1:
+    for index, width in enumerate(WIDTHS, 1):
+        if index > 1:
             x = layers.MaxPooling2D(2, padding="same")(x)
         x = y = layers.Conv2D(width, 1)(x)
         for kernel, channels in ((1, width // 2), (3, width // 2), (1, width)):
             y = layers.ReLU()(y)
             y = layers.Conv2D(channels, kernel, padding="same", use_bias=False)(y)
             y = layers.BatchNormalization()(y)
-        x = layers.ReLU(name=f"stack{place}")(layers.Add()([x, y]))
+        x = layers.ReLU(name=f"stack{index}")(layers.Add()([x, y]))
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(data.classes, name="logits")(x))
 
 
 def student_of(data, seed):
-    """One convolution a stack."""
+    """Return a network with one convolution per stack."""
     keras.utils.set_random_seed(1000 + seed)
     return kd.models.conv_net(data.input_shape, data.classes, filters=WIDTHS)
 
@@ -72,7 +72,7 @@ def total_epochs(epochs):
     return len(STACKS) * epochs["block"] + epochs["fine-tuning"]
 
 
-def ways(data, few, teacher, seed, epochs):
+def methods(data, few, teacher, seed, epochs):
     train = kd.data.batches(few, BATCH, shuffle=True, seed=seed)
     total = total_epochs(epochs)
 
@@ -118,9 +118,9 @@ def run(runs, data, kind, seed):
         teacher.save(file)
     teacher = keras.saving.load_model(file)
     runs.once(f"{kind}: teacher", seed, lambda: error(teacher, data))
-    for name, way in ways(data, few, teacher, seed, epochs).items():
-        found = runs.once(f"{kind}: {name}", seed, way)
-        print(f"{kind}: {name}, seed {seed}: {found:.2f} %", flush=True)
+    for name, train in methods(data, few, teacher, seed, epochs).items():
+        result = runs.once(f"{kind}: {name}", seed, train)
+        print(f"{kind}: {name}, seed {seed}: {result:.2f} %", flush=True)
 
 
 def main():
@@ -145,13 +145,16 @@ def main():
             run(runs, data, kind, seed)
     rows = []
     for name in runs.names:
-        kind, way = name.split(": ")
-        model = teacher_of(data, kind, 0) if way == "teacher" else student_of(data, 0)
+        kind, method = name.split(": ")
+        teacher = method == "teacher"
+        model = teacher_of(data, kind, 0) if teacher else student_of(data, 0)
         cost = kd.analysis.cost(model, data.test.images[:100])
         rows.append(
             {
                 "": name,
-                "paper, VGG-16, CIFAR-10": PAPER.get(way) if kind == "plain" else None,
+                "paper, VGG-16, CIFAR-10": PAPER.get(method)
+                if kind == "plain"
+                else None,
                 "ours": runs.summary(name),
                 "parameters": cost.parameters,
                 "multiplications": cost.multiplications,
@@ -160,8 +163,8 @@ def main():
         )
     print(kd.analysis.table(rows))
     print(
-        "\nTest error in %, last epoch, mean ± deviation; all students have "
-        f"{total_epochs(epochs)} epochs; seeds: {args.seeds}. Stand-in: {settings}."
+        "\nTest error in %, last epoch, mean ± std; students train for "
+        f"{total_epochs(epochs)} epochs; seeds: {args.seeds}. Settings: {settings}."
     )
 
 

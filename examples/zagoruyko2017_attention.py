@@ -1,14 +1,14 @@
-"""Zagoruyko, Komodakis 2017: attention transfer, their CIFAR-10 table on data at hand.
+"""Zagoruyko, Komodakis 2017: attention transfer with wide residual networks.
 
     python examples/zagoruyko2017_attention.py
     python examples/zagoruyko2017_attention.py --dataset cifar10_jpeg --train-size 5000
 
-The stand-in protocol: wide residual nets as in the paper, of fewer layers; the students
-see the first `--train-size` training samples after a seeded shuffle, the teacher all.
-Attention maps at the ends of the three stages, sum of squares, weight 1000 each; soft
-targets at T = 4, weight 0.9 beside 0.1 for the labels. These are the paper's values;
-full activations and gradients at their recommended weights; nothing was tuned. Finished
-cells are kept in `--out` and not repeated.
+Small-scale stand-in: wide residual networks as in the paper's CIFAR-10 table, with fewer
+layers; the students see the first `--train-size` training samples after a seeded shuffle,
+the teacher all. Attention maps at the end of the three stages, sum of squares, weight
+1000 each; soft targets at T = 4 with weight 0.9, and 0.1 for the labels. These are the
+paper's values; full activations and gradients have their recommended weights; nothing was
+tuned. Finished runs are stored in `--out` and not repeated.
 """
 
 import argparse
@@ -70,14 +70,14 @@ def on_stacks(loss, weight=None):
 
 def terms(method):
     symmetric = ("label_gradient", "mirrored_label_gradient")
-    found = {
+    by_method = {
         "AT": on_stacks(kd.losses.AttentionMap(2), 1e3),
         "F-ActT": on_stacks(kd.losses.FullActivation()),
         "KD": [kd.Term(kd.losses.SoftTarget(4.0), weight=0.9)],
         "gradient AT": [kd.Term(kd.losses.GradientAttention(), *symmetric[:1] * 2)],
         "symmetry": [kd.Term(kd.losses.FlipSymmetry(), student=symmetric)],
     }
-    return [term for part in method.split("+") for term in found[part]]
+    return [term for part in method.split("+") for term in by_method[part]]
 
 
 def trained_student(data, few, shape, teacher, method, epochs, seed, eager):
@@ -90,7 +90,7 @@ def trained_student(data, few, shape, teacher, method, epochs, seed, eager):
 
 
 def run(runs, data, pair, shapes, seed, eager):
-    """Fill the cells of one pair of nets and one seed."""
+    """Train and evaluate all methods with one pair of networks and one seed."""
     epochs = runs.settings["epochs"]
     student, (depth, widen) = shapes
     file = runs.file.parent / f"wrn_{depth}_{widen}_{seed}.keras"
@@ -113,17 +113,20 @@ def run(runs, data, pair, shapes, seed, eager):
 
 def report(runs, pairs, seeds):
     rows = [
-        {"nets": f"{pair} (paper, CIFAR-10)", **dict(zip(COLUMNS, row, strict=True))}
+        {
+            "pair": f"{pair} (paper, CIFAR-10)",
+            **dict(zip(COLUMNS, row, strict=True)),
+        }
         for pair, row in PAPER.items()
     ]
     rows += [
-        {"nets": pair, **{name: runs.summary(f"{pair}, {name}") for name in COLUMNS}}
+        {"pair": pair, **{name: runs.summary(f"{pair}, {name}") for name in COLUMNS}}
         for pair in pairs
     ]
     print(kd.analysis.table(rows))
     print(
-        f"\nTest error in %, last epoch, mean ± deviation; seeds: {seeds}. "
-        f"Stand-in: {runs.settings}."
+        f"\nTest error in %, last epoch, mean ± std; seeds: {seeds}. "
+        f"Settings: {runs.settings}."
     )
 
 

@@ -1,13 +1,13 @@
-"""Zhang et al. 2018: deep mutual learning, peers that teach each other.
+"""Zhang et al. 2018: deep mutual learning between peers.
 
     python examples/zhang2018_mutual.py
 
-Pairs of nets of one size and of two, each alone, together, and together with copies
-that are renewed every 50 steps (codistillation), and a student that learns from its own
-mean teacher. The stand-in protocol: digits or CIFAR-10's copy in place of CIFAR-100,
-small residual nets, few training samples. How the setting for CIFAR-10's copy was chosen
-stands on docs/results/zhang2018_mutual.md; nothing else was tuned. Finished cells are
-kept in `--out` and not repeated.
+Pairs of networks of the same size and of different sizes, each trained alone, together,
+and together with copies that are refreshed every 50 steps (codistillation), and a student
+with its own mean teacher. Small-scale stand-in: digits or CIFAR-10's JPEG copy instead of
+CIFAR-100, small residual networks, few training samples. For the choice of the settings
+for CIFAR-10's copy, see docs/results/zhang2018_mutual.md; nothing else was tuned. Finished
+runs are stored in `--out` and not repeated.
 """
 
 import argparse
@@ -20,9 +20,9 @@ import keras_distill as kd
 
 EPOCHS, BATCH, SIZE = 30, 64, 400
 PAIRS = ((8, 8), (8, 14))
-# Steps until the copies are renewed.
+# Steps between refreshes of the copies.
 SCHEMES = {"together": None, "with copies": 50}
-# CIFAR-100, top-1 in %, ResNet-32 with ResNet-32 and with WRN-28-10; recalled and not
+# CIFAR-100, top-1 in %, ResNet-32 with ResNet-32 and with WRN-28-10; from memory, not
 # checked against the paper.
 PAPER = {
     ((8, 8), 0): "68.99, 71.19 (ResNet-32)",
@@ -31,20 +31,20 @@ PAPER = {
 
 
 class Cells:
-    """Trainings on one seed's few samples; each begins with the same order of them."""
+    """Training runs on the samples of one seed, each in the same order of the batches."""
 
     def __init__(self, runs, data, seed):
         self.runs, self.data, self.seed, self.settings = runs, data, seed, runs.settings
         self.few = data.train.few(self.settings["train_size"], seed)
 
-    def net(self, depth, place):
-        keras.utils.set_random_seed(100 * self.seed + place)
+    def net(self, depth, index):
+        keras.utils.set_random_seed(100 * self.seed + index)
         return kd.models.resnet(
             self.data.input_shape,
             self.data.classes,
             depth=depth,
             width=self.settings["width"],
-            name=f"peer{place}",
+            name=f"peer{index}",
         )
 
     def fit(self, model):
@@ -56,40 +56,40 @@ class Cells:
         model.compile(keras.optimizers.Adam(rate), loss)
         model.fit(train, epochs=epochs, verbose=0)
 
-    def right(self, model):
+    def accuracy(self, model):
         return 100 - 100 * kd.analysis.wrong(model, self.data.test).mean()
 
-    def alone(self, depth, place):
-        model = self.net(depth, place)
+    def alone(self, depth, index):
+        model = self.net(depth, index)
         self.fit(model)
-        return self.right(model)
+        return self.accuracy(model)
 
     def together(self, depths, refresh):
-        peers = [self.net(depth, place) for place, depth in enumerate(depths)]
+        peers = [self.net(depth, index) for index, depth in enumerate(depths)]
         self.fit(kd.MutualDistiller(peers, refresh=refresh))
-        return [self.right(peer) for peer in peers]
+        return [self.accuracy(peer) for peer in peers]
 
     def from_mean_teacher(self, depth):
         student = self.net(depth, 0)
         soft = [kd.Term(kd.losses.SoftTarget(1.0), weight=1.0)]
         teacher = kd.MeanTeacher(student, decay=0.99)
         self.fit(kd.Distiller(student, teacher, terms=soft))
-        return self.right(student)
+        return self.accuracy(student)
 
     def keep(self, name, make):
-        found = self.runs.once(name, self.seed, make)
-        print(f"{name}, seed {self.seed}: {found}", flush=True)
+        result = self.runs.once(name, self.seed, make)
+        print(f"{name}, seed {self.seed}: {result}", flush=True)
 
 
 def run(cells, schemes):
     for depths in PAIRS:
-        for place, depth in enumerate(depths):
+        for index, depth in enumerate(depths):
             cells.keep(
-                f"{depth} {place} alone", lambda d=depth, p=place: cells.alone(d, p)
+                f"{depth} {index} alone", lambda d=depth, i=index: cells.alone(d, i)
             )
-        for how in schemes:
-            pair = f"{depths} {how}"
-            cells.keep(pair, lambda d=depths, h=how: cells.together(d, SCHEMES[h]))
+        for scheme in schemes:
+            name, refresh = f"{depths} {scheme}", SCHEMES[scheme]
+            cells.keep(name, lambda d=depths, r=refresh: cells.together(d, r))
     if "with copies" in schemes:
         depth = PAIRS[0][0]
         cells.keep("from its mean teacher", lambda: cells.from_mean_teacher(depth))
@@ -98,29 +98,31 @@ def run(cells, schemes):
 def report(runs, schemes):
     rows = []
     for depths in PAIRS:
-        for place, depth in enumerate(depths):
+        for index, depth in enumerate(depths):
             row = {"pair": " and ".join(map(str, depths)), "peer": depth}
-            row["alone"] = runs.summary(f"{depth} {place} alone")
-            for how in schemes:
-                row[how] = runs.summary(
-                    f"{depths} {how}", of=lambda both, p=place: both[p]
+            row["alone"] = runs.summary(f"{depth} {index} alone")
+            for scheme in schemes:
+                row[scheme] = runs.summary(
+                    f"{depths} {scheme}", of=lambda both, i=index: both[i]
                 )
-            rows.append({**row, "paper: alone, together": PAPER.get((depths, place))})
+            rows.append({**row, "paper: alone, together": PAPER.get((depths, index))})
     print(kd.analysis.table(rows))
     if "from its mean teacher" in runs.names:
         print(f"\n{PAIRS[0][0]} from its mean teacher:", runs.summary(runs.names[-1]))
-    print(f"\nAccuracy in %, last epoch, mean ± deviation. Stand-in: {runs.settings}.")
+    print(f"\nAccuracy in %, last epoch, mean ± std. Settings: {runs.settings}.")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--train-size", type=int, default=SIZE)
-    parser.add_argument("--width", type=int, default=16, help="filters of the nets")
+    parser.add_argument("--width", type=int, default=16, help="filters of the networks")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--schemes", default=",".join(SCHEMES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--held-out", action="store_true", help="of training data")
+    parser.add_argument(
+        "--held-out", action="store_true", help="evaluate on held-out data"
+    )
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default="runs/zhang2018_mutual")
     args = parser.parse_args()

@@ -1,13 +1,13 @@
-"""Zhang et al. 2019: be your own teacher, a net whose end teaches its exits.
+"""Zhang et al. 2019: self-distillation from the deepest exit to the earlier exits.
 
     python examples/zhang2019_own_teacher.py
 
-A residual net with an exit after each stage: trained by labels alone, each exit by
-labels (deep supervision), and by its own deepest exit. Each exit's accuracy stands
-beside its parameters and multiplications. The stand-in protocol: digits or CIFAR-10's
-copy in place of CIFAR-100, a ResNet-14 in place of a ResNet-18, few training samples.
-Nothing was tuned. Finished cells are kept in `--out`; a plot of accuracy over cost is
-made there.
+A residual network with an exit after each stage, trained on labels at the last exit, on
+labels at each exit (deep supervision), or by its own deepest exit. The table has each
+exit's accuracy, parameters and multiplications. Small-scale stand-in: digits or
+CIFAR-10's JPEG copy instead of CIFAR-100, a ResNet-14 instead of a ResNet-18, few training
+samples. Nothing was tuned. Finished runs are stored in `--out`, with a plot of accuracy
+by cost.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import keras_distill as kd
 
 EPOCHS, BATCH, SIZE, DEPTH = 40, 64, 400, 14
 EXITS, FEATURES = ("stack1", "stack2"), "stack3"
-# CIFAR-100, ResNet-18, top-1 in %: alone, then the exits; recalled and not checked.
+# CIFAR-100, ResNet-18, top-1 in %: alone, then the exits; from memory, not checked.
 PAPER = {
     "labels, deepest": "77.09",
     "own teacher, stack1": "67.85",
@@ -40,13 +40,13 @@ def fit(model, train, epochs):
     model.fit(train, epochs=epochs, verbose=0)
 
 
-def of_labels(data, train, seed, epochs):
+def from_labels(data, train, seed, epochs):
     model = net(data, seed)
     fit(model, train, epochs)
     return {"deepest": 100 - 100 * kd.analysis.wrong(model, data.test).mean()}
 
 
-def of_exits(data, train, seed, epochs, **weights):
+def from_exits(data, train, seed, epochs, **weights):
     features = FEATURES if weights.get("hint_weight", 1.0) else None
     distiller = kd.SelfDistiller(net(data, seed), EXITS, features=features, **weights)
     fit(distiller, train, epochs)
@@ -56,11 +56,11 @@ def of_exits(data, train, seed, epochs, **weights):
 
 def schemes(data, train, seed, epochs):
     return {
-        "labels": lambda: of_labels(data, train, seed, epochs),
-        "exits by labels": lambda: of_exits(
+        "labels": lambda: from_labels(data, train, seed, epochs),
+        "exits by labels": lambda: from_exits(
             data, train, seed, epochs, soft_weight=0.0, hint_weight=0.0
         ),
-        "own teacher": lambda: of_exits(data, train, seed, epochs),
+        "own teacher": lambda: from_exits(data, train, seed, epochs),
     }
 
 
@@ -92,7 +92,7 @@ def report(runs, data):
         for exit in runs[name][0]:
             rows.append(
                 {
-                    "trained by": name,
+                    "method": name,
                     "exit": exit,
                     "paper, CIFAR-100 (recalled)": PAPER.get(f"{name}, {exit}"),
                     "ours": runs.summary(name, of=lambda figure, e=exit: figure[e]),
@@ -102,8 +102,8 @@ def report(runs, data):
             )
     print(kd.analysis.table(rows))
     print(
-        "\nTest accuracy in %, last epoch, mean ± deviation; cost of the exits of 'own "
-        f"teacher'; seeds: {len(runs['labels'])}. Stand-in: {runs.settings}."
+        "\nTest accuracy in %, last epoch, mean ± std; cost of the exits of 'own "
+        f"teacher'; seeds: {len(runs['labels'])}. Settings: {runs.settings}."
     )
     return {name: cost.multiplications for name, cost in costs.items()}
 
@@ -131,8 +131,8 @@ def main():
         few = data.train.few(args.train_size, seed)
         train = kd.data.batches(few, BATCH, shuffle=True, seed=seed)
         for name, scheme in schemes(data, train, seed, epochs).items():
-            found = runs.once(name, seed, scheme)
-            print(name, f"seed {seed}: {found}", flush=True)
+            result = runs.once(name, seed, scheme)
+            print(name, f"seed {seed}: {result}", flush=True)
     plot(report(runs, data), runs, args.out / "exits.png")
 
 

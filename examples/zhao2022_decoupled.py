@@ -1,18 +1,18 @@
-"""Zhao et al. 2022, decoupled targets, and the other losses of its kind and time.
+"""Zhao et al. 2022: decoupled knowledge distillation and related losses.
 
     python examples/zhao2022_decoupled.py --test
     python examples/zhao2022_decoupled.py --dataset cifar10_jpeg --train-size 5000
 
-Losses on logits, DKD, DIST (Huang et al. 2022), the other divergences, and a ranking
-(Tang, Wang 2018), and the feature losses that DKD is measured against, OFD (Heo et al.
-2019b) and ReviewKD (Chen et al. 2021); trained as `compare.py` beside this file does.
-The stand-in protocol: residual nets of 20 and 8 layers in place of 56 and 20; the student
-sees few samples, the teacher all. Nothing was tuned.
+Losses on logits (DKD, DIST by Huang et al. 2022, other divergences, and a ranking by
+Tang, Wang 2018) and the feature losses that DKD is compared with, OFD (Heo et al. 2019b)
+and ReviewKD (Chen et al. 2021); trained as in `compare.py`. Small-scale stand-in:
+residual networks of 20 and 8 layers instead of 56 and 20; the student sees few samples,
+the teacher all. Nothing was tuned.
 """
 
 import compare
 
-# Accuracy on CIFAR-100 in %, ResNet-56 to ResNet-20; recalled, not checked against the
+# Accuracy on CIFAR-100 in %, ResNet-56 to ResNet-20; from memory, not checked against the
 # papers.
 PAPER = {
     "teacher": 72.34,
