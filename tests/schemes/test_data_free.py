@@ -132,7 +132,7 @@ def test_the_file_holds_no_sample_and_no_pickle(teacher, digits, tmp_path):
         assert all(len(x) not in arrays[name].shape for name in arrays)
 
 
-def test_bad_input_is_refused(teacher, digits, tmp_path):
+def test_invalid_input_raises(teacher, digits, tmp_path):
     x = digits.train.images[:50]
     metadata = kd.record_metadata(teacher, x, kind="top")
     other = kd.models.mlp((8, 8, 1), 10, units=(64, 48))
@@ -172,7 +172,7 @@ def test_every_mask_gets_an_equal_part_of_the_inputs(teacher, digits):
     assert calls == [(0, 4), (1, 4), (2, 4)]
 
 
-def test_a_teacher_of_probabilities_is_refused(digits):
+def test_a_teacher_with_probabilities_raises(digits):
     x = keras.Input((8, 8, 1))
     probabilities = keras.layers.Dense(10, "softmax")(keras.layers.Flatten()(x))
     with pytest.raises(ValueError, match="ends in probabilities"):

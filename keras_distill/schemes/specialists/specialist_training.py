@@ -44,9 +44,7 @@ class SpecialistTraining:
         merged = Merged(self.group, temperature)(self.generalist.output)
         teacher = keras.Model(self.generalist.inputs, merged, name="merged_generalist")
         soft = Term(SoftTarget(temperature), weight=weight)
-        trainer = Distiller(
-            self.model, teacher, terms=[soft], label_weight=1.0 - weight
-        )
+        trainer = Distiller(self.model, teacher, terms=[soft], label_weight=1 - weight)
         ledger = Ledger(backup, {**self.settings, "group": self.group})
         progress.begin(f"Specialist of {self.group}", self.settings["epochs"])
         keras.utils.set_random_seed(self.seed)
