@@ -1,4 +1,4 @@
-"""Distillation losses: teacher's and student's tensors in, one value per sample out."""
+"""Distillation losses, from a teacher's and a student's tensors to a value per sample."""
 
 from keras_distill.losses.activation_boundary import ActivationBoundary
 from keras_distill.losses.angle_relation import AngleRelation

@@ -1,4 +1,4 @@
-"""What every distillation loss shares: dtype, context, weights and reduction."""
+"""Base of every distillation loss: dtype, context, weights and reduction."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ CONTEXT = ("labels", "student_logits", "teacher_logits", "sample_ids", "step", "
 
 
 class DistillationLoss(keras.losses.Loss):
-    """Compares what a student and its teacher make of a batch.
+    """Base class of losses that compare a teacher's and a student's tensors.
 
-    A method subclasses it and writes `call`, which gives one value per sample, `(B,)`,
-    or one per token, `(B, L)`, for tensors of a sequence. This base casts to the loss's
-    dtype, stops the teacher's gradient, hands over what the loss asks for, and averages
-    as Keras does: `sum_i w_i l_i / B`, masked entries left out.
+    A loss is called as `loss(teacher, student)`, which is Keras's `(y_true, y_pred)`
+    order. A method subclasses this and implements `call`, which returns one value per
+    sample, `(B,)`, or one per token, `(B, L)`, for tensors of a sequence. This base
+    casts to the loss's dtype, stops the teacher's gradient, passes what the loss needs,
+    and averages as Keras does: `sum_i w_i l_i / B`, without masked entries.
 
     Class attributes that a method sets:
 
-    - `match`: the `kd.adapters.Match` that adapters bring about before the loss sees the
-      tensors. Default `Match.ALL`.
-    - `taps`: how many layers a side are compared. With more than one, `call` gets
-      tuples.
-    - `compares_teacher`: whether it asks anything of the teacher; if not, a term has no
-      tap of it.
-    - `several_teachers`: whether it takes any number of the teacher's layers, as those
-      of an ensemble's members; `call` then gets a tuple of them.
-    - `trains_teacher_adapters`: whether adapters on the teacher's side learn by it too;
-      the teacher itself never does.
-    - `recommended_weight`: the weight of a term that is given none.
-    - `needs`: keyword arguments that `call` asks for beside the tensors, out of
-      `labels`, `student_logits`, `teacher_logits`, `sample_ids`, `step`, `mask`;
-      `teacher_norm`, deviation and mean, `(C,)`, that the batch normalisation at the
-      teacher's tap gives its channels; `student_head` and `teacher_head`, kernel, bias
-      and whether the kernel is transposed, of the layer whose input is tapped; and
-      `memory`, the layer that `memory()` made.
-    - `labels_are_classes`: whether it takes labels as classes of the student's logits,
-      so that `fit` checks their range.
+    - `match`: the `kd.adapters.Match` that adapters establish before the tensors are
+      compared. Default `Match.ALL`.
+    - `taps`: the number of layers per side. With more than one, `call` gets tuples.
+    - `compares_teacher`: whether it uses the teacher's tensors; if not, a term has no
+      tap of the teacher.
+    - `several_teachers`: whether it takes any number of the teacher's layers, such as
+      those of an ensemble's members; `call` then gets a tuple of them.
+    - `trains_teacher_adapters`: whether adapters on the teacher's side are trained by it
+      too; the teacher itself never is.
+    - `recommended_weight`: the weight of a term that has none of its own.
+    - `needs`: keyword arguments that `call` takes beside the tensors, out of `labels`,
+      `student_logits`, `teacher_logits`, `sample_ids`, `step`, `mask`; `teacher_norm`,
+      the standard deviation and mean, `(C,)`, that the batch normalization at the
+      teacher's tap gives its channels; `student_head` and `teacher_head`, the kernel,
+      the bias and whether the kernel is transposed, of the layer whose input is tapped;
+      and `memory`, the layer that `memory()` returned.
+    - `labels_are_classes`: whether its labels are indices of the student's logits, so
+      that `fit` checks their range.
     - `scheduled`: attributes that are a number or a schedule; `call` gets their value at
-      this step under the same name.
+      the current step under the same name.
 
     Args:
         name: in the logs. Default: the class name in snake case.
         reduction: as in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: in which the loss computes. Default: Keras's `floatx`.
+        dtype: in which the loss is computed. Default: Keras's `floatx`.
 
     Example:
         >>> class ProbabilityDistance(kd.losses.DistillationLoss):
@@ -87,14 +87,14 @@ class DistillationLoss(keras.losses.Loss):
         Args:
             teacher: the teacher's tensor, or a tuple of them.
             student: the student's, of the same structure.
-            sample_weight: `(B,)`, or one weight a token, `(B, L)`.
-            **context: what `needs` and `scheduled` name.
+            sample_weight: `(B,)`, or one weight per token, `(B, L)`.
+            **context: the values that `needs` and `scheduled` name.
 
         Returns:
-            A scalar, or the values themselves where the reduction is None.
+            A scalar, or the values themselves if the reduction is None.
 
         Raises:
-            ValueError: the loss needs something that was not given.
+            ValueError: the loss needs something that was not passed.
         """
         teacher = keras.tree.map_structure(self._cast, teacher)
         if not self.trains_teacher_adapters:
@@ -102,11 +102,11 @@ class DistillationLoss(keras.losses.Loss):
         student = keras.tree.map_structure(self._cast, student)
         values = self.call(teacher, student, **self._arguments(context))
         weight = _combine(values, sample_weight, context.get("mask"))
-        mean = _Mean(self.name, reduction=self.reduction, dtype=self.dtype)
-        return mean(values, values, weight)
+        reduce = _Reduction(self.name, reduction=self.reduction, dtype=self.dtype)
+        return reduce(values, values, weight)
 
     def adapters(self, student: tuple, teacher: tuple):
-        """Infer the adapters of a pair of taps, where a term says `"auto"`.
+        """Infer the adapters of a pair of taps, for a term with `adapter="auto"`.
 
         Args:
             student: shape of the student's tensor, batch first.
@@ -118,29 +118,29 @@ class DistillationLoss(keras.losses.Loss):
         return self.match.infer(student, teacher)
 
     def joint_adapter(self, student: Sequence[tuple], teacher: Sequence[tuple]):
-        """Infer one adapter of all the student's taps, in place of one a tap.
+        """Infer one adapter for all of the student's taps, in place of one per tap.
 
         Args:
             student: shapes of the student's tensors.
             teacher: shapes of the teacher's.
 
         Returns:
-            A layer from a list of tensors to a list, or None: the common case.
+            A layer from a list of tensors to a list, or None, as in most losses.
         """
         del student, teacher
 
     def memory(self):
-        """Make the layer that keeps what the loss remembers from step to step, or None.
+        """Create the layer that holds the loss's state between steps, or return None.
 
         It is saved with the distiller; its weights are not trained.
         """
 
     def prerequisites(self) -> tuple:
-        """Give the layers that are trained, and then frozen, before a student is."""
+        """Return the layers that must be trained and frozen before the student is."""
         return ()
 
     def arrange(self, teacher, student) -> tuple:
-        """Give the lists of both sides' tensors in the form that `call` takes."""
+        """Arrange the lists of both sides' tensors as `call` takes them."""
         if self.several_teachers or self.taps > 1 or not self.compares_teacher:
             teacher = tuple(teacher)
         else:
@@ -148,11 +148,11 @@ class DistillationLoss(keras.losses.Loss):
         return teacher, tuple(student) if self.taps > 1 else student[0]
 
     def call(self, teacher, student, **context):
-        """Give one value per sample, `(B,)`, or per token, `(B, L)`."""
+        """Return one value per sample, `(B,)`, or per token, `(B, L)`."""
         raise NotImplementedError
 
     def get_config(self) -> dict:
-        """Give the arguments, schedules included."""
+        """Return the arguments, including schedules."""
         config = super().get_config()
         for name in self.scheduled:
             value = getattr(self, name)
@@ -163,7 +163,7 @@ class DistillationLoss(keras.losses.Loss):
 
     @classmethod
     def from_config(cls, config: dict):
-        """Make a loss from its arguments."""
+        """Create a loss from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config))
 
     def _cast(self, tensor):
@@ -176,22 +176,22 @@ class DistillationLoss(keras.losses.Loss):
         missing = [name for name in self.needs if name not in values]
         if missing:
             raise ValueError(
-                f"The loss '{self.name}' needs {missing}, which it was not given; got "
+                f"The loss '{self.name}' needs {missing}, which were not passed; got "
                 f"{sorted(context)}. Pass them by name, or use it in a Distiller on "
                 "data that has them."
             )
         return {name: values[name] for name in (*self.needs, *self.scheduled)}
 
 
-class _Mean(keras.losses.Loss):
-    """Keras's own reduction, replica scaling included, of values that are at hand."""
+class _Reduction(keras.losses.Loss):
+    """Keras's own reduction, including replica scaling, of values already computed."""
 
     def call(self, y_true, y_pred):
         return y_pred
 
 
 def _combine(values, sample_weight, mask):
-    """Bring sample weights and a mask to the rank of the values and multiply them."""
+    """Multiply sample weights and a mask, expanded to the rank of the values."""
     rank = len(values.shape)
     weight = None
     if sample_weight is not None:
@@ -202,9 +202,9 @@ def _combine(values, sample_weight, mask):
             weight = ops.expand_dims(weight, axis=-1)
     if mask is not None and len(mask.shape) == rank:
         mask = ops.cast(mask, values.dtype)
-        # Keras's rule: the valid entries share the weight of all.
-        share = ops.divide_no_nan(
+        # Keras's rule: valid entries are scaled up to the weight of all.
+        scaled = ops.divide_no_nan(
             mask * ops.cast(ops.size(mask), mask.dtype), ops.sum(mask)
         )
-        weight = share if weight is None else weight * share
+        weight = scaled if weight is None else weight * scaled
     return weight

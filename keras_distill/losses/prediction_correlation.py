@@ -100,7 +100,7 @@ def _pearson(p, q, axis, counts=1.0):
     )
     covariance = ops.sum(p * q, axis=axis)
     p, q = (ops.sum(ops.square(x), axis=axis) for x in (p, q))
-    # Standard deviations of 1e-6 and less are rounding errors.
+    # Deviations of norm 1e-6 and less are rounding errors.
     vary = (p > 1e-12) & (q > 1e-12)
     scale = ops.sqrt(ops.where(vary, p, 1.0)) * ops.sqrt(ops.where(vary, q, 1.0))
     same = ops.cast((p <= 1e-12) & (q <= 1e-12), covariance.dtype)

@@ -1,4 +1,4 @@
-"""A teacher's stages, each learnt by the student's stage and the deeper ones."""
+"""Knowledge review: each of the teacher's stages, learned by the student's deeper ones."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 class Review(DistillationLoss):
     """Squared distances of fused stages, whole and averaged over coarser grids.
 
-    The student's stages are fused from the deepest up, so that later ones learn the
-    teacher's early knowledge too, and compared level by level:
+    The student's stages are fused from the deepest up, so that deeper stages learn the
+    teacher's early features too, and compared stage by stage:
 
         sum_i sum_l w_l * mean (pool_l(out_i) - pool_l(F_t,i))^2 / sum_l w_l
 
-    with grids of the map itself, 4x4, 2x2 and 1x1 places, those smaller than the map,
-    and weights 1, 1/2, 1/4, 1/8. The adapter, `kd.adapters.ReviewFusion`, sees all
-    stages. Taps go from early to deep.
+    The grids are the map itself and those of 4x4, 2x2 and 1x1 that are smaller than the
+    map, with weights 1, 1/2, 1/4, 1/8. The adapter, `kd.adapters.ReviewFusion`, takes
+    all stages. List the taps from early to deep.
 
     Recommended weight: 1.0; the source raises it from 0 over the first 20 epochs.
 
     Args:
-        levels: stages that are compared, 2 or more.
+        levels: number of stages to compare, 2 or more.
         width: channels of the fusion. Default 64.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: fewer than two stages, or a tap that is no map.
+        ValueError: there are fewer than two stages, or a tap is not a map.
 
     Example:
         >>> stages = "stack1", "stack2", "stack3"
@@ -47,14 +47,14 @@ class Review(DistillationLoss):
         super().__init__(**kwargs)
         if levels < 2:
             raise ValueError(
-                f"levels is the number of stages, 2 or more; got {levels}. For one layer "
-                "use kd.losses.Hint."
+                f"levels, the number of stages, must be 2 or more; got {levels}. For one "
+                "layer use kd.losses.Hint."
             )
         self.taps = self.levels = levels
         self.width = width
 
     def joint_adapter(self, student, teacher):
-        """Give the fusion of all stages."""
+        """Return the fusion of all stages."""
         if any(len(shape) != 4 for shape in (*student, *teacher)):
             raise ValueError(
                 f"Review fuses maps (B, H, W, C); got {student} and {teacher}."
@@ -62,22 +62,22 @@ class Review(DistillationLoss):
         return adapters.ReviewFusion(teacher, width=self.width, name="fusion")
 
     def call(self, teacher, student):
-        """Give `(B,)` for a tuple of maps a side."""
-        pairs = zip(student, teacher, strict=True)
-        return sum(_levels(own, known, self.dtype) for own, known in pairs)
+        """Return `(B,)` for a tuple of maps a side."""
+        stages = zip(teacher, student, strict=True)
+        return sum(_distance(*stage, self.dtype) for stage in stages)
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {**super().get_config(), "levels": self.levels, "width": self.width}
 
 
-def _levels(own, known, dtype):
-    """Give the weighted distances of one stage on all its grids, `(B,)`."""
-    size = tuple(own.shape[1:3])
+def _distance(teacher, student, dtype):
+    """Return the weighted distances of one stage on all its grids, `(B,)`."""
+    size = tuple(student.shape[1:3])
     total, weights, weight = 0.0, 0.0, 1.0
     for grid in (size, *((g, g) for g in (4, 2, 1) if g < min(size))):
         pool = adapters.AveragePool(grid, dtype=dtype)
-        gap = ops.square(pool(own) - pool(known))
+        gap = ops.square(pool(student) - pool(teacher))
         total += weight * ops.mean(gap, axis=(1, 2, 3))
         weights += weight
         weight /= 2.0

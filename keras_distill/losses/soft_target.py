@@ -13,10 +13,11 @@ from keras_distill._backend.chunks import (
     empty_buffer,
     multiplies_in_place,
 )
+from keras_distill._backend.gradients import custom_gradient
 from keras_distill.losses.divergence import Divergence
 
-# From so many classes on, the tokens of a sequence are compared chunk by chunk: a 64th
-# of them, or as many as give so many logits.
+# With this many classes or more, the tokens of a sequence are compared in chunks: a
+# 64th of the tokens, or as many as have this number of logits.
 VOCABULARY, SHARE, LOGITS = 256, 64, 2**19
 
 
@@ -24,32 +25,33 @@ VOCABULARY, SHARE, LOGITS = 256, 64, 2**19
 class SoftTarget(Divergence):
     """Divergence of the student's softened prediction from the teacher's.
 
-    The relative probabilities of wrong classes tell the student how the teacher
-    generalises; the temperature makes them count. The factor T^2 keeps the size of the
+    The relative probabilities of wrong classes show the student how the teacher
+    generalizes; the temperature makes them count. The factor T^2 keeps the size of the
     gradient, so that temperature and weight can be chosen independently:
 
         T^2 * sum_k p_k (log p_k - log q_k),   p = softmax(z_t / T), q = softmax(z_s / T)
 
     computed in log space. Its gradient equals that of the cross-entropy with soft
-    targets; for T -> infinity it is `(z_s - z_t) / K` on centred logits. Sequences
-    `(B, L, V)` give one value a token: under a mask it is word-level sequence
+    targets; for T -> infinity it is `(z_s - z_t) / K` on centered logits. Sequences
+    `(B, L, V)` have one value per token: with a mask it is word-level sequence
     distillation.
 
-    Of a vocabulary of 256 and more, tokens are compared in chunks, and the step holds
+    With a vocabulary of 256 or more, tokens are compared in chunks, and the step holds
     one more tensor of the size of the logits: the gradient. Such sequences have no
-    second derivative. `VocabularySoftTarget` goes without the logits as well.
+    second derivative. `VocabularySoftTarget` avoids the logits as well.
 
     Recommended weight: 1.0 (Hinton: high beside a low weight on the labels, as 0.9 and
     0.1).
 
     Args:
         temperature: T > 0, a number or a schedule of steps. Default 4.
-        target: what the teacher's prediction is turned into first. Default: nothing.
+        target: a `kd.targets.Target` that is applied to the teacher's prediction.
+            Default: the prediction itself.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        TypeError: the target is none.
-        ValueError: the temperature is not above 0.
+        TypeError: `target` is not a `kd.targets.Target`.
+        ValueError: `temperature` is not above 0.
 
     Example:
         >>> kd.losses.SoftTarget(temperature=4.0)(teacher_logits, student_logits)
@@ -60,13 +62,13 @@ class SoftTarget(Divergence):
     """
 
     def call(self, teacher, student, *, temperature, **context):
-        """Give `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
+        """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         if not self._in_chunks(student):
             return super().call(teacher, student, temperature=temperature, **context)
         return by_token(teacher, student, ops.cast(temperature, self.dtype))
 
     def between(self, log_p, log_q):
-        """Give `sum_k p_k (log p_k - log q_k)`."""
+        """Return `sum_k p_k (log p_k - log q_k)`."""
         return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
     def _in_chunks(self, logits) -> bool:
@@ -76,23 +78,23 @@ class SoftTarget(Divergence):
     def _cast(self, tensor):
         tensor = ops.convert_to_tensor(tensor)
         if self._in_chunks(tensor) and keras.backend.is_float_dtype(tensor.dtype):
-            # A chunk at a time is cast.
+            # Each chunk is cast on its own.
             return tensor
         return super()._cast(tensor)
 
 
 def by_token(teacher, student, temperature):
-    """Give each token's divergence times T^2, `(...)`, and hold but the gradient.
+    """Return each token's divergence times T^2, `(...)`, and hold only the gradient.
 
-    In TensorFlow's graphs it is made with the value, and scaled in place. Elsewhere its
-    chunks are made from the logits again: else two of its size were held, and in
-    another type than that to compute in it would lose what is small before it is
-    scaled. It has no second derivative.
+    In TensorFlow graphs the gradient is computed with the value and scaled in place.
+    Elsewhere its chunks are recomputed from the logits: scaling would hold two tensors
+    of its size, and in a narrower dtype small entries would be lost before scaling. It
+    has no second derivative.
 
     Args:
         teacher: logits, `(..., V)`.
         student: logits, `(..., V)`.
-        temperature: T, in the type to compute in.
+        temperature: T, in the dtype to compute in.
     """
     shape = ops.shape(student)
     width = shape[-1]
@@ -102,36 +104,35 @@ def by_token(teacher, student, temperature):
     dtype = temperature.dtype
     held = multiplies_in_place() and student.dtype == dtype
 
-    def sides(chunk, student):
+    def softened(chunk, student):
         rows = (chunk.take(x) for x in (teacher, ops.reshape(student, (-1, width))))
         return [ops.cast(x, dtype) * (1.0 / temperature) for x in rows]
 
-    def again(student, upstream):
-        def step(chunk, found):
-            known, seen = (ops.softmax(x, axis=-1) for x in sides(chunk, student))
-            slopes = chunk.take(upstream) * (seen - known)
-            return chunk.put(found, ops.cast(slopes, student.dtype))
+    def recomputed(student, upstream):
+        def step(chunk, gradients):
+            p, q = (ops.softmax(x, axis=-1) for x in softened(chunk, student))
+            rows = chunk.take(upstream) * (q - p)
+            return chunk.put(gradients, ops.cast(rows, student.dtype))
 
         return chunks.walk(step, empty_buffer((tokens, width), student.dtype))
 
-    @ops.custom_gradient
+    @custom_gradient
     def divergences(student):
-        def step(chunk, found):
-            known, seen = map(prediction, sides(chunk, student))
-            values = ops.square(temperature) * divergence(known, seen)
-            values = chunk.put(found[0], values)
-            return values, *(chunk.put(x, seen.p - known.p) for x in found[1:])
+        def step(chunk, buffers):
+            p, q = map(prediction, softened(chunk, student))
+            values = ops.square(temperature) * divergence(p, q)
+            values = chunk.put(buffers[0], values)
+            return values, *(chunk.put(x, q.p - p.p) for x in buffers[1:])
 
-        def gradient(*args, upstream=None):
-            upstream = args[0] if upstream is None else upstream
+        def gradient(upstream):
             upstream = temperature * ops.reshape(upstream, (-1, 1))
-            slopes = found[1] * upstream if held else again(student, upstream)
-            return ops.reshape(slopes, shape)
+            rows = buffers[1] * upstream if held else recomputed(student, upstream)
+            return ops.reshape(rows, shape)
 
-        found = [empty_buffer((tokens,), dtype)]
-        found += [empty_buffer((tokens, width), dtype)] if held else []
-        found = chunks.walk(step, tuple(found))
-        return ops.reshape(found[0], shape[:-1]), gradient
+        buffers = [empty_buffer((tokens,), dtype)]
+        buffers += [empty_buffer((tokens, width), dtype)] if held else []
+        buffers = chunks.walk(step, tuple(buffers))
+        return ops.reshape(buffers[0], shape[:-1]), gradient
 
     return divergences(student)
 
@@ -145,13 +146,13 @@ class Prediction(NamedTuple):
 
 
 def divergence(teacher: Prediction, student: Prediction):
-    """Give `sum_k p_k (log p_k - log q_k)`, `(N,)`."""
+    """Return `sum_k p_k (log p_k - log q_k)`, `(N,)`."""
     gap = ops.sum(teacher.p * (teacher.below - student.below), axis=-1)
     return gap + teacher.most - student.most
 
 
 def prediction(logits) -> Prediction:
-    """Give what logits `(N, V)` predict, with no logarithm but one a row."""
+    """Return the prediction of logits `(N, V)`, with only one logarithm per row."""
     p = ops.softmax(logits, axis=-1)
     below = logits - ops.max(logits, axis=-1, keepdims=True)
     return Prediction(p, below, ops.log(ops.max(p, axis=-1)))

@@ -1,4 +1,4 @@
-"""A lower bound of the information that two layers share."""
+"""A lower bound of the mutual information of two layers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 class VariationalInformation(DistillationLoss):
     """Negative log-likelihood of the teacher's layer, given the student's.
 
-    A regressor predicts the teacher's layer as a Gaussian with one variance a channel.
-    Channels that the student can't know get a large one, and no longer pull on it:
+    A regressor predicts the teacher's layer as a Gaussian with one variance per channel.
+    Channels that the student can't predict get a large variance and little gradient:
 
         mean 1/2 * (log v_c + (F_t - m(F_s))^2 / v_c)
 
@@ -28,7 +28,7 @@ class VariationalInformation(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: an adapter was given that does not say mean and variance.
+        ValueError: the adapter does not return a mean and a variance per channel.
 
     Example:
         >>> kd.Term(kd.losses.VariationalInformation(), "stack3", "stack3")
@@ -41,17 +41,17 @@ class VariationalInformation(DistillationLoss):
     match = Match.SPACE
 
     def adapters(self, student, teacher):
-        """Give pooling to one size, and the regressor of the teacher's layer."""
+        """Return pooling to one size and a regressor of the teacher's layer."""
         pool, pool_teacher = Match.SPACE.infer(student, teacher)
         regressor = adapters.GaussianRegressor(teacher[-1], name="regressor")
         return adapters.chain([pool, regressor]), pool_teacher
 
     def call(self, teacher, student):
-        """Give `(B,)`; the student's are means and variances, `(..., 2C)`."""
+        """Return `(B,)`; the student's tensor is means and variances, `(..., 2C)`."""
         if student.shape[-1] != 2 * teacher.shape[-1]:
             raise ValueError(
                 "VariationalInformation needs a mean and a variance for each of the "
-                f"teacher's {teacher.shape[-1]} channels; the adapter gives "
+                f"teacher's {teacher.shape[-1]} channels; the adapter returns "
                 f"{student.shape[-1]}. Use adapter='auto' or a layer that ends in "
                 "kd.adapters.GaussianRegressor."
             )

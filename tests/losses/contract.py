@@ -433,9 +433,9 @@ def compare(loss, teacher, student, sample_weight=None):
 
 def gradients(loss, teacher, student, sample_weight=None):
     """Give the value, and its gradients by the student's and the teacher's tensors."""
-    value, slopes = differentiate(
+    value, grads = differentiate(
         lambda student, teacher: compare(loss, teacher, student, sample_weight),
         student,
         teacher,
     )
-    return value, *map(tree.flatten, slopes)
+    return value, *map(tree.flatten, grads)

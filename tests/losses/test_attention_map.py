@@ -9,7 +9,7 @@ VARIANTS = [(1, "sum"), (2, "sum"), (4, "sum"), (1.5, "sum"), (1, "max"), (2, "m
 
 
 def attention(features, power, mapping):
-    """Give the normalised maps, `(B, places)`; a zero map stays zero."""
+    """Give the normalized maps, `(B, places)`; a zero map stays zero."""
     strength = np.abs(features) ** power
     maps = strength.sum(-1) if mapping == "sum" else strength.max(-1)
     maps = maps.reshape(len(maps), -1)
@@ -36,7 +36,7 @@ def test_equals_numpy(maps, power, mapping):
 
 
 def test_by_hand():
-    """Maps (9, 16) and (1, 0) normalise to (9, 16) / sqrt(337) and (1, 0)."""
+    """Maps (9, 16) and (1, 0) normalize to (9, 16) / sqrt(337) and (1, 0)."""
     teacher = np.array([3.0, 4.0]).reshape(1, 1, 2, 1)
     student = np.array([-1.0, 0.0]).reshape(1, 1, 2, 1)
     expected = 0.5 * ((9 / 337**0.5 - 1) ** 2 + 256 / 337)
@@ -50,11 +50,11 @@ def test_gradient_equals_finite_differences(
 ):
     teacher, student = maps
     loss = AttentionMap(power, mapping=mapping)
-    slope = gradient(lambda f: loss(teacher, f), student)
+    grad = gradient(lambda f: loss(teacher, f), student)
     expected = central_difference(
         lambda f: attention_map(teacher, f, power, mapping).mean(), student, 1e-6
     )
-    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(("power", "mapping"), VARIANTS)
@@ -78,7 +78,7 @@ def test_places_count_and_channels_do_not(maps):
 
 
 def test_a_zero_map_stays_zero(gradient):
-    """Against nothing, a normalised map counts its whole norm, 1, over the places."""
+    """Against nothing, a normalized map counts its whole norm, 1, over the places."""
     teacher = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
     zero = np.zeros((2, 3, 4, 5))
     for power in (1, 2, 4):
@@ -86,8 +86,8 @@ def test_a_zero_map_stays_zero(gradient):
         np.testing.assert_allclose(loss(teacher, zero), 1 / 12, rtol=1e-5)
         np.testing.assert_allclose(loss(zero, teacher), 1 / 12, rtol=1e-5)
         assert np.all(loss(zero, zero) == 0)
-        slope = gradient(lambda f, loss=loss: loss(teacher, f), zero)
-        assert np.all(np.isfinite(slope))
+        grad = gradient(lambda f, loss=loss: loss(teacher, f), zero)
+        assert np.all(np.isfinite(grad))
 
 
 @pytest.fixture
@@ -121,8 +121,8 @@ def test_masked_positions_change_nothing(sequences, junk, gradient):
     np.testing.assert_allclose(
         loss(teacher, changed, mask=mask), loss(teacher, student, mask=mask), rtol=1e-4
     )
-    slope = gradient(lambda f: loss(teacher, f, mask=mask), student)
-    assert np.all(slope[~mask] == 0)
+    grad = gradient(lambda f: loss(teacher, f, mask=mask), student)
+    assert np.all(grad[~mask] == 0)
 
 
 def test_a_sequence_without_valid_positions_is_finite(sequences, gradient):
@@ -131,8 +131,8 @@ def test_a_sequence_without_valid_positions_is_finite(sequences, gradient):
     loss = AttentionMap(reduction=None)
     values = loss(teacher, student, mask=mask)
     assert values[0] == 0.0
-    slope = gradient(lambda f: loss(teacher, f, mask=mask), student)
-    assert np.all(np.isfinite(slope))
+    grad = gradient(lambda f: loss(teacher, f, mask=mask), student)
+    assert np.all(np.isfinite(grad))
 
 
 @pytest.mark.parametrize("power", [0.5, 0, -1, float("nan")])

@@ -32,8 +32,8 @@ def test_a_teacher_of_one_confidence_leaves_the_cross_entropy():
 def test_gradient_equals_finite_differences(gradient, central_difference):
     teacher, student = 2 * np.random.default_rng(1).normal(size=(2, 4, 5))
     loss = ConfidenceWeightedLabel()
-    slope = gradient(lambda z: loss(teacher, z, labels=LABELS), student)
+    grad = gradient(lambda z: loss(teacher, z, labels=LABELS), student)
     expected = central_difference(
         lambda z: weighted(teacher, z, LABELS).mean(), student
     )
-    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-6)

@@ -32,9 +32,9 @@ def flat(tensors):
 @rows(lambda row: row.zero)
 def test_equal_inputs_give_zero_and_no_gradient(row):
     tensors = row.draw()
-    values, slopes, _ = gradients(row.loss(reduction=None), tensors, tensors)
+    values, grads, _ = gradients(row.loss(reduction=None), tensors, tensors)
     np.testing.assert_allclose(numbers(values), np.zeros(4), atol=1e-6)
-    np.testing.assert_allclose(flat(slopes), 0.0, atol=1e-6)
+    np.testing.assert_allclose(flat(grads), 0.0, atol=1e-6)
 
 
 @every_loss
@@ -77,9 +77,9 @@ def test_sequences_give_one_value_a_token(row):
 @every_loss
 def test_gradient_reaches_the_student_and_not_the_teacher(row):
     teacher, student = row.draw("teacher", seed=1), row.draw(seed=2)
-    _, slopes, teacher_slopes = gradients(row.loss(), teacher, student)
-    assert all(np.abs(numbers(slope)).max() > 1e-6 for slope in slopes)
-    assert all(unreached(slope) for slope in teacher_slopes)
+    _, grads, teacher_grads = gradients(row.loss(), teacher, student)
+    assert all(np.abs(numbers(grad)).max() > 1e-6 for grad in grads)
+    assert all(unreached(grad) for grad in teacher_grads)
 
 
 @rows(lambda row: row.make.match.projects)
@@ -102,8 +102,8 @@ def test_gradient_reaches_the_adapters(row):
         return compare(row.loss(), teacher, fitted if len(fitted) > 1 else fitted[0])
 
     weights = [[w.value for w in adapter.trainable_variables] for adapter in adapters]
-    _, (slopes,) = differentiate(value, weights)
-    for kernel, *_ in slopes:
+    _, (grads,) = differentiate(value, weights)
+    for kernel, *_ in grads:
         assert np.abs(numbers(kernel)).max() > 1e-6
 
 
@@ -137,12 +137,12 @@ def test_finite_at_large_inputs(row, dtype):
             signs(teacher, size, dtype, 1),
             row.fitted(signs(student, size, dtype, 2)),
         )
-        value, slopes, _ = gradients(row.loss(), *sides)
+        value, grads, _ = gradients(row.loss(), *sides)
         assert keras.backend.standardize_dtype(value.dtype) == "float32"
         assert np.isfinite(numbers(value))
-    assert np.all(np.isfinite(flat(slopes)))
-    for slope in slopes:
-        assert keras.backend.standardize_dtype(slope.dtype) == dtype
+    assert np.all(np.isfinite(flat(grads)))
+    for grad in grads:
+        assert keras.backend.standardize_dtype(grad.dtype) == dtype
 
 
 @every_loss
@@ -153,9 +153,9 @@ def test_finite_at_zero_inputs(row, zero):
         teacher = tree.map_structure(ops.zeros_like, teacher)
     if zero in ("student", "both"):
         student = row.fitted(tree.map_structure(ops.zeros_like, student))
-    value, slopes, _ = gradients(row.loss(), teacher, student)
+    value, grads, _ = gradients(row.loss(), teacher, student)
     assert np.isfinite(numbers(value))
-    assert np.all(np.isfinite(flat(slopes)))
+    assert np.all(np.isfinite(flat(grads)))
     if zero == "both" and row.zero:
         assert abs(value) < 1e-6
 
@@ -166,18 +166,18 @@ def test_finite_with_one_class_or_channel(row):
         tree.map_structure(lambda x: x[:1, ..., :1], row.draw(side, seed=seed))
         for side, seed in (("teacher", 1), ("student", 2))
     ]
-    value, slopes, _ = gradients(row.loss(), *sides)
+    value, grads, _ = gradients(row.loss(), *sides)
     assert np.isfinite(numbers(value))
-    assert np.all(np.isfinite(flat(slopes)))
+    assert np.all(np.isfinite(flat(grads)))
 
 
 @rows(lambda row: row.student == LOGITS and row.single)
 def test_finite_with_many_classes(row):
     rng = np.random.default_rng(0)
     teacher, student = (tensor(5.0 * rng.normal(size=(2, 100_000))) for _ in range(2))
-    value, slopes, _ = gradients(row.loss(), teacher, student)
+    value, grads, _ = gradients(row.loss(), teacher, student)
     assert np.isfinite(numbers(value))
-    assert np.all(np.isfinite(flat(slopes)))
+    assert np.all(np.isfinite(flat(grads)))
 
 
 @every_loss
@@ -213,10 +213,10 @@ def test_eager_equals_traced(row, compiler):
     def step(teacher, student):
         return gradients(loss, teacher, student, sample_weight=weight)[:2]
 
-    value, slopes = step(teacher, student)
+    value, grads = step(teacher, student)
     traced = compilers()[compiler](step)(teacher, student)
     np.testing.assert_allclose(numbers(traced[0]), numbers(value), rtol=1e-5)
-    np.testing.assert_allclose(flat(traced[1]), flat(slopes), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(flat(traced[1]), flat(grads), rtol=1e-4, atol=1e-6)
 
 
 @every_loss

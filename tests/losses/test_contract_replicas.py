@@ -32,12 +32,12 @@ def test_two_replicas_equal_one(row, parts, two_replicas):
 
     batch = row.draw("teacher", seed=1), row.draw(seed=2), tensor([1.0, 0.5, 2.0, 0.0])
     shares = tree.map_structure(share, batch)
-    value, slopes = tf.function(lambda: two_replicas.run(step, shares))()
+    value, grads = tf.function(lambda: two_replicas.run(step, shares))()
     whole_value, whole_slopes = tf.function(step)(*batch)
     added = two_replicas.reduce("SUM", value, axis=None)
     np.testing.assert_allclose(added, whole_value, rtol=1e-5)
-    for slope, whole in zip(slopes, whole_slopes, strict=True):
-        joined = np.concatenate(two_replicas.experimental_local_results(slope))
+    for grad, whole in zip(grads, whole_slopes, strict=True):
+        joined = np.concatenate(two_replicas.experimental_local_results(grad))
         np.testing.assert_allclose(joined, whole, rtol=1e-4, atol=1e-7)
 
 

@@ -159,10 +159,10 @@ def test_finite_in_half_precision(setting, dtype):
         with tf.GradientTape() as tape:
             tape.watch(x)
             values = loss(embed(x), embed(x), sample_ids=IDS, step=0, memory=memory)
-        slope = tape.gradient(values, x)
+        grad = tape.gradient(values, x)
         assert values.dtype == "float32"
         assert np.isfinite(values).all()
-        assert np.isfinite(np.array(slope, "float32")).all()
+        assert np.isfinite(np.array(grad, "float32")).all()
 
 
 def data(nets):

@@ -51,11 +51,11 @@ def test_soft_targets_are_its_parts(logits):
 def test_gradient_equals_finite_differences(logits, gradient, central_difference):
     teacher, student = logits
     loss = DecoupledTarget(2.0)
-    slope = gradient(lambda z: loss(teacher, z, labels=LABELS), student)
+    grad = gradient(lambda z: loss(teacher, z, labels=LABELS), student)
     expected = central_difference(
         lambda z: decoupled(teacher, z, LABELS, 2.0, 1.0, 8.0).mean(), student
     )
-    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_a_confident_student_is_finite(gradient):
@@ -67,8 +67,8 @@ def test_a_confident_student_is_finite(gradient):
     np.testing.assert_allclose(
         loss(teacher, student, labels=[1]), expected[0], rtol=1e-4
     )
-    slope = gradient(lambda z: loss(teacher, z, labels=[0]), student)
-    assert np.all(np.isfinite(slope)) and np.abs(slope).max() > 0.1
+    grad = gradient(lambda z: loss(teacher, z, labels=[0]), student)
+    assert np.all(np.isfinite(grad)) and np.abs(grad).max() > 0.1
 
 
 def test_bad_weights():

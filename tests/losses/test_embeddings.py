@@ -65,9 +65,9 @@ def test_equals_numpy(features, make, formula, margin, factor):
 def test_gradient_equals_finite_differences(
     features, make, formula, margin, gradient, central_difference
 ):
-    slope = gradient(lambda f: make()(features, f, labels=LABELS), features)
+    grad = gradient(lambda f: make()(features, f, labels=LABELS), features)
     expected = central_difference(lambda f: formula(f, LABELS).mean(), features)
-    np.testing.assert_allclose(slope, expected, rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(grad, expected, rtol=2e-3, atol=1e-5)
 
 
 @every_case

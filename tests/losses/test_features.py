@@ -63,9 +63,9 @@ def test_equals_numpy(loss, maps):
 @every_loss
 def test_gradient_equals_finite_differences(loss, maps, gradient, central_difference):
     teacher, student = maps
-    slope = gradient(lambda f: loss()(teacher, f), student)
+    grad = gradient(lambda f: loss()(teacher, f), student)
     expected = central_difference(lambda f: np.mean(LOSSES[loss](teacher, f)), student)
-    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_selectivity_takes_other_channel_counts_in_any_order(maps):
@@ -85,8 +85,8 @@ def test_boundary_leaves_alone_what_is_past_the_margin(gradient):
     # Short of the margin by 0, 0.5, 0.5 and 1.5.
     loss = losses.ActivationBoundary()
     np.testing.assert_allclose(loss(teacher, student), (0.25 + 0.25 + 2.25) / 4)
-    slope = gradient(lambda f: loss(teacher, f), student)
-    np.testing.assert_allclose(slope, [[0.0, -0.25, 0.25, 0.75]], rtol=1e-6)
+    grad = gradient(lambda f: loss(teacher, f), student)
+    np.testing.assert_allclose(grad, [[0.0, -0.25, 0.25, 0.75]], rtol=1e-6)
     with pytest.raises(ValueError, match="got 0"):
         losses.ActivationBoundary(margin=0)
 
@@ -119,7 +119,7 @@ class TestVariationalInformation:
         assert gradient(value, np.array(4.0)) < 0 < gradient(value, np.array(5.5))
 
     def test_an_adapter_without_variance_is_refused(self):
-        with pytest.raises(ValueError, match="the adapter gives 4"):
+        with pytest.raises(ValueError, match="the adapter returns 4"):
             losses.VariationalInformation()(np.ones((2, 4)), np.ones((2, 4)))
 
 

@@ -46,9 +46,9 @@ def test_size_of_the_layer_does_not_change_the_value():
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_gradient_equals_finite_differences(shape, gradient, central_difference):
     teacher, student = np.random.default_rng(0).normal(size=(2, *shape))
-    slope = gradient(lambda f: Hint()(teacher, f), student)
+    grad = gradient(lambda f: Hint()(teacher, f), student)
     expected = central_difference(lambda f: hint(teacher, f).mean(), student)
-    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(grad, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_masked_tokens_change_nothing(gradient):
@@ -57,8 +57,8 @@ def test_masked_tokens_change_nothing(gradient):
     student[~mask] = 1e3
     expected = (0.5 * ((student - teacher) ** 2).mean(-1))[mask].mean()
     np.testing.assert_allclose(Hint()(teacher, student, mask=mask), expected, rtol=1e-5)
-    slope = gradient(lambda f: Hint()(teacher, f, mask=mask), student)
-    assert np.all(slope[~mask] == 0)
+    grad = gradient(lambda f: Hint()(teacher, f, mask=mask), student)
+    assert np.all(grad[~mask] == 0)
 
 
 def test_recommended_weight():

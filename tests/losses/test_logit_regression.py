@@ -40,11 +40,11 @@ def test_gradient_equals_finite_differences(
 ):
     teacher, student = logits
     loss = LogitRegression(centred=centred)
-    slope = gradient(lambda z: loss(teacher, z), student)
+    grad = gradient(lambda z: loss(teacher, z), student)
     expected = central_difference(
         lambda z: logit_regression(teacher, z, centred).mean(), student
     )
-    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(grad, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_constant_counts_unless_centred(logits):
@@ -62,9 +62,9 @@ def test_is_the_limit_of_soft_targets(logits, gradient):
     """Centred and over K, the gradient of soft targets at T = 1000 to 1 %."""
     teacher, student = logits
     centred, soft = LogitRegression(centred=True), SoftTarget(1000.0)
-    slope = gradient(lambda z: centred(teacher, z), student) / student.shape[-1]
+    grad = gradient(lambda z: centred(teacher, z), student) / student.shape[-1]
     limit = gradient(lambda z: soft(teacher, z), student)
-    np.testing.assert_allclose(slope, limit, atol=0.01 * np.abs(slope).max())
+    np.testing.assert_allclose(grad, limit, atol=0.01 * np.abs(grad).max())
 
 
 def test_masked_mean_is_over_the_valid_tokens():

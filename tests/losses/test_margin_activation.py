@@ -1,4 +1,4 @@
-"""The overhaul's distance against NumPy, and the normalisation that it finds."""
+"""The overhaul's distance against NumPy, and the normalization that it finds."""
 
 import keras
 import numpy as np
@@ -44,13 +44,13 @@ def test_equals_numpy(maps):
 def test_gradient_equals_finite_differences(maps, gradient, central_difference):
     teacher, student = maps
     norm = tuple(x.astype("float32") for x in NORM)
-    slope = gradient(
+    grad = gradient(
         lambda f: MarginActivation()(teacher, f, teacher_norm=norm), student
     )
     expected = central_difference(
         lambda f: margin_activation(teacher, f, *NORM).mean(), student
     )
-    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-5)
 
 
 def net(filters, name, norm=True):
@@ -64,7 +64,7 @@ def net(filters, name, norm=True):
 
 
 @pytest.mark.parametrize("tap", [kd.Tap("stack1", side="input"), kd.Tap("norm")])
-def test_a_distiller_finds_the_normalisation(tap):
+def test_a_distiller_finds_the_normalization(tap):
     keras.utils.set_random_seed(0)
     student, teacher = net(4, "student"), net(6, "teacher")
     norm = teacher.get_layer("norm")
@@ -87,7 +87,7 @@ def test_a_distiller_finds_the_normalisation(tap):
     assert not any(w is v for w in distiller.weights for v in teacher.weights)
 
 
-def test_a_normalisation_without_scale_and_a_member_of_an_ensemble():
+def test_a_normalization_without_scale_and_a_member_of_an_ensemble():
     student = net(4, "student")
     teacher = kd.EnsembleTeacher([net(6, "plain"), net(6, "other")])
     before = kd.Tap("0/stack1", side="input")
@@ -98,7 +98,7 @@ def test_a_normalisation_without_scale_and_a_member_of_an_ensemble():
 
 
 def test_the_sums_of_residual_blocks():
-    """Block 1 adds a normalised branch to an input, block 2 two normalised branches."""
+    """Block 1 adds a normalized branch to an input, block 2 two normalized branches."""
     student, teacher = (
         kd.models.resnet((8, 8, 1), 3, depth=8, width=w) for w in (2, 4)
     )
@@ -129,11 +129,11 @@ def test_the_sums_of_residual_blocks():
         np.testing.assert_allclose(offset, expected, rtol=1e-5)
 
 
-def test_no_normalisation_there():
+def test_no_normalization_there():
     term = kd.Term(MarginActivation(), "norm", "stack1")
     with pytest.raises(
-        ValueError, match=r"No batch normalisation of 'teacher'.*stack1"
+        ValueError, match=r"No batch normalization of 'teacher'.*stack1"
     ):
         kd.Distiller(net(4, "student"), net(6, "teacher"), terms=[term])
-    with pytest.raises(ValueError, match="No batch normalisation"):
+    with pytest.raises(ValueError, match="No batch normalization"):
         kd.Distiller(net(4, "student"), net(6, "teacher", norm=False), terms=[term])

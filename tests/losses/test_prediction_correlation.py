@@ -31,11 +31,11 @@ def test_equals_numpy(logits, temperature, beta, gamma):
 
 def test_gradient_equals_finite_differences(logits, gradient, central_difference):
     teacher, student = logits
-    slope = gradient(lambda z: PredictionCorrelation(2.0)(teacher, z), student)
+    grad = gradient(lambda z: PredictionCorrelation(2.0)(teacher, z), student)
     expected = central_difference(
         lambda z: correlation(teacher, z, 2.0, 1.0, 1.0).mean(), student
     )
-    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_a_scaled_prediction_is_as_good(logits):
@@ -67,9 +67,9 @@ def test_masked_tokens_are_in_no_column(logits):
 
 def test_replicas_see_the_columns_of_the_global_batch(logits, two_replicas):
     loss = PredictionCorrelation(2.0)
-    slopes = replica_gradients(loss, logits.astype("float32"), two_replicas)
+    grads = replica_gradients(loss, logits.astype("float32"), two_replicas)
     whole = gradient_of(loss, *logits.astype("float32"))
-    np.testing.assert_allclose(slopes, whole, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(grads, whole, rtol=1e-4, atol=1e-7)
 
 
 def gradient_of(loss, teacher, student):

@@ -30,11 +30,11 @@ def test_equals_numpy(scores, items, decay):
 
 def test_gradient_equals_finite_differences(scores, gradient, central_difference):
     teacher, student = scores
-    slope = gradient(lambda z: Ranking(3)(teacher, z), student)
+    grad = gradient(lambda z: Ranking(3)(teacher, z), student)
     expected = central_difference(
         lambda z: ranking(teacher, z, 3, 10.0).mean(), student
     )
-    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_more_items_than_there_are(scores):

@@ -74,11 +74,11 @@ def test_gradient_equals_finite_differences(
     features, make, formula, arguments, gradient, central_difference
 ):
     teacher, student = features
-    slope = gradient(lambda f: make(**arguments)(teacher, f), student)
+    grad = gradient(lambda f: make(**arguments)(teacher, f), student)
     expected = central_difference(
         lambda f: np.mean(formula(teacher, f, **arguments)), student
     )
-    np.testing.assert_allclose(slope, expected, rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(grad, expected, rtol=2e-3, atol=1e-5)
 
 
 @every_case
@@ -88,7 +88,7 @@ def test_replicas_rank_the_global_batch(
     teacher, student = (f.astype("float32") for f in features)
     loss = make(**arguments)
 
-    def slope_of(teacher, student):
+    def gradient_of(teacher, student):
         with tf.GradientTape() as tape:
             tape.watch(student)
             value = loss(teacher, student)
@@ -99,13 +99,13 @@ def test_replicas_rank_the_global_batch(
             lambda context: tf.split(side, 2)[context.replica_id_in_sync_group]
         )
 
-    step = tf.function(slope_of)
-    values, slopes = two_replicas.run(step, (share(teacher), share(student)))
-    value, slope = step(tf.constant(teacher), tf.constant(student))
+    step = tf.function(gradient_of)
+    values, grads = two_replicas.run(step, (share(teacher), share(student)))
+    value, grad = step(tf.constant(teacher), tf.constant(student))
     found = two_replicas.reduce("SUM", values, axis=None)
     np.testing.assert_allclose(found, value, rtol=1e-4)
-    joined = np.concatenate(two_replicas.experimental_local_results(slopes))
-    np.testing.assert_allclose(joined, slope, rtol=1e-3, atol=1e-6)
+    joined = np.concatenate(two_replicas.experimental_local_results(grads))
+    np.testing.assert_allclose(joined, grad, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", [HardRank(), SoftRank()])
@@ -113,8 +113,8 @@ def test_small_batches_and_equal_points(loss, gradient):
     points = np.array([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0], [3.0, -1.0]])
     known = np.random.default_rng(1).normal(size=(4, 5))
     for count in (4, 3, 2, 1):
-        slope = gradient(lambda f, n=count: loss(known[:n], f), points[:count])
-        assert np.all(np.isfinite(slope))
+        grad = gradient(lambda f, n=count: loss(known[:n], f), points[:count])
+        assert np.all(np.isfinite(grad))
         assert np.isfinite(loss(points[:count], known[:count]))
 
 

@@ -113,11 +113,11 @@ def test_gradient_equals_finite_differences(
 ):
     teacher, student = features
     weights = np.array([1.0, 0.5, 2.0, 0.0, 1.0, 1.5])
-    slope = gradient(lambda f: loss()(teacher, f, weights), student)
+    grad = gradient(lambda f: loss()(teacher, f, weights), student)
     expected = central_difference(
         lambda f: np.mean(weights * RELATIONS[loss](teacher, f)), student
     )
-    np.testing.assert_allclose(slope, expected, rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(grad, expected, rtol=2e-3, atol=1e-5)
 
 
 @every_relation
@@ -136,8 +136,8 @@ def test_equal_points_and_a_batch_of_one(loss, gradient):
     for batch in (points, points[:3], points[:1], 0 * points):
         known = teacher[: len(batch)]
         assert np.isfinite(loss()(known, batch))
-        slope = gradient(lambda f, known=known: loss()(known, f), batch)
-        assert np.all(np.isfinite(slope))
+        grad = gradient(lambda f, known=known: loss()(known, f), batch)
+        assert np.all(np.isfinite(grad))
         assert np.isfinite(loss()(batch, known))
 
 
@@ -145,7 +145,7 @@ def test_equal_points_and_a_batch_of_one(loss, gradient):
 def test_replicas_compare_the_global_batch(loss, features, two_replicas):
     teacher, student = (f.astype("float32") for f in features)
 
-    def slope_of(teacher, student):
+    def gradient_of(teacher, student):
         with tf.GradientTape() as tape:
             tape.watch(student)
             value = loss()(teacher, student)
@@ -156,13 +156,13 @@ def test_replicas_compare_the_global_batch(loss, features, two_replicas):
             lambda context: tf.split(side, 2)[context.replica_id_in_sync_group]
         )
 
-    step = tf.function(slope_of)
-    values, slopes = two_replicas.run(step, (share(teacher), share(student)))
-    value, slope = step(teacher, tf.constant(student))
+    step = tf.function(gradient_of)
+    values, grads = two_replicas.run(step, (share(teacher), share(student)))
+    value, grad = step(teacher, tf.constant(student))
     found = two_replicas.reduce("SUM", values, axis=None)
     np.testing.assert_allclose(found, value, rtol=1e-4)
-    joined = np.concatenate(two_replicas.experimental_local_results(slopes))
-    np.testing.assert_allclose(joined, slope, rtol=1e-3, atol=1e-6)
+    joined = np.concatenate(two_replicas.experimental_local_results(grads))
+    np.testing.assert_allclose(joined, grad, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(

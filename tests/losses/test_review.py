@@ -44,11 +44,11 @@ def test_equals_numpy(stages):
 def test_gradient_equals_finite_differences(stages, gradient, central_difference):
     (early, deep), (own, own_deep) = stages
     loss = Review(2)
-    slope = gradient(lambda f: loss((early, deep), (own, f)), own_deep)
+    grad = gradient(lambda f: loss((early, deep), (own, f)), own_deep)
     expected = central_difference(
         lambda f: review([early, deep], [own, f]).mean(), own_deep
     )
-    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_a_deep_stage_reaches_the_early_output():

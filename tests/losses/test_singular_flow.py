@@ -47,11 +47,11 @@ def test_equals_numpy(layers, count):
 
 def test_gradient_equals_finite_differences(layers, gradient, central_difference):
     teacher, (early, late) = layers
-    slope = gradient(lambda f: SingularFlow()(teacher, (f, late)), early)
+    grad = gradient(lambda f: SingularFlow()(teacher, (f, late)), early)
     expected = central_difference(
         lambda f: singular_flow(teacher, (f, late)).mean(), early
     )
-    np.testing.assert_allclose(slope, expected, rtol=5e-3, atol=1e-4)
+    np.testing.assert_allclose(grad, expected, rtol=5e-3, atol=1e-4)
 
 
 def test_signs_and_scale_do_not_count(layers):

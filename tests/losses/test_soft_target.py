@@ -48,11 +48,11 @@ def test_gradient_equals_finite_differences(
     logits, temperature, gradient, central_difference
 ):
     teacher, student = logits
-    slope = gradient(lambda z: SoftTarget(temperature)(teacher, z), student)
+    grad = gradient(lambda z: SoftTarget(temperature)(teacher, z), student)
     expected = central_difference(
         lambda z: soft_target(teacher, z, temperature).mean(), student
     )
-    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -65,9 +65,9 @@ def test_gradient_equals_the_cross_entropy_forms(logits, temperature, gradient):
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         return temperature**2 * loss(targets, z / temperature)
 
-    slope = gradient(lambda z: SoftTarget(temperature)(teacher, z), student)
+    grad = gradient(lambda z: SoftTarget(temperature)(teacher, z), student)
     np.testing.assert_allclose(
-        slope, gradient(cross_entropy, student), rtol=1e-4, atol=1e-6
+        grad, gradient(cross_entropy, student), rtol=1e-4, atol=1e-6
     )
 
 
@@ -75,12 +75,12 @@ def test_gradient_at_high_temperature_is_that_of_centred_logits(logits, gradient
     """(z_s - z_t) / K, z centred.
 
     The next term of the expansion is smaller by a factor of the order of |z| / T; with
-    |z| up to 8 and T = 1000 that is 1 %, of the largest slope.
+    |z| up to 8 and T = 1000 that is 1 %, of the largest grad.
     """
     teacher, student = (z - z.mean(-1, keepdims=True) for z in logits)
-    slope = gradient(lambda z: SoftTarget(1000.0, reduction="sum")(teacher, z), student)
+    grad = gradient(lambda z: SoftTarget(1000.0, reduction="sum")(teacher, z), student)
     expected = (student - teacher) / student.shape[-1]
-    np.testing.assert_allclose(slope, expected, atol=0.01 * np.abs(expected).max())
+    np.testing.assert_allclose(grad, expected, atol=0.01 * np.abs(expected).max())
 
 
 def test_value_at_high_temperature_is_half_the_squared_distance_over_the_classes(
@@ -165,9 +165,9 @@ def test_masked_tokens_change_nothing(sequences, gradient):
     loss = SoftTarget(2.0)
     values = [loss(teacher, z, mask=mask) for z in (student, changed)]
     assert values[0] == values[1]
-    slope = gradient(lambda z: loss(teacher, z, mask=mask), student)
-    assert np.all(slope[~mask] == 0)
-    assert np.all(np.abs(slope[mask]).max(-1) > 0)
+    grad = gradient(lambda z: loss(teacher, z, mask=mask), student)
+    assert np.all(grad[~mask] == 0)
+    assert np.all(np.abs(grad[mask]).max(-1) > 0)
 
 
 def test_mask_and_weights_multiply(sequences):

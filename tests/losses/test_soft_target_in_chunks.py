@@ -43,12 +43,12 @@ def test_equals_numpy(shape, compiler):
         return differentiate(loss, student)
 
     arguments = (ops.cast(x, "float32") for x in (teacher, student, weights))
-    value, (slope,) = known[compiler](step)(*arguments)
+    value, (grad,) = known[compiler](step)(*arguments)
     sides = teacher.astype("float64"), student.astype("float64")
     expected = weights * soft_target(*sides, 2.0)
     np.testing.assert_allclose(numbers(value), expected, rtol=1e-4)
     expected = weights[..., None] * gradient_of_the_sum(*sides, 2.0)
-    np.testing.assert_allclose(numbers(slope), expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(numbers(grad), expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e4])
@@ -57,13 +57,13 @@ def test_equals_numpy(shape, compiler):
 def test_finite_in_every_type(size, temperature, dtype):
     shape = 2, 3, 300
     teacher, student = (ops.cast(x, dtype) for x in np.sign(draw(shape)) * size)
-    value, (slope,) = differentiate(
+    value, (grad,) = differentiate(
         lambda z: SoftTarget(temperature)(teacher, z), student
     )
     assert keras.backend.standardize_dtype(value.dtype) == "float32"
-    assert keras.backend.standardize_dtype(slope.dtype) == dtype
+    assert keras.backend.standardize_dtype(grad.dtype) == dtype
     assert np.isfinite(numbers(value))
-    assert np.all(np.isfinite(numbers(ops.cast(slope, "float32"))))
+    assert np.all(np.isfinite(numbers(ops.cast(grad, "float32"))))
 
 
 def test_half_precision_is_computed_in_float32():
@@ -76,11 +76,11 @@ def test_half_precision_is_computed_in_float32():
 
 def test_equal_logits_give_zero_and_no_gradient():
     logits = ops.convert_to_tensor(draw((2, 3, 300))[0])
-    value, (slope,) = differentiate(
+    value, (grad,) = differentiate(
         lambda z: SoftTarget(2.0, reduction=None)(logits, z), logits
     )
     np.testing.assert_allclose(numbers(value), np.zeros((2, 3)), atol=1e-6)
-    np.testing.assert_allclose(numbers(slope), 0.0, atol=1e-7)
+    np.testing.assert_allclose(numbers(grad), 0.0, atol=1e-7)
 
 
 def test_what_all_logits_have_in_common_does_not_matter():
@@ -94,14 +94,14 @@ def test_what_all_logits_have_in_common_does_not_matter():
 def test_no_gradient_of_a_masked_token():
     teacher, student = draw((3, 4, 300))
     mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 1, 1, 1]], bool)
-    value, (slope,) = differentiate(
+    value, (grad,) = differentiate(
         lambda z: SoftTarget(2.0)(teacher, z, mask=ops.convert_to_tensor(mask)),
         ops.convert_to_tensor(student),
     )
     expected = soft_target(*(x.astype("float64") for x in (teacher, student)), 2.0)
     np.testing.assert_allclose(numbers(value), expected[mask].mean(), rtol=1e-5)
-    assert np.all(numbers(slope)[~mask] == 0)
-    assert np.all(np.abs(numbers(slope)[mask]).max(-1) > 0)
+    assert np.all(numbers(grad)[~mask] == 0)
+    assert np.all(np.abs(numbers(grad)[mask]).max(-1) > 0)
 
 
 def test_pixels_of_many_classes():
@@ -114,12 +114,12 @@ def test_pixels_of_many_classes():
 
 def test_an_empty_batch_has_no_values():
     teacher, student = draw((0, 4, 300))
-    value, (slope,) = differentiate(
+    value, (grad,) = differentiate(
         lambda z: SoftTarget(2.0, reduction=None)(teacher, z),
         ops.convert_to_tensor(student),
     )
     assert value.shape == (0, 4)
-    assert slope.shape == (0, 4, 300)
+    assert grad.shape == (0, 4, 300)
 
 
 def test_shapes_alone_can_be_traced():
@@ -142,8 +142,8 @@ def test_images_keep_their_second_derivative():
         with tf.GradientTape() as inner:
             inner.watch(student)
             value = SoftTarget(1.0, reduction="sum")(teacher, student)
-        slope = inner.gradient(value, student)
+        grad = inner.gradient(value, student)
     q = softmax(student.numpy().astype("float64"))
     expected = np.einsum("bi,ij->bij", q, np.eye(300)) - np.einsum("bi,bj->bij", q, q)
-    found = outer.batch_jacobian(slope, student)
+    found = outer.batch_jacobian(grad, student)
     np.testing.assert_allclose(found, expected, atol=1e-6)

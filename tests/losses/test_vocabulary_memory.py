@@ -36,14 +36,14 @@ def makers_of_whole_tensors(function, *specs):
     )
 
 
-def slope_of(loss):
-    def slope(*given):
+def gradient_of(loss):
+    def grad(*given):
         with tf.GradientTape() as tape:
             tape.watch(given)
             value = loss(*given)
         return tape.gradient(value, given)
 
-    return slope
+    return grad
 
 
 def by_hand(teacher, student):
@@ -55,7 +55,7 @@ LOGITS = tf.TensorSpec((*TOKENS, CLASSES))
 
 
 def test_the_formula_by_hand_makes_many():
-    made = makers_of_whole_tensors(slope_of(by_hand), LOGITS, LOGITS)
+    made = makers_of_whole_tensors(gradient_of(by_hand), LOGITS, LOGITS)
     assert len(made) >= 5
 
 
@@ -94,13 +94,13 @@ def value_in_chunks(transposed=False):
 @pytest.mark.parametrize("transposed", [False, True], ids=["dense", "embedding"])
 def test_the_last_product_in_chunks_makes_none(transposed):
     value, specs = value_in_chunks(transposed)
-    assert makers_of_whole_tensors(slope_of(value), *specs) == []
+    assert makers_of_whole_tensors(gradient_of(value), *specs) == []
 
 
 def test_one_chunk_is_taken_at_a_time():
     """TensorFlow would take ten, and hold what each needs."""
     value, specs = value_in_chunks()
-    found = operations(slope_of(value), *specs)
+    found = operations(gradient_of(value), *specs)
     found += operations(soft_target_slope, LOGITS, LOGITS)
     loops = [op for op in found if "While" in op.type]
     # Of one loss both at once; of the other values, gradients, the kernel's in parts.

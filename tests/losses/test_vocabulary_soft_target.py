@@ -100,11 +100,11 @@ def test_gradients_equal_finite_differences(shape, place, central_difference):
         own[place] = array
         return (weights * formula(*own, problem.logits, problem.labels)).sum()
 
-    _, slopes = differentiate(weighed, *problem.own)
+    _, grads = differentiate(weighed, *problem.own)
     start = (problem.student, problem.kernel, problem.bias)[place]
     expected = central_difference(by_numpy, start)
     np.testing.assert_allclose(
-        numbers(slopes[place]), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+        numbers(grads[place]), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
     )
 
 
@@ -117,7 +117,7 @@ def test_equals_the_losses_on_all_logits(shape, transposed, compiler):
         pytest.skip(f"{keras.backend.backend()} has no such compiled step")
     problem = Problem(shape, vocabulary=300)
     own = problem.own
-    value, slopes = differentiate(problem.whole, *own)
+    value, grads = differentiate(problem.whole, *own)
     own[1] = ops.transpose(own[1]) if transposed else own[1]
 
     def step(*own):
@@ -129,36 +129,36 @@ def test_equals_the_losses_on_all_logits(shape, transposed, compiler):
     found, (states, kernel, bias) = known[compiler](step)(*own)
     kernel = ops.transpose(kernel) if transposed else kernel
     np.testing.assert_allclose(numbers(found), numbers(value), rtol=1e-5)
-    for slope, expected in zip((states, kernel, bias), slopes, strict=True):
-        assert slope.shape == expected.shape
+    for grad, expected in zip((states, kernel, bias), grads, strict=True):
+        assert grad.shape == expected.shape
         expected = numbers(expected)
         bound = 1e-5 * np.abs(expected).max()
-        np.testing.assert_allclose(numbers(slope), expected, atol=bound)
+        np.testing.assert_allclose(numbers(grad), expected, atol=bound)
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 1000, None])
 def test_the_chunk_changes_nothing(chunk):
     problem = Problem()
-    found, slopes = differentiate(
+    found, grads = differentiate(
         lambda *own: problem.loss(*own, chunk=chunk), *problem.own
     )
     value, expected = differentiate(problem.loss, *problem.own)
     np.testing.assert_allclose(numbers(found), numbers(value), rtol=1e-5)
-    for slope, other in zip(slopes, expected, strict=True):
-        np.testing.assert_allclose(numbers(slope), numbers(other), atol=1e-5)
+    for grad, other in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(numbers(grad), numbers(other), atol=1e-5)
 
 
 def test_many_tokens_at_the_default_chunk():
     """1,100 tokens are 32 chunks of 35, the last of which has 15 new ones."""
     problem = Problem((10, 110))
-    found, slopes = differentiate(
+    found, grads = differentiate(
         lambda *own: problem.loss(*own, chunk=None), *problem.own
     )
     value, expected = differentiate(problem.whole, *problem.own)
     np.testing.assert_allclose(numbers(found), numbers(value), rtol=1e-4)
-    for slope, other in zip(slopes, expected, strict=True):
+    for grad, other in zip(grads, expected, strict=True):
         bound = 1e-5 * np.abs(numbers(other)).max()
-        np.testing.assert_allclose(numbers(slope), numbers(other), atol=bound)
+        np.testing.assert_allclose(numbers(grad), numbers(other), atol=bound)
 
 
 def test_without_bias_and_labels():
@@ -168,7 +168,7 @@ def test_without_bias_and_labels():
     def loss(states, kernel):
         return problem.loss(states, kernel, None, label_weight=0.0)
 
-    found, slopes = differentiate(loss, states, kernel)
+    found, grads = differentiate(loss, states, kernel)
     value, expected = differentiate(
         lambda states, kernel: SoftTarget(TEMPERATURE, reduction=None)(
             problem.logits, ops.matmul(states, kernel)
@@ -177,8 +177,8 @@ def test_without_bias_and_labels():
         kernel,
     )
     np.testing.assert_allclose(numbers(found), numbers(value), rtol=1e-5)
-    for slope, other in zip(slopes, expected, strict=True):
-        np.testing.assert_allclose(numbers(slope), numbers(other), atol=1e-5)
+    for grad, other in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(numbers(grad), numbers(other), atol=1e-5)
 
 
 def test_mask_and_weights_are_those_of_the_tokens():
@@ -208,9 +208,9 @@ def test_masked_tokens_have_no_gradient():
             reduction="sum_over_batch_size",
         )
 
-    _, (slope,) = differentiate(loss, problem.own[0])
-    assert np.all(numbers(slope)[~mask] == 0)
-    assert np.all(np.abs(numbers(slope)[mask]).max(-1) > 1e-4)
+    _, (grad,) = differentiate(loss, problem.own[0])
+    assert np.all(numbers(grad)[~mask] == 0)
+    assert np.all(np.abs(numbers(grad)[mask]).max(-1) > 1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -219,13 +219,13 @@ def test_weights_of_half_precision(dtype):
     problem = Problem((4, 5))
     whole, expected = differentiate(problem.loss, *problem.own)
     half = [ops.cast(x, dtype) for x in problem.own]
-    found, slopes = differentiate(problem.loss, *half)
+    found, grads = differentiate(problem.loss, *half)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
     bound = 0.01 if dtype == "float16" else 0.08
     assert np.abs(numbers(found) - numbers(whole)).max() < bound * numbers(whole).max()
-    for slope, other in zip(slopes, expected, strict=True):
-        assert keras.backend.standardize_dtype(slope.dtype) == dtype
-        gap = np.abs(numbers(ops.cast(slope, "float32")) - numbers(other)).max()
+    for grad, other in zip(grads, expected, strict=True):
+        assert keras.backend.standardize_dtype(grad.dtype) == dtype
+        gap = np.abs(numbers(ops.cast(grad, "float32")) - numbers(other)).max()
         assert gap < bound * np.abs(numbers(other)).max()
 
 
@@ -234,7 +234,7 @@ def test_weights_of_half_precision(dtype):
     [
         ({"temperature": 0.0}, "temperature must be above 0; got 0"),
         ({"label_weight": -0.1}, "label_weight must be 0 or more; got -0.1"),
-        ({"chunk": 0}, "chunk is a number of tokens, 1 or more; got 0"),
+        ({"chunk": 0}, "chunk must be 1 token or more; got 0"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, words):
@@ -245,7 +245,9 @@ def test_bad_arguments_are_refused(arguments, words):
 def test_labels_that_are_no_classes_are_refused():
     problem = Problem()
     problem.labels = np.eye(11)[problem.labels]
-    with pytest.raises(ValueError, match="a number a token; got the shape"):
+    with pytest.raises(
+        ValueError, match="one class per token as labels; got the shape"
+    ):
         problem.loss(*problem.own)
 
 

@@ -50,11 +50,11 @@ def test_gradient_equals_finite_differences(features, gradient, central_differen
     teachers, student = features
     weights = np.array([1.0, 0.5, 2.0, 0.0, 1.0, 1.5])
     loss = VotedTriplet(margin=0.3)
-    slope = gradient(lambda f: loss(tuple(teachers), f, weights), student)
+    grad = gradient(lambda f: loss(tuple(teachers), f, weights), student)
     expected = central_difference(
         lambda f: np.mean(weights * voted_triplet(teachers, f, 0.3)), student
     )
-    np.testing.assert_allclose(slope, expected, rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(grad, expected, rtol=2e-3, atol=1e-5)
 
 
 def test_an_ensemble_teaches_its_order():
