@@ -1,4 +1,4 @@
-"""Files that are whole at any moment, and arrays in them."""
+"""Atomic writes of files, and arrays in files with verified checksums."""
 
 from __future__ import annotations
 

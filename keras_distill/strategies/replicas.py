@@ -117,7 +117,7 @@ def _context():
         return None
     import tensorflow as tf
 
-    return tf.distribute.get_context()
+    return tf.distribute.get_replica_context()
 
 
 def reducible(logs: dict) -> dict:

@@ -120,7 +120,7 @@ def test_models_without_logits_of_the_same_classes_are_rejected():
         kd.analysis.agreement(net, other, labels)
     with pytest.raises(TypeError, match="got EnsembleTeacher"):
         kd.analysis.report({"net": net}, kd.EnsembleTeacher([net, other]), labels)
-    with pytest.raises(ValueError, match="one number a sample, \\(N,\\)"):
+    with pytest.raises(ValueError, match="one number per sample, \\(N,\\)"):
         kd.data.Samples(labels.images, labels.labels[:, None])
 
 
