@@ -1,12 +1,12 @@
-"""How long it takes to the first step, and the memory of a process that trains.
+"""Time to the first training step, and peak memory of a training process.
 
     python benchmarks/first_step.py
 
-Each variant of `step_time.py` in processes of its own, in turn: in one the seconds from the
-nets to the end of the first step, in another the peak of the process after five steps,
-and by how much it grew from before the nets were made; medians and ratios to the
-hand-written loop. glibc is told to give freed blocks back. And by how much
-`import keras_distill` takes longer than `import keras`.
+Each variant of `step_time.py` runs in separate processes, alternating: one measures the
+seconds from building the models to the end of the first step, another the peak memory
+after five steps, and its growth from before the models were built; medians and ratios to
+the step written by hand. glibc is configured to return freed blocks to the system. The
+last line is the time of `import keras_distill` on top of `import keras`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ IMPORT = (
     "import keras, time; start = time.perf_counter(); import keras_distill; "
     "print(time.perf_counter() - start)"
 )
-GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+RETURN_FREED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def peak_bytes():
@@ -37,7 +37,7 @@ def peak_bytes():
 
 
 def measure(kind, terms, variant, steps):
-    """Give seconds to the end of some steps, the peak in bytes, and its growth."""
+    """Return the seconds of some steps, the peak memory in bytes, and its growth."""
     taps = step_time.STACKS if terms else ()
     train = step_time.data(kind, steps)
     before, start = peak_bytes(), time.perf_counter()
@@ -57,50 +57,50 @@ def printed(command, **environment):
 
 
 def import_seconds(rounds):
-    """Give seconds of imports of what is compiled to bytecode, as it is from then on."""
+    """Return the seconds of imports after the first one, which compiles the bytecode."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as folder:
-        found = [
+        seconds = [
             printed(["-c", IMPORT], PYTHONPYCACHEPREFIX=folder)[-1]
             for _ in range(rounds + 1)
         ]
-    return found[1:]
+    return seconds[1:]
 
 
 def rows(kind, terms, rounds):
-    """Give a row for each variant; a round takes each once."""
+    """Return a row for each variant; each round runs every variant once."""
     names = list(step_time.variants(kind, (), None))
-    found = {name: [] for name in names}
+    results = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
             command = [__file__, "--variant", f"{kind}|{terms}|{name}"]
             one, five = (
-                printed([*command, f"--steps={n}"], **GIVE_BACK) for n in (1, STEPS)
+                printed([*command, f"--steps={n}"], **RETURN_FREED) for n in (1, STEPS)
             )
-            found[name].append([one[0], *five[1:]])
-    middle = {
+            results[name].append([one[0], *five[1:]])
+    medians = {
         name: [statistics.median(column) for column in zip(*pairs, strict=True)]
-        for name, pairs in found.items()
+        for name, pairs in results.items()
     }
-    floor = middle["by hand"]
-    for name, (seconds, peak, grown) in middle.items():
+    baseline = medians["by hand"]
+    for name, (seconds, peak, growth) in medians.items():
         yield {
             "nets": kind,
             "terms": "and three layers" if terms else "soft targets",
             "variant": name,
             "s to first step": round(seconds, 1),
-            "of by hand": f"{seconds / floor[0]:.2f}",
+            "ratio to by hand": f"{seconds / baseline[0]:.2f}",
             "peak, MiB": round(peak / 2**20),
-            "peak of by hand": f"{peak / floor[1]:.3f}",
-            "grown, MiB": round(grown / 2**20),
-            "grown of by hand": f"{grown / floor[2]:.2f}",
+            "peak, ratio to by hand": f"{peak / baseline[1]:.3f}",
+            "growth, MiB": round(growth / 2**20),
+            "growth, ratio to by hand": f"{growth / baseline[2]:.2f}",
         }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--variant", help="measure one, in this process")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of that one")
+    parser.add_argument("--variant", help="measure one variant in this process")
+    parser.add_argument("--steps", type=int, default=STEPS, help="for --variant")
     parser.add_argument("--nets", default=",".join(step_time.NETS))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--smoke", action="store_true")
@@ -118,10 +118,10 @@ def main():
     ]
     milliseconds = round(1e3 * statistics.median(import_seconds(4 * rounds)))
     print(kd.analysis.table(table))
-    print(f"\nimport keras_distill: {milliseconds} ms over import keras.")
+    print(f"\nimport keras_distill: {milliseconds} ms on top of import keras.")
     if args.json:
-        found = {"import, ms over keras": milliseconds, "variants": table}
-        args.json.write_text(json.dumps(found, indent=1))
+        result = {"import, ms over keras": milliseconds, "variants": table}
+        args.json.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""What a frozen teacher costs beside the teacher it was made of.
+"""Inference time of frozen teachers relative to the original teacher.
 
     python benchmarks/frozen_teacher.py
     KERAS_BACKEND=jax python benchmarks/frozen_teacher.py
 
-Teacher, frozen teacher, that in four portions of the batch (`kd.Teacher(portions=)`) and
-one frozen in bfloat16 infer a batch in one process and in turn, compiled where the
-backend compiles; the table shows medians of milliseconds, and of the ratio to the
-teacher with the span of the middle half of the rounds. `taskset -c 0`
-shows a single core. TensorFlow computes by oneDNN on CPUs with AVX-512 alone, or where
-`TF_ENABLE_ONEDNN_OPTS` is 1; bfloat16 is quick on CPUs that have instructions for it.
+The teacher, a frozen copy, and one frozen in bfloat16, each also in four portions of the
+batch (`kd.Teacher(portions=)`), infer the same batch in one process, alternating, compiled
+if the backend compiles. The table has medians of milliseconds and of the ratio to the
+teacher, with the middle half of the rounds. Use `taskset -c 0` for a single core.
+TensorFlow uses oneDNN only on CPUs with AVX-512, or with `TF_ENABLE_ONEDNN_OPTS=1`;
+bfloat16 is fast on CPUs with instructions for it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ BATCHES = {"resnet20": 128, "wide resnet 16-2": 128, "MobileNetV2": 32}
 
 
 def inference(teacher, images):
-    """Give the function that infers the batch, and ends when that is done."""
+    """Return a function that infers the batch and waits for the result."""
     logits = kd.Tap("logits")
 
     def infer(images):
@@ -54,7 +54,7 @@ def inference(teacher, images):
 
 
 def measure(name, batch, rounds):
-    """Give the seconds of each round, of each variant."""
+    """Return the seconds of each round, by variant."""
     keras.utils.set_random_seed(0)
     teacher = NETS[name]()
     shape = batch, *teacher.input_shape[1:]
@@ -70,13 +70,13 @@ def measure(name, batch, rounds):
         "frozen in bfloat16": kd.Teacher(in_bfloat16),
         "that in portions": kd.Teacher(in_bfloat16, portions=PORTIONS),
     }
-    runs = {variant: inference(asked, images) for variant, asked in teachers.items()}
+    runs = {variant: inference(each, images) for variant, each in teachers.items()}
     for run in runs.values():
         run()
         run()
     seconds = {variant: [] for variant in runs}
-    for place in range(rounds):
-        order = list(runs) if place % 2 else list(runs)[::-1]
+    for index in range(rounds):
+        order = list(runs) if index % 2 else list(runs)[::-1]
         for variant in order:
             start = time.perf_counter()
             runs[variant]()
@@ -86,14 +86,14 @@ def measure(name, batch, rounds):
 
 def rows(name, batch, seconds):
     plain = np.array(seconds["plain"])
-    for variant, found in seconds.items():
-        low, middle, high = np.percentile(np.array(found) / plain, [25, 50, 75])
+    for variant, times in seconds.items():
+        low, median, high = np.percentile(np.array(times) / plain, [25, 50, 75])
         yield {
             "teacher": name,
             "batch": batch,
             "variant": variant,
-            "ms": round(1e3 * float(np.median(found)), 1),
-            "of plain": f"{middle:.3f}",
+            "ms": round(1e3 * float(np.median(times)), 1),
+            "ratio to plain": f"{median:.3f}",
             "middle half": f"{low:.3f} to {high:.3f}",
         }
 

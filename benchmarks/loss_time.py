@@ -1,12 +1,12 @@
-"""What a step of every method costs against the student's own step.
+"""Time of a training step with each method, relative to a step of the student alone.
 
     taskset -c 1 python benchmarks/loss_time.py
 
-The methods are those of `examples/compare.py`, of several stages the first. In one
-process, a ResNet-8 from a ResNet-20, 16 channels, on batches of 64 images of 32x32:
-each method and the student alone in turn; the table shows the median ratio and the
-span of the middle half of the rounds. "plus teacher" is that over the sum of the
-student's own step and the teacher's pass: 1 is a loss that costs nothing.
+The methods are those of `examples/compare.py`; for methods with several stages, the first
+one. A ResNet-8 learns from a ResNet-20 with 16 channels, on batches of 64 images of 32x32,
+in one process that alternates between method, student alone and teacher. The table has
+the median ratio to the student's step, with the middle half of the rounds, and the median
+ratio to the student's step plus the teacher's forward pass: 1 if the loss costs nothing.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def images(steps):
 
 
 def ready(model, data):
-    """Give a function that takes all steps once; it has been called."""
+    """Return a function that runs all steps, after a first run."""
     ids = getattr(model, "sample_ids", None) is not None
     train = untuned(kd.data.batches(data.train, compare.BATCH, sample_ids=ids))
     labels = getattr(model, "label_source", 1.0) > 0
@@ -58,13 +58,13 @@ def first_stage(method, teacher):
 
 
 def seconds(runs, rounds):
-    found = [[] for _ in runs]
+    measured = [[] for _ in runs]
     for _ in range(rounds):
-        for run, own in zip(runs, found, strict=True):
+        for run, times in zip(runs, measured, strict=True):
             start = time.perf_counter()
             run()
-            own.append(time.perf_counter() - start)
-    return np.array(found)
+            times.append(time.perf_counter() - start)
+    return np.array(measured)
 
 
 def rows(data, names, rounds):
@@ -74,29 +74,30 @@ def rows(data, names, rounds):
     forward = tf.function(lambda x: teacher(x, training=False))
     batches = untuned(kd.data.batches(data.train, compare.BATCH))
 
-    def taught():
+    def infer():
         for x, _ in batches:
             forward(x)
 
-    taught()
+    infer()
     for name in names or [name for name, method in methods.items() if method]:
         student = compare.net(data, 1, compare.NETS["student"])
         stage = first_stage(methods[name], teacher)
         distiller = kd.Distiller(student, **{"teacher": teacher, **stage})
-        own, known, found = seconds([alone, taught, ready(distiller, data)], rounds)
-        low, middle, high = np.percentile(found / own, [25, 50, 75])
-        print(f"{name}: {middle:.2f}", flush=True)
+        step, inference, times = seconds([alone, infer, ready(distiller, data)], rounds)
+        low, median, high = np.percentile(times / step, [25, 50, 75])
+        both = np.median(times / (step + inference))
+        print(f"{name}: {median:.2f}", flush=True)
         yield {
             "method": name,
-            "of student alone": f"{middle:.2f}",
+            "ratio to student alone": f"{median:.2f}",
             "middle half": f"{low:.2f} to {high:.2f}",
-            "plus teacher": f"{np.median(found / (own + known)):.2f}",
+            "ratio to student and teacher": f"{both:.2f}",
         }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", default="", help="names, by commas. Default: all")
+    parser.add_argument("--methods", default="", help="comma-separated; default: all")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)

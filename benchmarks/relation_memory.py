@@ -1,15 +1,15 @@
-"""How much memory a relation loss takes beyond its inputs, gradient included.
+"""Memory of relation losses and their gradients beyond their inputs.
 
     python benchmarks/relation_memory.py
 
-Each loss runs in a process of its own, first on a batch of 8, which loads all that it
-needs, then on one of 1024; the table shows by how much the peak of the process grew
-beyond the tensors that go in and the gradient that comes out. The bank of the
-contrastive loss is there before and not counted.
+Each loss runs in its own process, first on a batch of 8, which loads what it needs, and
+then on a batch of 1024. The table has the growth of the peak memory beyond the input
+tensors and the returned gradient. The memory bank of the contrastive loss is allocated
+before and not counted.
 
-"held" is what the loss holds at once: glibc is told to give freed blocks back. "process"
-is with glibc's own settings, by which each thread keeps what it freed for later; it
-differs from run to run by some tens of MiB.
+"held" is what the loss holds at the same time, with glibc configured to return freed
+blocks to the system. "process" is with glibc's defaults, where each thread keeps freed
+blocks for later; it varies between runs by tens of MiB.
 """
 
 import argparse
@@ -41,34 +41,34 @@ LOSSES = {
     "Contrastive": {"samples": SAMPLES},
 }
 BATCH, WIDTH = 1024, 128
-GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+RETURN_FREED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def peak_bytes():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def asked(loss):
-    """Give a function of the batch's size: what a loss asks for beside the tensors."""
+def needed(loss):
+    """Return a function from the batch size to what a loss needs besides the tensors."""
     memory = loss.memory()
     if memory is not None:
         memory.build(())
-    known = {
+    context = {
         "labels": lambda size: tf.range(size) % 10,
         "sample_ids": tf.range,
         "step": lambda size: tf.constant(0),
         "memory": lambda size: memory,
     }
-    return lambda size: {name: known[name](size) for name in loss.needs}
+    return lambda size: {name: context[name](size) for name in loss.needs}
 
 
 def measure(name, batch):
-    """Give the bytes by which the peak grows from a small batch to a large one."""
+    """Return the growth of the peak memory from a small to a large batch, in bytes."""
     loss = getattr(kd.losses, name)(**LOSSES[name])
-    context = asked(loss)
+    context = needed(loss)
 
     @tf.function(reduce_retracing=False)
-    def slope(teacher, student):
+    def gradient(teacher, student):
         with tf.GradientTape() as tape:
             tape.watch(student)
             value = loss(teacher, student, **context(len(student)))
@@ -82,13 +82,13 @@ def measure(name, batch):
         before = peak_bytes()
         sides = rng.normal(size=(2, size, WIDTH)).astype("float32")
         teacher, student = (tf.constant(side) for side in sides)
-        slope(teacher, student).numpy()
-    # The drawing in float64, both sides in NumPy and TensorFlow, and the gradient.
+        gradient(teacher, student).numpy()
+    # The samples in float64, both sides in NumPy and TensorFlow, and the gradient.
     return peak_bytes() - before - sides.nbytes * 4.5
 
 
-def measured_apart(name, batch, settings):
-    """Measure in a new process; give MiB."""
+def measure_in_process(name, batch, settings):
+    """Measure in a new process; return MiB."""
     command = [sys.executable, __file__, "--loss", name, "--batch", str(batch)]
     environment = {**os.environ, **settings}
     done = subprocess.run(
@@ -101,14 +101,14 @@ def row(name, batch):
     return {
         "loss": name,
         "batch": batch,
-        "held, MiB": measured_apart(name, batch, GIVE_BACK),
-        "process, MiB": measured_apart(name, batch, {}),
+        "held, MiB": measure_in_process(name, batch, RETURN_FREED),
+        "process, MiB": measure_in_process(name, batch, {}),
     }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--loss", choices=LOSSES, help="measure one, in this process")
+    parser.add_argument("--loss", choices=LOSSES, help="measure it in this process")
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)

@@ -1,15 +1,14 @@
-"""What a step of `Distiller` costs beside the same arithmetic written by hand.
+"""Time of a training step of `Distiller`, relative to the same step written by hand.
 
     python benchmarks/step_time.py
 
-In one process and in turn: the student's own `fit`, a hand-written `tf.function` loop
-that does what the distiller does, `Distiller.fit`, that with ten steps a call
-(`steps_per_execution`), that with a frozen teacher, also in four portions of the batch
-and in bfloat16, and `keras.distillation.Distiller` with `KLDivergence()`; for soft
-targets alone and with three tapped layers; for a pair of conv nets, of MLPs and of
-language models with 32,000 words. The table shows medians of milliseconds a step and
-ratios to the hand-written loop of the same round, with the span of the middle half of
-the rounds.
+One process alternates between the student's own `fit`, a `tf.function` loop written by
+hand that computes what the distiller computes, `Distiller.fit`, also with ten steps per
+call (`steps_per_execution`), with a frozen teacher, in four portions of the batch and in
+bfloat16, and `keras.distillation.Distiller` with `KLDivergence()`; for soft targets alone
+and with three tapped layers; for a pair of conv nets, of MLPs and of language models with
+32,000 words. The table has medians of milliseconds per step and of the ratio to the loop
+by hand of the same round, with the middle half of the rounds.
 """
 
 import argparse
@@ -26,7 +25,7 @@ import keras_distill as kd
 
 STACKS = ("stack1", "stack2", "stack3")
 BATCH = {"conv": 128, "mlp": 128, "language": 8}
-# Of an epoch; `fit` begins one in some 10 ms.
+# Steps per epoch; `fit` takes some 10 ms to begin an epoch.
 STEPS = {"conv": 10, "mlp": 200, "language": 10}
 ROUNDS, WORDS = 15, 32_000
 
@@ -47,7 +46,7 @@ def language(teacher):
 
 
 def stacked(inputs, layer, classes, teacher, first=lambda x: x):
-    """Three stacks of one width, of one layer each or, for the teacher, of three."""
+    """Return three stacks of one layer each or, for the teacher, of three layers each."""
     x = first(inputs)
     for stack in STACKS:
         for _ in range(2 if teacher else 0):
@@ -82,9 +81,9 @@ def data(kind, steps):
 
 
 def untuned(data):
-    """Turn off tf.data's tuning, whose thread now and then holds up an epoch's end.
+    """Turn off tf.data's autotuning, whose thread sometimes delays the end of an epoch.
 
-    It sleeps for twice as long each time, so that what it adds is as long as the epoch.
+    It sleeps twice as long each time, so the delay can be as long as the epoch.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -110,19 +109,19 @@ def frozen(student, teacher, taps, train, dtype=None, portions=1):
     return distiller(student, kd.Teacher(teacher, portions=portions), taps)
 
 
-def kerases(student, teacher, taps):
-    """Give Keras's own distiller, with the loss that makes it right."""
-    made = keras.distillation
-    losses = [made.LogitsDistillation(4.0, keras.losses.KLDivergence())]
-    losses += [made.FeatureDistillation("mse", tap, tap) for tap in taps]
+def keras_distiller(student, teacher, taps):
+    """Return Keras's own distiller, with the loss that makes it correct."""
+    module = keras.distillation
+    losses = [module.LogitsDistillation(4.0, keras.losses.KLDivergence())]
+    losses += [module.FeatureDistillation("mse", tap, tap) for tap in taps]
     weights = [1.0, *[0.5 / 0.9] * len(taps)]
     return compiled(
-        made.Distiller(teacher, student, losses, weights, student_loss_weight=0.1)
+        module.Distiller(teacher, student, losses, weights, student_loss_weight=0.1)
     )
 
 
 def by_hand(student, teacher, taps):
-    """Give a function that takes one step, written out."""
+    """Return a function that runs one step, written by hand."""
 
     def with_taps(net):
         outputs = [net.get_layer(name).output for name in taps]
@@ -135,25 +134,25 @@ def by_hand(student, teacher, taps):
 
     @tf.function
     def step(x, y):
-        z_t, *known = keras.tree.flatten(teacher(x, training=False))
+        z_t, *teacher_features = keras.tree.flatten(teacher(x, training=False))
         with tf.GradientTape() as tape:
-            z_s, *seen = keras.tree.flatten(student(x, training=True))
+            z_s, *features = keras.tree.flatten(student(x, training=True))
             labels = tf.nn.sparse_softmax_cross_entropy_with_logits(y, z_s)
             p, log_p = tf.nn.softmax(z_t / 4), tf.nn.log_softmax(z_t / 4)
             gap = log_p - tf.nn.log_softmax(z_s / 4)
             loss = 0.1 * tf.reduce_mean(labels)
             loss += 0.9 * 16 * tf.reduce_mean(tf.reduce_sum(p * gap, -1))
-            for a, b in zip(seen, known, strict=True):
+            for a, b in zip(features, teacher_features, strict=True):
                 loss += 0.5 * tf.reduce_mean(tf.square(a - b))
-        slopes = tape.gradient(loss, student.trainable_variables)
-        optimizer.apply(slopes, student.trainable_variables)
+        gradients = tape.gradient(loss, student.trainable_variables)
+        optimizer.apply(gradients, student.trainable_variables)
         mean.update_state(loss)
 
     return step
 
 
 def variants(kind, taps, train):
-    """Give, for each variant, what makes a function that takes all steps once."""
+    """Return, by variant, a function that creates a function that runs all steps."""
 
     def looped(step):
         def loop():
@@ -169,7 +168,7 @@ def variants(kind, taps, train):
         "student alone": lambda: fitted(compiled(pair(kind)[0])),
         "by hand": lambda: looped(by_hand(*pair(kind), taps)),
         "Distiller": lambda: fitted(distiller(*pair(kind), taps)),
-        "Distiller, ten steps a call": lambda: fitted(
+        "Distiller, ten steps per call": lambda: fitted(
             compiled(distiller(*pair(kind), taps), steps_per_execution=10)
         ),
         "Distiller, frozen": lambda: fitted(frozen(*pair(kind), taps, train)),
@@ -179,7 +178,7 @@ def variants(kind, taps, train):
         "Distiller, frozen in bfloat16": lambda: fitted(
             frozen(*pair(kind), taps, train, "bfloat16")
         ),
-        "Keras's": lambda: fitted(kerases(*pair(kind), taps)),
+        "Keras's": lambda: fitted(keras_distiller(*pair(kind), taps)),
     }
 
 
@@ -199,15 +198,15 @@ def measure(kind, taps, steps, rounds):
 
 
 def rows(kind, terms, seconds):
-    floor = np.array(seconds["by hand"])
-    for variant, found in seconds.items():
-        low, middle, high = np.percentile(np.array(found) / floor, [25, 50, 75])
+    baseline = np.array(seconds["by hand"])
+    for variant, times in seconds.items():
+        low, median, high = np.percentile(np.array(times) / baseline, [25, 50, 75])
         yield {
             "nets": kind,
             "terms": terms,
             "variant": variant,
-            "ms a step": round(1e3 * float(np.median(found)), 1),
-            "of by hand": f"{middle:.3f}",
+            "ms per step": round(1e3 * float(np.median(times)), 1),
+            "ratio to by hand": f"{median:.3f}",
             "middle half": f"{low:.3f} to {high:.3f}",
         }
 

@@ -1,14 +1,14 @@
-"""What a teacher that is paid for once costs: bytes, reads, and a step of training.
+"""Caching the teacher's outputs: bytes, throughput, and time of a training step.
 
     taskset -c 1 python benchmarks/teacher_cache.py
 
-Of predictions of 1,000 classes: the bytes a sample, rows written and samples read a
-second, in random order, and how fast a cache is checked when it is opened, with the top
-32 and with all logits in float16; and from these figures what larger sets cost. Of a pair of
-conv nets and one of MLPs: milliseconds of a step of the student's own `fit`, of
-`Distiller.fit` from the cache and with the teacher itself, in turn, from the end of an
-epoch's first step to that of its last; medians and ratios to the student's own, with the
-span of the middle half of the rounds.
+For predictions of 1,000 classes, with the top 32 and with all logits in float16: bytes per
+sample, samples written per second, samples read per second in random order, and bytes
+verified per second when the cache is opened; and the cost of larger data sets, computed
+from these results. For a pair of conv nets and a pair of MLPs: milliseconds per step of the
+student's own `fit`, and of `Distiller.fit` from the cache and with the teacher, alternating,
+from the end of the first step of an epoch to the end of its last; medians, and ratios to the
+student alone with the middle half of the rounds.
 """
 
 import argparse
@@ -26,13 +26,13 @@ import keras_distill as kd
 
 SAMPLES, CLASSES, TOP, READ_BATCH = 200_000, 1000, 32, 256
 ROUNDS, STEPS = {"conv": 9, "mlp": 25}, {"conv": 8, "mlp": 150}
-# Images, and a teacher's images a second, which is assumed.
+# Numbers of images, and an assumed throughput of the teacher in images per second.
 SETS = {"ImageNet-1k": 1_281_167, "ImageNet-22k": 14_197_122, "a billion": 10**9}
 TEACHER_RATE = 1000
 
 
 def storage(name, folder, samples, **form):
-    """Write and read the predictions of a small net of many classes."""
+    """Write and read the predictions of a small network with many classes."""
     inputs = keras.Input((16,))
     teacher = keras.Model(inputs, keras.layers.Dense(CLASSES)(inputs))
     rng = np.random.default_rng(0)
@@ -45,27 +45,27 @@ def storage(name, folder, samples, **form):
     size = cached.bytes_per_sample * samples
     start = time.perf_counter()
     kd.CachedTeacher(folder).read([0])
-    checked = size / (time.perf_counter() - start)
+    verified = size / (time.perf_counter() - start)
     cached.read([0])
     rates = []
     for _ in range(5):
         order = rng.permutation(samples)
         start = time.perf_counter()
-        for place in range(0, samples, READ_BATCH):
-            cached.read(order[place : place + READ_BATCH])
+        for begin in range(0, samples, READ_BATCH):
+            cached.read(order[begin : begin + READ_BATCH])
         rates.append(samples / (time.perf_counter() - start))
     return {
         "kept": name,
-        "bytes a sample": f"{cached.bytes_per_sample:.1f}",
+        "bytes per sample": f"{cached.bytes_per_sample:.1f}",
         "nats from full": f"{cached.distance:.1e}",
-        "written a second": round(written, -3),
-        "read a second": round(float(np.median(rates)), -3),
-        "GB checked a second": round(checked / 1e9, 2),
+        "written per second": round(written, -3),
+        "read per second": round(float(np.median(rates)), -3),
+        "GB verified per second": round(verified / 1e9, 2),
     }
 
 
 def joined(kind, folder, samples):
-    """Give a distiller and batches that carry what its teacher said."""
+    """Return a distiller and batches joined with the cached predictions of its teacher."""
     student, teacher = step_time.pair(kind)
     cached = kd.CachedTeacher(folder, teacher).build(samples, verbose=0)
     train = kd.data.batches(samples, step_time.BATCH[kind], sample_ids=True)
@@ -74,7 +74,7 @@ def joined(kind, folder, samples):
 
 
 class StepTimes(keras.callbacks.Callback):
-    """Notes when each step is over: what begins an epoch is no step."""
+    """Record the end of each step, without the beginning of the epoch."""
 
     def __init__(self):
         super().__init__()
@@ -85,7 +85,7 @@ class StepTimes(keras.callbacks.Callback):
 
 
 def steps(kind, folder, count, rounds):
-    """Give seconds a step of each variant, a round after the other."""
+    """Return the seconds per step of each round, by variant."""
     rng = np.random.default_rng(0)
     student, _ = step_time.pair(kind)
     shape = count * step_time.BATCH[kind], *student.input_shape[1:]
@@ -105,33 +105,33 @@ def steps(kind, folder, count, rounds):
             times = StepTimes()
             model.fit(step_time.untuned(train), verbose=0, callbacks=[times])
             seconds[name].append((times.ends[-1] - times.ends[0]) / (count - 1))
-    return {name: np.array(found[1:]) for name, found in seconds.items()}
+    return {name: np.array(times[1:]) for name, times in seconds.items()}
 
 
 def rows(kind, seconds):
-    for name, found in seconds.items():
-        low, middle, high = np.percentile(
-            found / seconds["student alone"], [25, 50, 75]
-        )
+    for name, times in seconds.items():
+        ratios = times / seconds["student alone"]
+        low, median, high = np.percentile(ratios, [25, 50, 75])
         yield {
             "nets": kind,
             "step": name,
-            "ms": f"{1e3 * np.median(found):.2f}",
-            "of student alone": f"{middle:.3f}",
+            "ms": f"{1e3 * np.median(times):.2f}",
+            "ratio to student alone": f"{median:.3f}",
             "middle half": f"{low:.3f} to {high:.3f}",
         }
 
 
 def scale(kept):
-    """Give what the top classes of larger sets cost, from what was measured."""
-    size, read = float(kept["bytes a sample"]), kept["read a second"]
+    """Return the cost of larger data sets, computed from the measured results."""
+    size, read = float(kept["bytes per sample"]), kept["read per second"]
+    rate = kept["GB verified per second"]
     for name, images in SETS.items():
         yield {
             "images": name,
-            "GB a view": f"{size * images / 1e9:,.2f}",
+            "GB per view": f"{size * images / 1e9:,.2f}",
             "core seconds to read an epoch": f"{images / read:,.0f}",
-            "seconds to check": f"{size * images / 1e9 / kept['GB checked a second']:,.1f}",
-            f"teacher hours a view at {TEACHER_RATE:,} images/s": (
+            "seconds to verify": f"{size * images / 1e9 / rate:,.1f}",
+            f"teacher hours per view at {TEACHER_RATE:,} images/s": (
                 f"{images / TEACHER_RATE / 3600:,.1f}"
             ),
         }
@@ -156,16 +156,16 @@ def main():
         print(
             kd.analysis.table(kept), kd.analysis.table(list(scale(kept[0]))), sep="\n\n"
         )
-        taken = [
+        table = [
             row
             for kind, count in counts.items()
             for row in rows(kind, steps(kind, folder / kind, count, rounds[kind]))
         ]
     finally:
         shutil.rmtree(folder)
-    print(f"\n{kd.analysis.table(taken)}")
+    print(f"\n{kd.analysis.table(table)}")
     if args.json:
-        args.json.write_text(json.dumps({"kept": kept, "steps": taken}, indent=1))
+        args.json.write_text(json.dumps({"kept": kept, "steps": table}, indent=1))
 
 
 if __name__ == "__main__":

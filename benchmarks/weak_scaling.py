@@ -1,12 +1,12 @@
-"""What a second worker costs: the same work for each, alone and in step over loopback.
+"""Weak scaling: step time with one worker and with several over loopback.
 
     python benchmarks/weak_scaling.py
 
-Each worker is a process on a core of its own and takes the same batch, so that a step
-of n workers would take as long as one of one if talking were free. The table shows
-the median seconds of a step and what each replica sends: the gradients that are added
-up, and what relation losses gather. The last rows time the adding up of vectors alone,
-from which the time of a message and the bytes a second follow.
+Each worker is a process on its own core with the same batch size, so a step would take
+the same time with any number of workers if communication were free. The table has the
+median seconds of a step and what each replica sends: the gradients that are reduced, and
+what relation losses gather. The last rows time the all-reduce of vectors alone, from which
+latency and bandwidth follow.
 """
 
 import argparse
@@ -47,13 +47,13 @@ def distiller(name):
     shape = (32, 32, 3), 10
     student = kd.models.resnet(*shape, depth=8, width=16, name="student")
     teacher = kd.models.resnet(*shape, depth=20, width=16, name="teacher")
-    made = kd.Distiller(student, teacher, terms=terms(name))
-    made.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return made
+    model = kd.Distiller(student, teacher, terms=terms(name))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
 
 
 class Clock(keras.callbacks.Callback):
-    """Note when each step ended."""
+    """Record the end of each step."""
 
     def __init__(self):
         super().__init__()
@@ -64,7 +64,7 @@ class Clock(keras.callbacks.Callback):
 
 
 def step_seconds(name, workers, steps):
-    made, clock = distiller(name), Clock()
+    model, clock = distiller(name), Clock()
     rng = np.random.default_rng(0)
     count = BATCH * workers * (steps + WARM)
     images = rng.normal(size=(BATCH * workers, 32, 32, 3)).astype("float32")
@@ -72,9 +72,9 @@ def step_seconds(name, workers, steps):
     import tensorflow as tf
 
     batch = tf.data.Dataset.from_tensors((images, labels)).repeat(count // len(images))
-    made.fit(batch, verbose=0, callbacks=[clock])
-    sent = 4 * sum(np.prod(v.shape) for v in made.trainable_variables)
-    pool = made.student.get_layer("pool").output.shape[-1]
+    model.fit(batch, verbose=0, callbacks=[clock])
+    sent = 4 * sum(np.prod(v.shape) for v in model.trainable_variables)
+    pool = model.student.get_layer("pool").output.shape[-1]
     gathered = 4 * BATCH * pool if name == "similarity of samples" else 0
     seconds = np.median(np.diff(clock.ends)[WARM:])
     return float(seconds), int(sent), int(gathered)
@@ -84,29 +84,29 @@ def all_reduce_seconds(strategy, size, rounds=20):
     import tensorflow as tf
 
     @tf.function
-    def add_up():
-        def own():
+    def reduce():
+        def replica():
             context = tf.distribute.get_replica_context()
             return context.all_reduce("sum", tf.ones((size,)))
 
-        return strategy.run(own)
+        return strategy.run(replica)
 
-    found = []
+    seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
-        strategy.experimental_local_results(add_up())[0].numpy()
-        found.append(time.perf_counter() - start)
-    return float(np.median(found[5:]))
+        strategy.experimental_local_results(reduce())[0].numpy()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[5:]))
 
 
-def work(place, workers, steps):
-    """Be one of the workers; the first one prints what was found."""
-    os.sched_setaffinity(0, {place % os.cpu_count()})
+def work(index, workers, steps):
+    """Run as one of the workers; the first worker prints the results."""
+    os.sched_setaffinity(0, {index % os.cpu_count()})
     with kd.strategies.scope("multiworker" if workers > 1 else "one") as strategy:
-        found = {name: step_seconds(name, workers, steps) for name in NAMES}
+        times = {name: step_seconds(name, workers, steps) for name in NAMES}
         vectors = {n: all_reduce_seconds(strategy, n) for n in VECTORS}
-    if place == 0:
-        print(json.dumps({"steps": found, "vectors": vectors}))
+    if index == 0:
+        print(json.dumps({"steps": times, "vectors": vectors}))
 
 
 def free_ports(count):
@@ -120,13 +120,13 @@ def free_ports(count):
 def run(workers, steps):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     processes = []
-    for place in range(workers):
+    for index in range(workers):
         config = {"cluster": {"worker": addresses}}
-        config["task"] = {"type": "worker", "index": place}
+        config["task"] = {"type": "worker", "index": index}
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment["TF_CONFIG"] = json.dumps(config) if workers > 1 else ""
         command = [sys.executable, __file__, "--steps", str(steps)]
-        command += ["--place", str(place), "--workers", str(workers)]
+        command += ["--index", str(index), "--workers", str(workers)]
         processes.append(
             subprocess.Popen(
                 command,
@@ -138,7 +138,7 @@ def run(workers, steps):
         )
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
-        raise SystemExit(f"A worker of {workers} ended with an error.")
+        raise SystemExit(f"One of {workers} workers failed.")
     return json.loads(outputs[0].splitlines()[-1])
 
 
@@ -146,16 +146,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--place", type=int, help="be this worker")
+    parser.add_argument("--index", type=int, help="run as this worker")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
-    if args.place is not None:
-        work(args.place, args.workers, args.steps)
+    if args.index is not None:
+        work(args.index, args.workers, args.steps)
         return
     steps = 2 if args.smoke else args.steps
-    found = {count: run(count, steps) for count in (1, args.workers)}
-    one, several = found.values()
+    results = {count: run(count, steps) for count in (1, args.workers)}
+    one, several = results.values()
     rows = [
         {
             "terms": name,
@@ -169,12 +169,12 @@ def main():
     ]
     print(kd.analysis.table(rows))
     sizes = [
-        {"numbers added up": int(size), "seconds": round(seconds, 5)}
+        {"all-reduced numbers": int(size), "seconds": round(seconds, 5)}
         for size, seconds in several["vectors"].items()
     ]
     print(kd.analysis.table(sizes))
     if args.json:
-        args.json.write_text(json.dumps(found, indent=1))
+        args.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

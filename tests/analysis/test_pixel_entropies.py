@@ -123,10 +123,8 @@ def test_points_are_cells_well_below_the_background():
         [[True, False], [False, True]],
         [[True, True], [False, False]],
     ]
-    assert found.on_foreground.tolist() == [1, 2] and found.on_background.tolist() == [
-        1,
-        0,
-    ]
+    assert found.on_foreground.tolist() == [1, 2]
+    assert found.on_background.tolist() == [1, 0]
     assert found.foreground_fraction == pytest.approx((0.5 + 1.0) / 2)
     fine = np.kron(MASKS, np.ones((1, 3, 3))) > 0
     again = kd.analysis.knowledge_points(entropies(), fine, margin=0.25)
