@@ -12,12 +12,7 @@ from keras_distill import (
 )
 
 # Distillers: what `compile` and `fit` are called on.
-from keras_distill.distillers import (
-    Distiller,
-    MutualDistiller,
-    SelfDistiller,
-    Term,
-)
+from keras_distill.distillers import Distiller, MutualDistiller, SelfDistiller, Term
 
 # Schemes: several trainings, one after another.
 from keras_distill.schemes import (
@@ -38,24 +33,31 @@ from keras_distill.schemes import (
     reconstruct,
     record_metadata,
 )
-from keras_distill.taps import Tap
 
-# What a term sees of a model.
+# Taps: which tensors of a model a term compares.
+from keras_distill.taps import Tap
 from keras_distill.taps.suggestions import TapPair, TapPairs, suggest_taps
-from keras_distill.teachers.cache import CachedTeacher
-from keras_distill.teachers.copies import MeanTeacher
 
 # Teachers.
-from keras_distill.teachers.ensemble import Ensemble, EnsembleTeacher
+from keras_distill.teachers import (
+    BaseTeacher,
+    CachedTeacher,
+    Ensemble,
+    EnsembleTeacher,
+    MeanTeacher,
+    RemotePeers,
+    Teacher,
+    freeze,
+)
 
-# A teacher at a lower cost.
-from keras_distill.teachers.freezing import freeze
-from keras_distill.teachers.remote_peers import RemotePeers
-from keras_distill.teachers.teacher import Teacher
+# Training: what `fit` takes beside data.
+from keras_distill.training import BackupAndRestore
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BackupAndRestore",
+    "BaseTeacher",
     "CachedTeacher",
     "Distiller",
     "Ensemble",

@@ -1,16 +1,15 @@
-"""Gradients of a net's own output by its input, on whichever backend runs."""
+"""Gradients that each backend takes its own way."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import keras
-from keras import ops
+from keras import layers, ops
 
-_exchange = threading.Lock()
-_plain_moments = []
+from keras_distill._backend.exchange import exchanged
+from keras_distill._backend.keras_layers import flatten_layers
 
 
 def custom_gradient(function: Callable) -> Callable:
@@ -41,35 +40,35 @@ def custom_gradient(function: Callable) -> Callable:
     return differentiable
 
 
-def by_input(function: Callable, inputs, variables: Sequence = ()):
-    """Run a function and differentiate numbers that it gives by its input.
+def by_input(function: Callable, inputs, model: keras.Layer | None = None):
+    """Run a function and differentiate scalars that it returns by its input.
 
     The gradients can be differentiated again, by the weights that the function uses: a
     loss on them costs a second pass backwards through the first one. The function runs
-    once; on JAX once more for each scalar, which the compiler makes one run again.
+    once; on JAX once more for each scalar, which the compiler merges into one run.
 
     Args:
-        function: from inputs to a dict of scalars, and whatever else it made.
+        function: from inputs to a dict of scalars, and whatever else it computed.
         inputs: a tensor.
-        variables: what the function may move, as running statistics.
+        model: what the function runs, whose variables it may update. Default: none.
 
     Returns:
         The dict with a gradient in place of each scalar, and the rest.
     """
-    found = {"tensorflow": _tensorflow, "torch": _torch, "jax": _jax}
-    return found[keras.backend.backend()](function, inputs, variables)
+    run = {"tensorflow": _tensorflow, "torch": _torch, "jax": _jax}
+    return run[keras.backend.backend()](function, inputs, model)
 
 
-def _tensorflow(function, inputs, variables):
+def _tensorflow(function, inputs, model):
     import tensorflow as tf
 
-    with _moments_differentiable_twice(), tf.GradientTape(persistent=True) as tape:
+    with _moments_differentiable_twice(model), tf.GradientTape(persistent=True) as tape:
         tape.watch(inputs)
         scalars, rest = function(inputs)
     return {name: tape.gradient(x, inputs) for name, x in scalars.items()}, rest
 
 
-def _torch(function, inputs, variables):
+def _torch(function, inputs, model):
     import torch
 
     inputs = inputs.detach().requires_grad_(True)
@@ -81,11 +80,12 @@ def _torch(function, inputs, variables):
         }, rest
 
 
-def _jax(function, inputs, variables):
+def _jax(function, inputs, model):
     import jax
 
-    # What moves inside a differentiation may not leave it, so the run that moves the
-    # variables is one of its own.
+    # An update inside a differentiation must not leave it, so the run that updates the
+    # variables is another.
+    variables = [] if model is None else model.variables
     start = [(variable, variable.value) for variable in variables]
 
     def score(inputs, name):
@@ -94,43 +94,80 @@ def _jax(function, inputs, variables):
 
     with keras.StatelessScope(start):
         names = list(jax.eval_shape(lambda x: function(x)[0], inputs))
-    slopes = {name: jax.grad(score)(inputs, name) for name in names}
-    # Last, as what a layer adds to the loss is that of its last call.
-    return slopes, function(inputs)[1]
+    gradients = {name: jax.grad(score)(inputs, name) for name in names}
+    # This run is the last, as a layer's `add_loss` is that of its last call.
+    return gradients, function(inputs)[1]
 
 
-def forget(model) -> None:
-    """Drop the gradients that torch leaves on a net that only lay on their way."""
+def forget_gradients(model) -> None:
+    """Drop the gradients that torch leaves on the variables of a model in between."""
     if keras.backend.backend() == "torch":
         for variable in model.variables:
             variable.value.grad = None
 
 
 @contextlib.contextmanager
-def _moments_differentiable_twice():
-    """Let normalisation layers take moments whose second derivatives are right.
+def _moments_differentiable_twice(model):
+    """Let a model's normalization layers have right second derivatives on TensorFlow.
 
-    `tf.nn.moments` holds the mean still inside the variance, which leaves value and
-    slope as they are and spoils the slope of the slope. It is exchanged for the length
-    of one pass; whoever else calls it meanwhile gets the same numbers.
+    `tf.nn.moments` stops the gradient of the mean inside the variance, which leaves value
+    and gradient as they are and spoils the gradient of the gradient. The mean of centered
+    inputs is constant, so that nothing is lost where it is stopped.
+
+    Stands in for moments that TensorFlow differentiates twice (`keras.ops.moments`
+    inherits its own), and for a public hook of the moments of a layer:
+    `BatchNormalization._moments` and `GroupNormalization._apply_normalization`. A layer
+    of one's own that calls `ops.moments` should call `ops.mean` and `ops.var`.
     """
-    import tensorflow as tf
-
-    def moments(x, axes, shift=None, keepdims=False, name=None):
-        del shift, name
-        wide = tf.cast(x, "float32") if x.dtype in (tf.float16, tf.bfloat16) else x
-        mean = tf.reduce_mean(wide, axes, keepdims=True)
-        variance = tf.reduce_mean(tf.square(wide - mean), axes, keepdims=keepdims)
-        mean = mean if keepdims else tf.squeeze(mean, axes)
-        return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
-
-    with _exchange:
-        _plain_moments.append(tf.nn.moments)
-        tf.nn.moments = moments
-    try:
+    found = [] if model is None else flatten_layers(model)
+    batch, group, layer = (
+        [x for x in found if isinstance(x, kind)]
+        for kind in (
+            layers.BatchNormalization,
+            layers.GroupNormalization,
+            layers.LayerNormalization,
+        )
+    )
+    with (
+        exchanged(batch, "_moments", _centered_moments),
+        exchanged(group, "_apply_normalization", _centered_groups),
+        exchanged(layer, "call", _centered_call),
+    ):
         yield
-    finally:
-        with _exchange:
-            # The last of several passes that ran side by side puts the first one back.
-            plain = _plain_moments.pop()
-            tf.nn.moments = plain if not _plain_moments else tf.nn.moments
+
+
+def _centered_moments(method, layer):
+    def moments(inputs, mask):
+        if mask is not None or layer.synchronized:
+            return method(inputs, mask)
+        axes = [
+            i for i in range(len(inputs.shape)) if i != layer.axis % len(inputs.shape)
+        ]
+        mean, centered = _centered(inputs, axes)
+        rest, variance = method(centered, None)
+        return ops.cast(ops.squeeze(mean, axes), rest.dtype) + rest, variance
+
+    return moments
+
+
+def _centered_groups(method, layer):
+    def apply(inputs, input_shape):
+        group = len(inputs.shape) - 2 if layer.axis == -1 else layer.axis
+        axes = [i for i in range(1, len(inputs.shape)) if i != group]
+        return method(ops.cast(_centered(inputs, axes)[1], inputs.dtype), input_shape)
+
+    return apply
+
+
+def _centered_call(method, layer):
+    def call(inputs):
+        return method(_centered(inputs, layer.axis)[1])
+
+    return call
+
+
+def _centered(inputs, axes) -> tuple:
+    """Return the mean over some axes, and the inputs without it, in float32 or wider."""
+    wide = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+    mean = ops.mean(wide, axes, keepdims=True)
+    return mean, wide - mean

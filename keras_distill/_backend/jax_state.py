@@ -1,4 +1,4 @@
-"""JAX's state of a model, and that of the models inside it."""
+"""The state of a model outside of its variables, where `fit` keeps it on JAX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _kinds(model) -> tuple:
 
 
 def values_of(model, state) -> dict:
-    """Give values by variable.
+    """Return the values of a model's variables, by the variable's `id`.
 
     Args:
         model: compiled.
@@ -25,11 +25,32 @@ def values_of(model, state) -> dict:
 
 
 def state_of(model, values: dict) -> tuple:
-    """Give the state of a model out of values by variable."""
+    """Return the state of a model from values by the variable's `id`."""
     return tuple([values[id(v)] for v in kind] for kind in _kinds(model))
 
 
-def synchronise(model) -> None:
-    """Give a model's variables, inside of `fit`, the values that its loop holds."""
+def sync_variables(model) -> None:
+    """Assign to a model's variables, inside of `fit`, the values that its loop holds."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
+
+
+def keep_state(model, state) -> None:
+    """Let a model have the state after a step that is about to raise.
+
+    JAX has donated the buffers of the state before. Stands in for a public way to hand
+    `keras.Model._jax_state` over, which Keras sets itself when a step returns.
+    """
+    parts = "trainable", "non_trainable", "optimizer", "metrics"
+    names = [f"{part}_variables" for part in parts]
+    model._jax_state = dict(zip(names, state, strict=True))
+    model._jax_state_synced = False
+
+
+def losses_of_run(model) -> list:
+    """Return the penalties of a stateless run that is over, which stand in for `losses`.
+
+    Stands in for a public form of `keras.Layer._losses_override`, which Keras sets on JAX
+    around `compute_loss`; empty elsewhere.
+    """
+    return model._losses_override

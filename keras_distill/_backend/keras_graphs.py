@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import keras
+
+
+def runs_graph(model: keras.Layer) -> bool:
+    """Whether a model's `call` runs a functional graph, and no code of its own.
+
+    Stands in for a public class of functional models: `keras.Model` is the class of
+    subclassed ones too.
+    """
+    from keras.src.models.functional import Functional
+
+    return isinstance(model, Functional) and type(model).call is Functional.call
 
 
 def nodes_of(model: keras.Model) -> list:
@@ -18,3 +31,21 @@ def nodes_of(model: keras.Model) -> list:
     return [
         node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
     ]
+
+
+def creation_ranks(nodes: list) -> list[int]:
+    """Return for each node its rank among those of its operation, the oldest first.
+
+    Stands in for a public form of `keras.Operation._inbound_nodes`.
+
+    Args:
+        nodes: of one graph, as `nodes_of` returns them.
+    """
+    in_graph = {id(node) for node in nodes}
+    ranks, counts = {}, defaultdict(int)
+    for operation in {id(node.operation): node.operation for node in nodes}.values():
+        for node in operation._inbound_nodes:
+            if id(node) in in_graph:
+                ranks[id(node)] = counts[id(operation)]
+                counts[id(operation)] += 1
+    return [ranks[id(node)] for node in nodes]

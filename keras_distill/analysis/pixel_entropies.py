@@ -115,7 +115,7 @@ def pixel_entropies(
         begin = min(start, len(images) - size)
         search.reset(images[begin : begin + size], bound * scale)
         search.fit(np.zeros((steps, 1)), batch_size=1, verbose=0)
-        gradients.forget(model)
+        gradients.forget_gradients(model)
         sigma, change = search.finish()
         sigmas.append(sigma[start - begin :])
         changes.append(change[start - begin :] / scale)

@@ -1,28 +1,56 @@
-"""What `compile` was given, for models that hand it on in another form."""
+"""What `compile` was called with, kept and copied."""
 
 from __future__ import annotations
 
 import keras
 
+from keras_distill._backend.keras_layers import Untracked
+
 
 class KeptCompile:
-    """Save and restore what `compile` took, as Keras does where it is not overridden."""
+    """Keep the arguments of `compile`, and save and restore them.
 
-    def keep_compile(self, **given) -> None:
-        """Note what `compile` took, beside the optimiser."""
-        # In a function, so that Keras does not take metrics in it for the model's own.
-        self._given = lambda: given
+    Keras does so itself where `compile` is not overridden. A mixin in front of
+    `keras.Model`.
+    """
+
+    kept_compile = Untracked({})
+
+    @property
+    def compile_arguments(self) -> dict:
+        """What `compile` was called with, beside the optimizer."""
+        return self.kept_compile.value
+
+    def keep_compile(self, **arguments) -> None:
+        """Note what `compile` was called with, beside the optimizer."""
+        # A metric among them would be counted as the model's own.
+        self.kept_compile = Untracked(arguments)
 
     def get_compile_config(self) -> dict:
-        """Give what `compile` took."""
+        """Return what `compile` was called with."""
         if not self.compiled:
             return {}
-        given = {"optimizer": self.optimizer, **self._given()}
+        arguments = {"optimizer": self.optimizer, **self.compile_arguments}
         serialize = keras.saving.serialize_keras_object
-        return {name: serialize(value) for name, value in given.items()}
+        return {name: serialize(value) for name, value in arguments.items()}
 
     def compile_from_config(self, config: dict) -> None:
-        """Compile as it was."""
+        """Compile as before."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def copied(objects):
+    """Copy layers, metrics and optimizers from their arguments, without their state.
+
+    Args:
+        objects: one, or a structure of them, in which there may be names and None.
+    """
+    return keras.tree.map_structure(_copy, objects)
+
+
+def _copy(value):
+    if not isinstance(value, (keras.Layer, keras.Metric, keras.Optimizer)):
+        return value
+    return type(value).from_config(value.get_config())

@@ -8,55 +8,60 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
+from keras_distill._backend.jax_state import losses_of_run
 from keras_distill.adapters import Match
 from keras_distill.data.selection import Selection, check_parts, select
-from keras_distill.distillers import shapes
-from keras_distill.distillers import term_checks as checks
+from keras_distill.distillers import context, term_checks
 from keras_distill.distillers.bound_term import BoundTerm
-from keras_distill.distillers.part_means import PartMeans
+from keras_distill.distillers.compiling import KeptCompile
+from keras_distill.distillers.parts import PartMeans
 from keras_distill.distillers.step import DistillationStep
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.losses.schedules import scheduled_variable
 from keras_distill.taps import heads, tracing
+from keras_distill.taps.layer_paths import check_short_forms
+from keras_distill.teachers.base_teacher import BaseTeacher
 from keras_distill.teachers.ensemble import as_teacher
-from keras_distill.teachers.teacher import Teacher
+from keras_distill.training import data_checks
 from keras_distill.training.fit import Fitting
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class Distiller(DistillationStep, Fitting, keras.Model):
-    """Train a student on labels and on what a teacher knows.
+class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
+    """Train a student on labels and on the knowledge of a teacher.
 
     One step runs the teacher once, in inference form and outside the gradient, and the
-    student once (once more for mirrored taps); each term compares tensors of the two:
+    student once (once more for mirrored gradients); each term compares tensors of the
+    two:
 
         total = label_weight * label_loss + sum_i weight_i * term_i + regularisation
 
     `label_loss` is the loss given to `compile`; regularisation is the student's L2 and
     `add_loss`, once and at full strength. The logs show the total as `loss` and every
-    part by its name, before its weight. `evaluate` and `predict` are the student's
-    alone. The teacher is left as it was found and is in no file of the distiller.
+    part by its name, before its weight. `evaluate` and `predict` use the student alone.
+    The teacher is left unchanged, and no file of the distiller contains it.
 
     Args:
-        student: the `keras.Model` to train. It ends as a plain Keras model,
+        student: the `keras.Model` to train. It remains a plain Keras model,
             `distiller.student`.
-        teacher: a built `keras.Model`, a `kd.Teacher` or a `kd.EnsembleTeacher`.
+        teacher: a built `keras.Model`, or a `kd.BaseTeacher` such as
+            `kd.EnsembleTeacher`.
         terms: what to learn from the teacher. Default: soft targets at temperature 4.
-        label_weight: of the compiled loss, a number >= 0 or a schedule of steps.
-            Default 1. Held in a variable; a callback may `assign` to it.
+        label_weight: weight of the compiled loss, a number >= 0 or a schedule of steps.
+            Default 1. It is a variable, to which a callback may `assign`.
         student_inputs: the student's part of the batch's inputs: a key, an index, a
             list of these, or a layer such as `keras.layers.Resizing`. Default: all.
-        teacher_inputs: the teacher's part.
+        teacher_inputs: the teacher's part, likewise.
         sample_ids: key or index of the sample ids in the inputs, for losses that need
             them. Default: none.
         name: model name.
 
     Raises:
         TypeError: student, teacher or a term is of another kind.
-        ValueError: a tap that does not exist, shapes that no adapter joins, other class
-            counts, probabilities in place of logits, a teacher that is not built or is
-            the student, negative weights, two terms of one name.
+        ValueError: a tap that does not exist or is ambiguous, shapes that no adapter
+            joins, different class counts, probabilities in place of logits, a teacher
+            that is not built or is the student, negative weights, two terms of one name.
 
     Example:
         >>> distiller = kd.Distiller(student, teacher, terms=[
@@ -75,7 +80,7 @@ class Distiller(DistillationStep, Fitting, keras.Model):
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model | Teacher | None,
+        teacher: keras.Model | BaseTeacher | None,
         *,
         terms: Sequence[Term] | None = None,
         label_weight: float | LearningRateSchedule = 1.0,
@@ -84,33 +89,37 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         sample_ids: str | int | None = None,
         name: str | None = None,
     ):
-        checks.is_student(student)
+        term_checks.check_student(student)
         super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
         terms = [Term(SoftTarget())] if terms is None else list(terms)
-        checks.are_terms(terms)
+        term_checks.check_terms(terms)
+        term_checks.check_not_negative(label_weight, "label_weight")
         self.student = student
         self.student_inputs = student_inputs
         self.teacher_inputs = teacher_inputs
         self.sample_ids = sample_ids
         self.terms = {term.name: BoundTerm(term) for term in terms}
-        self.student_taps = shapes.taps_of("student", terms)
-        self.teacher_taps = shapes.taps_of("teacher", terms)
-        self.label_source = checks.not_negative(label_weight, "label_weight")
+        self.student_taps = context.student_taps(terms)
+        self.requests = context.requests_of(terms)
+        self.teacher_taps = tuple(
+            dict.fromkeys(tap for request in self.requests for tap in request.taps)
+        )
+        self.label_source = label_weight
         self.label_weight = scheduled_variable(self, "label_weight", label_weight)
         self.part_means = PartMeans(["loss", *self.part_names()])
-        self.shapes = self.classes = self.teacher = self.followers = None
-        self.gives_probabilities = False
+        self.shapes = self.classes = self.teacher = self.copies = None
+        self.ends_in_probabilities = False
         if teacher is not None:
             self.set_teacher(teacher)
 
-    def set_teacher(self, teacher: keras.Model | Teacher) -> None:
-        """Give the teacher, as a distiller that was loaded from a file needs it again.
+    def set_teacher(self, teacher: keras.Model | BaseTeacher) -> None:
+        """Set the teacher, which a distiller that was loaded from a file needs again.
 
         On JAX a compiled step holds the teacher's weights: set the teacher again when
         they have changed.
 
         Args:
-            teacher: a built `keras.Model`, a `kd.Teacher` or a `kd.EnsembleTeacher`.
+            teacher: a built `keras.Model`, or a `kd.BaseTeacher`.
 
         Raises:
             TypeError, ValueError: as in the constructor.
@@ -121,77 +130,87 @@ class Distiller(DistillationStep, Fitting, keras.Model):
             >>> distiller.fit(train, initial_epoch=10, epochs=20)
         """
         teacher = as_teacher(teacher)
-        checks.different_models(self.student, teacher)
-        teacher.can_teach([bound.term for bound in self.terms.values()])
-        self.teacher = teacher
-        self.followers = teacher.followers
-        # A step that is compiled already holds the old one.
+        term_checks.check_different_models(self.student, teacher)
+        teacher.check(self.requests)
+        self.teacher, self.copies = teacher, teacher.copies
+        # A step that is compiled holds the teacher before.
         self.train_function = None
-        student_spec = tracing.input_of(self.student)
-        teacher_spec = tracing.input_of(teacher.models[0]) if teacher.models else None
-        if student_spec is not None and teacher_spec is not None:
-            self._bind(student_spec, teacher_spec)
+        student_specs = tracing.input_of(self.student)
+        teacher_specs = tracing.input_of(teacher.models[0]) if teacher.models else None
+        if student_specs is not None and teacher_specs is not None:
+            self._bind(student_specs, teacher_specs)
+
+    def compile(self, optimizer="rmsprop", loss=None, **arguments) -> None:
+        """Configure the training, as `keras.Model.compile` does."""
+        super().compile(optimizer, loss, **arguments)
+        self.keep_compile(loss=loss, **arguments)
 
     @property
     def output_names(self) -> list[str]:
-        """Give the student's output names, by which losses and metrics are keyed."""
+        """The student's output names, by which losses and metrics are keyed."""
         return self.student.output_names
 
     @property
     def losses(self) -> list:
-        """Give the student's penalties and the adapters', not those of a follower."""
-        # On JAX Keras puts those of a run that is over in their place.
-        if self._losses_override:
-            return super().losses
+        """The student's penalties, which an evaluation counts."""
+        return losses_of_run(self) or self.student.losses
+
+    @property
+    def penalties(self) -> list:
+        """The penalties of the student and the adapters, which training counts."""
         adapters = (p for bound in self.terms.values() for p in bound.losses)
         return [*self.student.losses, *adapters]
 
     def get_metrics_result(self) -> dict:
-        """Give what an evaluation logs; the parts of the loss are those of training."""
-        found = super().get_metrics_result()
-        del found[self.part_means.name]
-        return found
+        """Return the logs of an evaluation; the parts of the loss are those of training."""
+        logs = super().get_metrics_result()
+        del logs[self.part_means.name]
+        return logs
 
     def means(self, training: bool) -> dict:
-        """Give the running means of the logs.
+        """Return the running means of the logs.
 
         Args:
             training: with the parts of the loss, else as in an evaluation.
         """
-        found = self.get_metrics_result()
+        means = self.get_metrics_result()
         if training:
-            found |= self.part_means.by_name()
+            means |= self.part_means.by_name()
             if getattr(self, "loss", None) is None:
-                del found["label_loss"]
-        return found
+                del means["label_loss"]
+        return means
 
     def call(self, inputs, training=None):
-        """Predict as the student does."""
+        """Return the student's prediction."""
         if not self.built and self.teacher is not None:
             self.bind_to(inputs)
         return self.student(select(inputs, self.student_inputs), training=training)
 
-    def can_fit(self, batch) -> None:
-        """Check what is there before training.
+    def predicts_in_step(self) -> bool:
+        """Whether a step needs the student's prediction, and not only its taps."""
+        kinds = "metrics", "weighted_metrics"
+        metrics = any(self.compile_arguments.get(kind) for kind in kinds)
+        return bool(getattr(self, "loss", None) or metrics or not self.student_taps)
+
+    def check_fit(self, batch) -> None:
+        """Check teacher, data and loss before the first step.
 
         Args:
             batch: `(x, y, ...)`, all of it if the data are arrays; or None.
         """
-        checks.can_train(self.teacher)
+        term_checks.check_has_teacher(self.teacher)
         loss = getattr(self, "loss", None)
         if batch is not None:
-            first_x, first_y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-            check_parts(
-                first_x, self.student_inputs, self.teacher_inputs, self.sample_ids
-            )
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            check_parts(x, self.student_inputs, self.teacher_inputs, self.sample_ids)
             if not self.built:
-                self.bind_to(first_x)
-            self.can_take(first_y, loss)
-        elif not self.gives_probabilities:
-            checks.takes_logits(loss)
-        checks.are_prepared(bound.term for bound in self.terms.values())
+                self.bind_to(x)
+            self.check_labels(y, loss)
+        elif not self.ends_in_probabilities:
+            data_checks.check_logits_loss(loss)
+        term_checks.check_prepared(bound.term for bound in self.terms.values())
 
-    def can_take(self, labels, loss) -> None:
+    def check_labels(self, labels, loss) -> None:
         """Check labels, or that there are none, against terms and a loss.
 
         Args:
@@ -200,34 +219,34 @@ class Distiller(DistillationStep, Fitting, keras.Model):
 
         Raises:
             ValueError: labels are missing or outside the classes, or the loss takes
-                probabilities and the student gives logits.
+                probabilities and the student returns logits.
         """
-        checks.labels_fit(labels, self.classes, loss)
+        data_checks.check_labels(labels, self.classes, loss)
         terms = [bound.term for bound in self.terms.values()]
-        checks.labels_fit_terms(labels, self.classes, terms)
-        if not self.gives_probabilities:
-            checks.takes_logits(loss)
+        data_checks.check_term_labels(labels, self.classes, terms)
+        if not self.ends_in_probabilities:
+            data_checks.check_logits_loss(loss)
 
     def own_callbacks(self) -> list:
-        """Give the callbacks that stand before the user's, the teacher's among them."""
+        """Return the callbacks in front of the user's, the teacher's among them."""
         return [*super().own_callbacks(), *self.teacher.callbacks()]
 
     def part_names(self) -> list[str]:
-        """Give the names of the parts of the loss in the logs."""
+        """Return the names of the parts of the loss in the logs."""
         return ["label_loss", *self.terms]
 
     def replicated_layers(self) -> list[keras.Layer]:
-        """Give the layers whose moving means are to be alike on all replicas."""
+        """Return the layers whose moving statistics all replicas share."""
         adapters = [
             (bound.student_adapters, bound.teacher_adapters)
             for bound in self.terms.values()
         ]
         of_teacher = self.teacher and self.teacher.replicated
-        found = [self.student, of_teacher, *keras.tree.flatten(adapters)]
-        return [layer for layer in found if layer is not None]
+        layers = [self.student, of_teacher, *keras.tree.flatten(adapters)]
+        return [layer for layer in layers if layer is not None]
 
     def get_config(self) -> dict:
-        """Give the arguments, without the teacher."""
+        """Return the arguments, without the teacher."""
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
@@ -241,12 +260,12 @@ class Distiller(DistillationStep, Fitting, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> Distiller:
-        """Make a distiller that predicts, and trains once it has a teacher again."""
+        """Create a distiller that predicts, and trains once its teacher is set."""
         config = keras.saving.deserialize_keras_object(config, custom_objects)
         return cls(config.pop("student"), None, **config)
 
     def get_build_config(self) -> dict | None:
-        """Give the shapes of the taps, from which adapters are built."""
+        """Return the shapes of the taps, from which adapters are built."""
         return self.shapes and {"shapes": self.shapes}
 
     def build_from_config(self, config: dict) -> None:
@@ -256,11 +275,11 @@ class Distiller(DistillationStep, Fitting, keras.Model):
     def with_terms(
         self, terms: Sequence[Term], label_weight: float | LearningRateSchedule = 1.0
     ) -> Distiller:
-        """Make another distiller of the same student, teacher and inputs.
+        """Return another distiller of the same student, teacher and inputs.
 
         Args:
             terms: what it learns from the teacher.
-            label_weight: of the loss that it is compiled with.
+            label_weight: weight of the loss that it is compiled with.
 
         Example:
             >>> first = distiller.with_terms([hint], label_weight=0.0)
@@ -276,7 +295,7 @@ class Distiller(DistillationStep, Fitting, keras.Model):
         )
 
     def bind_to(self, x) -> None:
-        """Make the adapters, which a student of no known inputs has from a batch.
+        """Create the adapters from a batch, for a student that declares no inputs.
 
         Args:
             x: the inputs of a batch.
@@ -289,44 +308,49 @@ class Distiller(DistillationStep, Fitting, keras.Model):
             tracing.trace(lambda x: select(x, self.teacher_inputs), x),
         )
 
-    def _bind(self, student_x, teacher_x) -> None:
-        """Find the shape of each tap without computing; check both nets; make adapters."""
-        outputs, last_layer = taps.outline(self.student, student_x)
+    def _bind(self, student_specs, teacher_specs) -> None:
+        """Check both models and find the shape of each tap; then create the adapters."""
+        outputs, last_layer = taps.outline(self.student, student_specs)
         self.classes = getattr(outputs, "shape", (None,))[-1]
-        self.gives_probabilities = heads.ends_in_probabilities(last_layer)
-        if any(bound.term.loss.match is Match.CLASSES for bound in self.terms.values()):
-            heads.gives_logits(self.student, last_layer, "student")
-            for model in self.teacher.models:
-                _, last_layer = taps.outline(model, teacher_x)
-                heads.gives_logits(model, last_layer, "teacher")
-        for term in (bound.term for bound in self.terms.values()):
-            if "teacher_norm" in term.loss.needs:
-                self.teacher.find_norm(teacher_x, term.teacher[0])
-            if "student_head" in term.loss.needs:
-                checks.same_vocabulary(
-                    heads.classes_of(self.student, student_x, term.student[0]),
-                    self.teacher.head_classes(teacher_x, term.teacher[0]),
+        self.ends_in_probabilities = heads.ends_in_probabilities(last_layer)
+        terms = [bound.term for bound in self.terms.values()]
+        compares_classes = any(term.loss.match is Match.CLASSES for term in terms)
+        check_short_forms(self.student, self.student_taps, last_layer)
+        if compares_classes:
+            heads.check_last_layer(self.student, last_layer, "student")
+        for model in self.teacher.models:
+            self._check_teacher(model, teacher_specs, compares_classes)
+        for term in terms:
+            for name in term.loss.needs:
+                context.PROVIDERS[name].check(
+                    term, self.student, self.teacher, student_specs, teacher_specs
                 )
         self._bind_shapes(
             {
-                "student": shapes.of_student(
-                    self.student, student_x, self.student_taps
+                "student": taps.shapes_of(
+                    self.student, student_specs, self.student_taps
                 ),
-                "teacher": shapes.of_teacher(
-                    self.teacher, teacher_x, self.teacher_taps
-                ),
+                "teacher": self.teacher.shapes(teacher_specs, self.teacher_taps),
             }
         )
 
-    def _bind_shapes(self, found: dict) -> None:
+    def _check_teacher(self, model, specs, compares_classes: bool) -> None:
+        ambiguous = any(tap.is_short_form for tap in self.teacher_taps)
+        if compares_classes or ambiguous:
+            _, last_layer = taps.outline(model, specs)
+            check_short_forms(model, self.teacher_taps, last_layer)
+            if compares_classes:
+                heads.check_last_layer(model, last_layer, "teacher")
+
+    def _bind_shapes(self, shapes: dict) -> None:
         """Build the terms' adapters; once built, another teacher must fit them."""
         if self.shapes is not None:
-            checks.same_shapes(self.shapes["teacher"], found["teacher"])
+            term_checks.check_same_shapes(self.shapes["teacher"], shapes["teacher"])
             return
         for bound in self.terms.values():
             bound.bind(
-                [found["student"][str(tap)] for tap in bound.term.student],
-                [found["teacher"][str(tap)] for tap in bound.term.teacher],
+                [shapes["student"][str(tap)] for tap in bound.term.student],
+                [shapes["teacher"][str(tap)] for tap in bound.term.teacher],
             )
-        self.shapes = found
+        self.shapes = shapes
         self.built = True

@@ -1,4 +1,4 @@
-"""Exits: heads on layers inside a net, that predict before its end."""
+"""Exits: heads on layers inside a model, that predict before its end."""
 
 from __future__ import annotations
 
@@ -11,81 +11,63 @@ from keras import layers, ops
 
 from keras_distill._backend import gradients
 from keras_distill.taps import heads
-from keras_distill.teachers.teacher import Teacher
 
 DEEPEST = "deepest"
 
 
-class OwnTeacher(Teacher):
-    """A net that teaches itself: what it knows comes out of its one run.
-
-    Args:
-        model: the net with its exits.
-    """
-
-    def __init__(self, model: keras.Model):
-        self.model = model
-        self._norms = {}
-
-    @property
-    def models(self) -> tuple:
-        """Give no model: none runs beside the student."""
-        return ()
-
-
 def with_exits(net: keras.Model, exits, features: str | None) -> keras.Model:
-    """Give a functional net an exit on each of some layers.
+    """Return a functional model with an exit on each of some layers.
 
-    An exit is a pooling, but where the net's output has places too, and a dense layer;
-    with `features` before them convolutions of stride 2 that bring its layer to the
-    shape of that one.
+    An exit is a pooling, except where the model's output has steps or locations too, and
+    a dense layer; with `features`, convolutions of stride 2 before them reduce its layer
+    to the shape of that one.
 
     Args:
-        net: functional, of one output of logits.
+        net: functional, with one output of logits.
         exits: names of layers.
-        features: name of the deepest layer whose shape exits take, or None.
+        features: name of the deepest layer, whose shape exits take, or None.
 
     Returns:
-        A model from the net's inputs to a dict of logits, by the layers' names, and the
+        A model from the net's inputs to a dict of logits, by the layers' names, with the
         net's own as `"deepest"`.
     """
-    _can_have_exits(net, exits, features)
+    _check_exits(net, exits, features)
     classes = net.output.shape[-1]
     target = None if features is None else net.get_layer(features).output.shape
     outputs = {}
     for name in exits:
         x = net.get_layer(name).output
         if target is not None:
-            x = _brought_to(target, x, name)
+            x = _reduced(target, x, name)
         if len(x.shape) != len(net.output.shape):
             if len(net.output.shape) > 2:
                 raise ValueError(
                     f"The exit '{name}' has the shape {tuple(x.shape)}, from which one "
-                    f"dense layer does not come to logits {tuple(net.output.shape)}. "
-                    "Exit at a layer of the same places."
+                    f"dense layer cannot reach logits {tuple(net.output.shape)}. Exit at "
+                    "a layer of the same length or size."
                 )
             is_map = len(x.shape) == 4
-            made = (
+            pooling = (
                 layers.GlobalAveragePooling2D
                 if is_map
                 else layers.GlobalAveragePooling1D
             )
-            x = made(name=f"{name}_exit_pool")(x)
+            x = pooling(name=f"{name}_exit_pool")(x)
         outputs[name] = layers.Dense(classes, name=f"{name}_exit")(x)
     outputs[DEEPEST] = net.output
     return keras.Model(net.inputs, outputs, name=f"{net.name}_with_exits")
 
 
-def have_gradients(net: keras.Model, exits, inputs) -> None:
-    """Refuse exits on layers that training the net does not reach from its output.
+def check_gradients(net: keras.Model, exits, inputs) -> None:
+    """Check that the gradient of the output reaches every layer with an exit.
 
     Args:
-        net: functional, of one output.
+        net: functional, with one output.
         exits: names of layers.
         inputs: a batch of what the net takes.
 
     Raises:
-        ValueError: the gradient is stopped everywhere between a layer and the output.
+        ValueError: it is stopped on every path from the output to a layer.
     """
     tensors = [net.get_layer(name).output for name in exits]
     both = keras.Model(net.inputs, [net.inputs, tensors])
@@ -94,22 +76,22 @@ def have_gradients(net: keras.Model, exits, inputs) -> None:
         rest = keras.Model([*net.inputs, tensor], net.output)
         if not _reaches(rest, inputs, value):
             raise ValueError(
-                f"No exit can be at '{name}': no gradient comes to it from the output of "
-                f"'{net.name}', as something between them stops it. Name another layer."
+                f"No exit can be at '{name}': no gradient reaches it from the output of "
+                f"'{net.name}', as a layer between them stops it. Name another layer."
             )
 
 
 def _reaches(rest: keras.Model, inputs, value) -> bool:
-    """Tell whether what a net makes of its inputs and a layer's value has a gradient."""
+    """Whether the output has a gradient with respect to a layer's value."""
 
     def function(value, training):
         outputs = rest([*inputs, value], training=training)
-        # The value itself, so that what does not reach it has a gradient, of zeros.
+        # The value itself, so that a score that ignores it has a gradient, of zeros.
         return {"score": ops.sum(ops.sin(outputs)) + 0.0 * ops.sum(value)}, None
 
     rng = np.random.default_rng(0)
-    # A weight may be zero now that is not later, and a layer hard in inference alone, so
-    # a zero counts for other weights and in both forms.
+    # A weight may be zero only now, and a layer be a step function only in inference, so
+    # a zero counts if it is one for other weights and in both forms too.
     for spread, training in itertools.product((0.0, 0.1), (False, True)):
         run = functools.partial(function, training=training)
         others = [
@@ -118,58 +100,56 @@ def _reaches(rest: keras.Model, inputs, value) -> bool:
             if keras.backend.is_float_dtype(v.dtype)
         ]
         with keras.StatelessScope(others):
-            slopes, _ = gradients.by_input(run, value, rest.variables)
-        gradients.forget(rest)
-        if np.any(ops.convert_to_numpy(slopes["score"]) != 0.0):
+            gradient, _ = gradients.by_input(run, value, rest)
+        gradients.forget_gradients(rest)
+        if np.any(ops.convert_to_numpy(gradient["score"]) != 0.0):
             return True
     return False
 
 
 def bottleneck_of(exit: str) -> str:
-    """Give the name of the layer that is compared with the deepest features."""
+    """Return the name of the layer that is compared with the deepest features."""
     return f"{exit}_bottleneck"
 
 
-def _brought_to(target, x, name):
-    """Halve the height and width until they are the target's; take its channels."""
-    places = [tuple(shape[1:-1]) for shape in (x.shape, target)]
+def _reduced(target, x, name):
+    """Halve height and width until they are the target's; project to its channels."""
+    sizes = [tuple(shape[1:-1]) for shape in (x.shape, target)]
     steps = 0
-    while places[0] != places[1]:
-        if len(places[0]) != 2 or min(places[0]) <= min(places[1]):
+    while sizes[0] != sizes[1]:
+        if len(sizes[0]) != 2 or min(sizes[0]) <= min(sizes[1]):
             raise ValueError(
                 f"The exit '{name}' has the shape {tuple(x.shape)}, which convolutions of "
-                f"stride 2 can't bring to that of the features, {tuple(target)}. Exit at "
-                "another layer, or leave out features=."
+                f"stride 2 cannot reduce to that of the features, {tuple(target)}. Exit "
+                "at another layer, or leave out features=."
             )
-        places[0] = tuple(-(-size // 2) for size in places[0])
+        sizes[0] = tuple(-(-size // 2) for size in sizes[0])
         steps += 1
     for step in range(max(steps, 1)):
         last = step == max(steps, 1) - 1
         stride = 2 if steps else 1
         channels = target[-1] if last else x.shape[-1] * 2
-        made = (
+        layer = (
             layers.Conv2D(channels, 3, stride, padding="same", use_bias=False)
             if len(target) == 4
             else layers.Dense(channels, use_bias=False)
         )
-        made.name = f"{name}_exit_step{step}"
-        x = layers.BatchNormalization(name=f"{name}_exit_norm{step}")(made(x))
-        own = bottleneck_of(name) if last else f"{name}_exit_relu{step}"
-        x = layers.ReLU(name=own)(x)
+        layer.name = f"{name}_exit_step{step}"
+        x = layers.BatchNormalization(name=f"{name}_exit_norm{step}")(layer(x))
+        output = bottleneck_of(name) if last else f"{name}_exit_relu{step}"
+        x = layers.ReLU(name=output)(x)
     return x
 
 
-def _can_have_exits(net, exits, features) -> None:
+def _check_exits(net, exits, features) -> None:
     if not isinstance(net, keras.Model) or not getattr(net, "inputs", None):
         raise TypeError(
             "Exits are built on a functional keras.Model, whose layers' outputs are known; "
             f"got {type(net).__name__}."
         )
     if len(net.outputs) != 1:
-        raise ValueError(
-            f"'{net.name}' has {len(net.outputs)} outputs; one is expected."
-        )
-    heads.must_give_logits(net, "net")
+        raise ValueError(f"'{net.name}' has {len(net.outputs)} outputs; expected one.")
+    heads.check_logits(net, "net")
     if not exits or len(set(exits)) < len(exits):
         raise ValueError(f"Exits are one or more different layers; got {list(exits)}.")
     names = [layer.name for layer in net.layers]
@@ -185,10 +165,5 @@ def _can_have_exits(net, exits, features) -> None:
         if not single or not keras.backend.is_float_dtype(x.dtype) or x is net.output:
             raise ValueError(
                 f"No exit can be at '{name}': it is not one tensor of real numbers "
-                "before the output, through which a gradient comes. Name another layer."
+                "before the output, which a gradient reaches. Name another layer."
             )
-
-
-def stopped(features: dict, taps) -> dict:
-    """Give what some taps know, without gradient."""
-    return {tap: ops.stop_gradient(features[tap]) for tap in taps}

@@ -1,16 +1,18 @@
-"""What tapped gradients are gradients of."""
+"""The scalars that tapped input gradients are gradients of."""
 
 from __future__ import annotations
 
 import keras
 from keras import ops
 
-from keras_distill import taps
+from keras_distill.taps import Tap
 from keras_distill.targets.target import one_hot_labels
 
+FIRST_CLASS_GRADIENT = Tap.input_gradient("first_class")
 
-def of_labels(labels):
-    """Give the cross-entropy of the labels, summed over the batch, of logits."""
+
+def label_score(labels):
+    """Return the function from logits to the labels' cross-entropy, summed over the batch."""
 
     def score(logits):
         wide = keras.backend.result_type(logits.dtype, "float32")
@@ -20,29 +22,30 @@ def of_labels(labels):
     return score
 
 
-def of_first_class(known=None):
-    """Give the logit of the first class, summed over the batch, of logits.
+def first_class_score(ranking=None):
+    """Return the function from logits to that of the first class, summed over the batch.
 
     Args:
-        known: logits that say which class is first. Default: the net's own.
+        ranking: logits that decide which class is first. Default: the model's own.
     """
 
     def score(logits):
-        first = ops.argmax(logits if known is None else known, axis=-1)
+        first = ops.argmax(logits if ranking is None else ranking, axis=-1)
         return ops.sum(one_hot_labels(first, logits) * logits)
 
     return score
 
 
-def scores(labels, known=None) -> dict:
-    """Give what each gradient tap differentiates.
+def gradient_scores(labels, teacher_logits=None) -> dict:
+    """Return the score of each input gradient, by the path of its tap.
 
     Args:
         labels: of the batch, or None.
-        known: the teacher's logits, for the student.
+        teacher_logits: for the student's gradients.
     """
+    of_labels = label_score(labels)
     return {
-        taps.LABEL_GRADIENT: of_labels(labels),
-        taps.MIRRORED_GRADIENT: of_labels(labels),
-        taps.CLASS_GRADIENT: of_first_class(known),
+        Tap.input_gradient().path: of_labels,
+        Tap.input_gradient(mirrored=True).path: of_labels,
+        FIRST_CLASS_GRADIENT.path: first_class_score(teacher_logits),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -12,40 +13,52 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill import taps
 from keras_distill._backend.jax_state import state_of, values_of
 from keras_distill.data.selection import Selection, select
-from keras_distill.distillers import term_checks as checks
-from keras_distill.distillers.compiling import KeptCompile
-from keras_distill.distillers.copied import copied
-from keras_distill.distillers.gradient_scores import scores
-from keras_distill.distillers.peer import Peer, Peers
-from keras_distill.distillers.step import TrainStep
+from keras_distill.distillers import term_checks
+from keras_distill.distillers.compiling import KeptCompile, copied
+from keras_distill.distillers.gradient_scores import gradient_scores
+from keras_distill.distillers.peer import Peer
+from keras_distill.distillers.step import StepLoss, TrainStep
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.teachers.copies import Copies
+from keras_distill.teachers.peers import Peers
 from keras_distill.training.fit import Fitting
+
+
+class MutualLoss(NamedTuple):
+    """The loss of a step of all peers.
+
+    Args:
+        total: that is minimized.
+        members: of each peer.
+    """
+
+    total: Any
+    members: list[StepLoss]
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
-    """Train two or more peers on labels and on what each knows.
+    """Train two or more peers on labels and on each other's knowledge.
 
-    One step runs each peer once, in training form; every other peer sees what came out
-    as knowledge, without gradient:
+    One step runs each peer once, in training form; its tensors are the knowledge of
+    every other peer, without gradient:
 
         total = sum_i (label_weight * label_loss_i
                        + 1 / (M - 1) * sum_{j != i} sum_t weight_t * term_t(i, j))
 
-    One optimiser updates all, at once: the paper updates one after another. The logs
-    show each peer's parts by its name. `predict` gives one output a peer; each peer ends
-    as a plain Keras model in `peers`. With `refresh` it is codistillation: peers learn
-    from copies of the others, run in inference form, that are renewed every so many
-    steps.
+    One optimizer updates all at once, where the paper updates one after another. The
+    logs show each peer's parts under its name. `predict` returns one output per peer;
+    each peer remains a plain Keras model in `peers`. With `refresh` it is codistillation:
+    peers learn from copies of the others, run in inference form, that are renewed every
+    `refresh` steps.
 
     Args:
         peers: two or more `keras.Model` of different names, of any architecture.
-        terms: what each learns from each other; one whose adapter is a layer has a copy
-            of it for each pair. Default: soft targets at temperature 1.
-        label_weight: of the compiled loss, a number >= 0 or a schedule. Default 1.
-        refresh: renew the copies every so many steps. Default: no copies.
+        terms: what each learns from every other; an adapter that is a layer is copied for
+            each pair. Default: soft targets at temperature 1.
+        label_weight: weight of the compiled loss, a number >= 0 or a schedule. Default 1.
+        refresh: number of steps after which copies are renewed. Default: no copies.
         peer_inputs: the peers' part of the batch's inputs, as `student_inputs` of
             `Distiller`. Default: all.
         sample_ids: as in `Distiller`.
@@ -53,8 +66,8 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
 
     Raises:
         TypeError: a peer or a term is of another kind.
-        ValueError: fewer than two peers, two of one name, other class counts, and what
-            `Distiller` raises.
+        ValueError: fewer than two peers, two of one name, different class counts, and
+            what `Distiller` raises.
 
     Example:
         >>> mutual = kd.MutualDistiller([small, large])
@@ -79,11 +92,13 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         sample_ids: str | int | None = None,
         name: str | None = None,
     ):
-        _are_peers(peers)
+        _check_peers(peers)
         if refresh is not None and refresh < 1:
-            raise ValueError(f"refresh is a number of steps, 1 or more; got {refresh}.")
+            raise ValueError(
+                f"refresh is a number of steps, at least 1; got {refresh}."
+            )
         terms = [Term(SoftTarget(1.0))] if terms is None else list(terms)
-        checks.are_terms(terms)
+        term_checks.check_terms(terms)
         super().__init__(name=name)
         self.peers = list(peers)
         self.sources, self.label_source = terms, label_weight
@@ -93,29 +108,29 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         self.members = [
             Peer(
                 peer,
-                Peers(self.peers, place),
+                Peers(self.peers, index),
                 terms=terms,
                 label_weight=label_weight,
                 student_inputs=peer_inputs,
                 teacher_inputs=peer_inputs,
                 sample_ids=sample_ids,
             )
-            for place, peer in enumerate(self.peers)
+            for index, peer in enumerate(self.peers)
         ]
-        self.asked = [self._asked_of(place) for place in range(len(self.peers))]
+        self.peer_taps = [self._taps_of(index) for index in range(len(self.peers))]
         self.built = all(member.built for member in self.members)
         if self.built:
-            _are_of_the_same_classes(self.members)
+            _check_classes(self.members)
 
     def compile(
         self, optimizer="rmsprop", loss=None, metrics=None, **arguments
     ) -> None:
-        """Take an optimiser for all peers, and a loss and metrics for each.
+        """Configure the training: one optimizer for all peers, loss and metrics for each.
 
         Args:
-            optimizer, loss, metrics: as in `keras.Model.compile`; metrics are names or
-                are copied.
-            **arguments: the others of `keras.Model.compile`.
+            optimizer, loss, metrics: as in `keras.Model.compile`; metrics that are not
+                names are copied.
+            **arguments: other arguments of `keras.Model.compile`.
         """
         super().compile(optimizer, **arguments)
         self.keep_compile(loss=loss, metrics=metrics, **arguments)
@@ -123,39 +138,34 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
             member.compile(self.optimizer, loss, metrics=copied(metrics), **arguments)
 
     @property
-    def followers(self) -> Copies | None:
-        """Give the layer of copies."""
-        return self.copies
-
-    @property
     def metrics(self) -> list[keras.Metric]:
-        """Give the running means of all peers' logs."""
+        """The running means of all peers' logs."""
         return [metric for member in self.members for metric in member.metrics]
 
     def means(self, training: bool) -> dict:
-        """Give the logs: each peer's under its name, and the sum of their losses."""
-        found = {}
+        """Return the logs: each peer's under its name, and the sum of their losses."""
+        logs = {}
         for member in self.members:
-            found |= _named(member, member.means(training))
-        return {"loss": _loss_of(self.members, found), **found}
+            logs |= member.named(member.means(training))
+        return self._with_loss(logs)
 
     def call(self, inputs, training=None):
-        """Give each peer's prediction, in a list."""
+        """Return the predictions of all peers, in a list."""
         if not self.built:
             self._bind_to(inputs)
         inputs = select(inputs, self.peer_inputs)
         return [peer(inputs, training=training) for peer in self.peers]
 
-    def can_fit(self, batch) -> None:
-        """Check what is there before training."""
+    def check_fit(self, batch) -> None:
+        """Check peers, data and loss before the first step."""
         for member in self.members:
-            member.can_fit(batch)
+            member.check_fit(batch)
         if batch is not None:
-            _are_of_the_same_classes(self.members)
+            _check_classes(self.members)
         self.built = True
 
     def part_names(self) -> list[str]:
-        """Give the names of the parts of the loss in the logs."""
+        """Return the names of the parts of the loss in the logs."""
         return [
             f"{member.student.name}_{part}"
             for member in self.members
@@ -163,26 +173,72 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         ]
 
     def replicated_layers(self) -> list[keras.Layer]:
-        """Give the layers whose moving means are to be alike on all replicas."""
-        found = [x for member in self.members for x in member.replicated_layers()]
-        return found if self.copies is None else [*found, self.copies]
+        """Return the layers whose moving statistics all replicas share."""
+        layers = [x for member in self.members for x in member.replicated_layers()]
+        return layers if self.copies is None else [*layers, self.copies]
+
+    def build_state(self, batch) -> None:
+        """Build metrics, loss and optimizer, those of the peers too."""
+        super().build_state(batch)
+        for member in self.members:
+            member.build_state(batch)
+
+    def run_teacher(self, x, y) -> dict:
+        """Advance the schedules; with copies, renew and run these."""
+        for member in self.members:
+            member.advance_schedules()
+        if self.copies is None:
+            return {}
+        self.copies.renew(self.optimizer.iterations % self.refresh == 0)
+        inputs = select(x, self.peer_inputs)
+        return {
+            index: taps.up_to(copy, inputs, wanted) if wanted else {}
+            for index, (copy, wanted) in enumerate(
+                zip(self.copies.models, self.peer_taps, strict=True)
+            )
+        }
+
+    def run_student(self, x, y, sample_weight, knowledge: dict) -> MutualLoss:
+        """Run each peer once; return the losses of all."""
+        runs, inputs = [], select(x, self.peer_inputs)
+        scores = gradient_scores(y)
+        for member, for_others in zip(self.members, self.peer_taps, strict=True):
+            wanted = dict.fromkeys([*member.student_taps, *for_others])
+            run = taps.forward(
+                member.student, inputs, wanted, training=True, scores=scores
+            )
+            runs.append(run)
+        tensors = knowledge or {index: run[1] for index, run in enumerate(runs)}
+        tensors = keras.tree.map_structure(ops.stop_gradient, tensors)
+        losses = []
+        for member, run in zip(self.members, runs, strict=True):
+            known = member.teacher.knowledge(tensors, member.teacher_taps)
+            losses.append(member.compare(x, y, sample_weight, *run, known))
+        return MutualLoss(sum(loss.total for loss in losses), losses)
+
+    def update_logs(self, x, y, sample_weight, loss: MutualLoss) -> dict:
+        """Update running means and metrics of all peers; return the logs."""
+        logs = {}
+        for member, own in zip(self.members, loss.members, strict=True):
+            logs |= member.named(member.update_logs(x, y, sample_weight, own))
+        return self._with_loss(logs)
 
     def test_step(self, *arguments):
-        """Evaluate every peer; give the logs, on JAX beside the state."""
+        """Evaluate every peer; return the logs, on JAX beside the state."""
         *state, data = arguments
         logs, values = {}, values_of(self, *state) if state else None
         for member in self.members:
             if state:
-                own, moved = member.test_step(state_of(member, values), data)
-                values |= values_of(member, moved)
+                own, after = member.test_step(state_of(member, values), data)
+                values |= values_of(member, after)
             else:
                 own = member.test_step(data)
-            logs |= _named(member, own)
-        logs = {"loss": _loss_of(self.members, logs), **logs}
+            logs |= member.named(own)
+        logs = self._with_loss(logs)
         return (logs, state_of(self, values)) if state else logs
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         serialize = keras.saving.serialize_keras_object
         return {
             "peers": [serialize(peer) for peer in self.peers],
@@ -196,11 +252,11 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> MutualDistiller:
-        """Make a distiller from its arguments."""
+        """Create a distiller from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 
     def get_build_config(self) -> dict | None:
-        """Give the shapes of all taps, from which adapters are built."""
+        """Return the shapes of all taps, from which adapters are built."""
         if not self.built:
             return None
         return {"members": [member.get_build_config() for member in self.members]}
@@ -211,100 +267,46 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
             member.build_from_config(own)
         self.built = True
 
-    def _asked_of(self, place: int) -> tuple:
-        """Give what all others want to know of a peer."""
-        others = [member for i, member in enumerate(self.members) if i != place]
-        taps = [
-            member.teacher.asked_of(place, member.teacher_taps) for member in others
+    def _taps_of(self, index: int) -> tuple:
+        """Return the taps of a peer that all others need."""
+        others = [member for i, member in enumerate(self.members) if i != index]
+        wanted = [
+            member.teacher.taps_of(index, member.teacher_taps) for member in others
         ]
-        return tuple(dict.fromkeys(tap for asked in taps for tap in asked))
-
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        """Build the peers' metrics too."""
-        if data_batch is None:
-            for _, _, batches in iterator:
-                data_batch = next(iter(batches))
-                break
-        super()._symbolic_build(data_batch=data_batch)
-        for member in self.members:
-            member._symbolic_build(data_batch=data_batch)
+        return tuple(dict.fromkeys(tap for taps in wanted for tap in taps))
 
     def _bind_to(self, x) -> None:
         for member in self.members:
             if not member.built:
                 member.bind_to(x)
-        _are_of_the_same_classes(self.members)
+        _check_classes(self.members)
         self.built = True
 
-    def _know(self, x, y) -> dict:
-        """Move what schedules move; with copies, renew and run those."""
-        for member in self.members:
-            member.move()
-        if self.copies is None:
-            return {}
-        self.copies.renew(self.optimizer.iterations % self.refresh == 0)
-        inputs = select(x, self.peer_inputs)
-        return {
-            place: taps.up_to(copy, inputs, asked) if asked else {}
-            for place, (copy, asked) in enumerate(
-                zip(self.copies.models, self.asked, strict=True)
-            )
-        }
-
-    def _learn(self, x, y, sample_weight, knowledge: dict) -> tuple:
-        """Run each peer once; give the total and each peer's own."""
-        runs, inputs = [], select(x, self.peer_inputs)
-        for member, asked in zip(self.members, self.asked, strict=True):
-            wanted = dict.fromkeys([*member.student_taps, *asked])
-            runs.append(
-                taps.forward(
-                    member.student, inputs, wanted, training=True, scores=scores(y)
-                )
-            )
-        known = knowledge or {place: tapped for place, (_, tapped) in enumerate(runs)}
-        known = keras.tree.map_structure(ops.stop_gradient, known)
-        founds = []
-        for member, run in zip(self.members, runs, strict=True):
-            told = member.teacher.told(known, member.teacher_taps)
-            founds.append(member._judge(x, y, sample_weight, *run, told))
-        return sum(found[0] for found in founds), founds
-
-    def _note(self, x, y, sample_weight, total, founds) -> dict:
-        """Add the step's values to the running means and metrics; give the logs."""
-        logs = {}
-        for member, found in zip(self.members, founds, strict=True):
-            logs |= _named(member, member._note(x, y, sample_weight, *found))
-        return {"loss": _loss_of(self.members, logs), **logs}
+    def _with_loss(self, logs: dict) -> dict:
+        losses = [logs[f"{member.student.name}_loss"] for member in self.members]
+        return {"loss": sum(losses), **logs}
 
 
-def _are_peers(peers) -> None:
+def _check_peers(peers) -> None:
     for peer in peers:
-        checks.is_student(peer)
+        term_checks.check_student(peer)
     if len(peers) < 2:
         raise ValueError(
-            f"Mutual learning takes two peers or more; got {len(peers)}. For one net "
+            f"Mutual learning takes two or more peers; got {len(peers)}. For one model "
             "that teaches itself there is kd.SelfDistiller."
         )
     twice = [name for name, n in Counter(p.name for p in peers).items() if n > 1]
     if twice:
         raise ValueError(
-            f"Peers must have different names, as the logs show each; {twice} are there "
+            f"Peers must have different names, as the logs show each; {twice} occur "
             "more than once. Give each model a name."
         )
 
 
-def _are_of_the_same_classes(members) -> None:
+def _check_classes(members) -> None:
     counts = {member.student.name: member.classes for member in members}
     if len(set(counts.values())) > 1:
         raise ValueError(
             f"The class counts differ: {counts}. Peers must predict the same classes in "
             "the same order."
         )
-
-
-def _named(member: Peer, logs: dict) -> dict:
-    return {f"{member.student.name}_{name}": value for name, value in logs.items()}
-
-
-def _loss_of(members, logs: dict):
-    return sum(logs[f"{member.student.name}_loss"] for member in members)

@@ -1,4 +1,4 @@
-"""Self-distillation: a net whose end teaches its earlier exits."""
+"""Self-distillation: a model whose deepest prediction teaches its earlier exits."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from collections.abc import Sequence
 import keras
 
 from keras_distill import taps
+from keras_distill._backend.keras_layers import Untracked
 from keras_distill.data.selection import select
-from keras_distill.distillers import term_checks as checks
-from keras_distill.distillers.compiling import KeptCompile
-from keras_distill.distillers.copied import copied
+from keras_distill.distillers.compiling import copied
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.exits import (
     DEEPEST,
-    OwnTeacher,
     bottleneck_of,
-    have_gradients,
-    stopped,
+    check_gradients,
     with_exits,
 )
-from keras_distill.distillers.gradient_scores import scores
+from keras_distill.distillers.gradient_scores import gradient_scores
+from keras_distill.distillers.step import StepLoss
 from keras_distill.distillers.term import Term
 from keras_distill.losses import Hint, SoftTarget
-from keras_distill.taps import tracing
+from keras_distill.taps import Tap, tracing
+from keras_distill.teachers.self_teacher import SelfTeacher
+from keras_distill.training import data_checks
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class SelfDistiller(KeptCompile, Distiller):
-    """Train a net that predicts at several depths, the deepest of which teaches.
+class SelfDistiller(Distiller):
+    """Train a model that predicts at several depths, the deepest of which teaches.
 
-    Exits are built on layers of a functional net. One step runs it once:
+    Exits are built on layers of a functional model. One step runs it once:
 
         total = CE_deepest + sum_i (1 - a) CE_i + a T^2 KL_i + l / 2 mean (F_deepest - F_i)^2
 
-    where `KL_i` is from the deepest prediction to that of exit i, and `F_i` what the
-    exit's convolutions make of its layer; the deepest side carries no gradient. The
-    paper's hint is a sum over the map, here it is a mean. Metrics are those of each
-    exit, by its name and `deepest`; `predict` gives a dict of all, `exit(name)` a plain
-    model that ends there.
+    where `KL_i` is from the deepest prediction to that of exit i, and `F_i` the output of
+    the exit's convolutions; the deepest side carries no gradient. The paper's hint is a
+    sum over the map, here it is a mean. Metrics are those of each exit, under its name
+    and `deepest`; `predict` returns a dict of all, `exit(name)` a plain model that ends
+    there.
 
     Args:
-        net: functional, of one output of logits. It is trained with its exits.
+        net: a functional model with one output of logits. It is trained with its exits.
         exits: names of layers, from the input on.
-        features: the layer, after all exits, whose values exits are compared with.
-            Default: none are, and exits are a pooling and a dense layer.
+        features: the layer, after all exits, that the exits' features are compared
+            with. Default: none, and exits are a pooling and a dense layer.
         soft_weight: a, from 0 to 1. Default 0.3.
         hint_weight: l, 0 or more. Default 0.03.
         temperature: T. Default 3.
@@ -52,8 +52,8 @@ class SelfDistiller(KeptCompile, Distiller):
 
     Raises:
         TypeError: the net is not functional.
-        ValueError: a layer that is not there, or weights out of range; as `fit` begins,
-            a layer to which no gradient comes from the output.
+        ValueError: a layer that does not exist, or weights out of range; as `fit`
+            begins, a layer that no gradient reaches from the output.
 
     Example:
         >>> distiller = kd.SelfDistiller(net, ["stack1", "stack2"], features="stack3")
@@ -82,33 +82,30 @@ class SelfDistiller(KeptCompile, Distiller):
         if not 0.0 <= soft_weight <= 1.0:
             raise ValueError(f"soft_weight lies in 0..1; got {soft_weight}.")
         student = with_exits(net, exits, features)
-        terms = []
+        soft, hint, terms = SoftTarget(temperature), Hint(), []
         for exit in exits:
-            soft = SoftTarget(temperature)
-            own, deepest = (f"{taps.LOGITS}/{side}" for side in (exit, DEEPEST))
-            terms.append(Term(soft, own, deepest, soft_weight, name=f"soft_{exit}"))
+            pair = Tap.output(exit), Tap.output(DEEPEST)
+            terms.append(Term(soft, *pair, soft_weight, name=f"soft_{exit}"))
             if features is not None:
-                own = bottleneck_of(exit)
-                hint = Term(Hint(), own, features, hint_weight, name=f"hint_{exit}")
-                terms.append(hint)
-        teacher = OwnTeacher(student)
-        super().__init__(student, teacher, terms=terms, name=name)
+                pair = bottleneck_of(exit), features
+                terms.append(Term(hint, *pair, hint_weight, name=f"hint_{exit}"))
+        super().__init__(student, SelfTeacher(student), terms=terms, name=name)
         self.exits, self.features = list(exits), features
         self.soft_weight, self.hint_weight = soft_weight, hint_weight
         self.temperature = temperature
-        # A function, so that the net's weights are not saved twice.
-        self.net = lambda: net
-        spec = tracing.input_of(student)
-        self._bind(spec, spec)
+        # Its weights are the student's, and are not saved twice.
+        self.net = Untracked(net)
+        specs = tracing.input_of(student)
+        self._bind(specs, specs)
         self.classes = net.output.shape[-1]
 
     def compile(self, optimizer="rmsprop", loss=None, metrics=None, **arguments):
-        """Take an optimiser, and a loss and metrics for every exit.
+        """Configure the training: an optimizer, and loss and metrics for every exit.
 
         Args:
-            optimizer, loss, metrics: as in `keras.Model.compile`; metrics are names or
-                are copied.
-            **arguments: the others of `keras.Model.compile`.
+            optimizer, loss, metrics: as in `keras.Model.compile`; metrics that are not
+                names are copied.
+            **arguments: other arguments of `keras.Model.compile`.
         """
         names = [*self.exits, DEEPEST]
         weights = dict.fromkeys(self.exits, 1.0 - self.soft_weight) | {DEEPEST: 1.0}
@@ -124,33 +121,35 @@ class SelfDistiller(KeptCompile, Distiller):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """Give the loss of the labels, summed over the exits with their weights."""
+        """Return the loss of the labels, summed over the exits with their weights."""
         y, sample_weight = self._for_all(y), self._for_all(sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Count every exit's prediction."""
+        """Update the metrics of every exit."""
         y, sample_weight = self._for_all(y), self._for_all(sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
-    def can_fit(self, batch) -> None:
-        """Check what is there before training."""
-        super().can_fit(batch)
+    def check_fit(self, batch) -> None:
+        """Check data, loss and exits before the first step."""
+        super().check_fit(batch)
         if batch is None:
             return
         x, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
         if self.loss is not None:
-            checks.labels_fit(labels, self.classes, self._given()["loss"])
+            loss = self.compile_arguments["loss"]
+            data_checks.check_labels(labels, self.classes, loss)
         few = keras.tree.map_structure(
             lambda part: None if part is None else part[:2], x
         )
-        have_gradients(self.net(), self.exits, select(few, self.student_inputs))
+        few = select(few, self.student_inputs)
+        check_gradients(self.net.value, self.exits, few)
 
     def exit(self, name: str = DEEPEST) -> keras.Model:
-        """Give a plain model that ends at an exit; it shares the trained weights.
+        """Return a plain model that ends at an exit; it shares the trained weights.
 
         Args:
-            name: of an exit's layer, or `"deepest"` (default).
+            name: name of an exit's layer, or `"deepest"` (default).
 
         Raises:
             ValueError: there is no such exit.
@@ -161,9 +160,9 @@ class SelfDistiller(KeptCompile, Distiller):
         return keras.Model(self.student.inputs, outputs[name], name=f"exit_{name}")
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return {
-            "net": keras.saving.serialize_keras_object(self.net()),
+            "net": keras.saving.serialize_keras_object(self.net.value),
             "exits": self.exits,
             "features": self.features,
             "soft_weight": self.soft_weight,
@@ -174,28 +173,28 @@ class SelfDistiller(KeptCompile, Distiller):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> SelfDistiller:
-        """Make a distiller from its arguments."""
+        """Create a distiller from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 
-    def _know(self, x, y) -> dict:
-        """Move what schedules move; nothing runs before the net does."""
-        self.move()
+    def run_teacher(self, x, y) -> dict:
+        """Advance the schedules; the knowledge comes from the student's run."""
+        self.advance_schedules()
         return {}
 
-    def _learn(self, x, y, sample_weight, knowledge: dict) -> tuple:
-        """Run the net once; its deepest part is the knowledge."""
+    def run_student(self, x, y, sample_weight, knowledge: dict) -> StepLoss:
+        """Run the model once; its deepest part is the knowledge."""
         y_pred, features = taps.forward(
             self.student,
             select(x, self.student_inputs),
             dict.fromkeys([*self.student_taps, *self.teacher_taps]),
             training=True,
-            scores=scores(y),
+            scores=gradient_scores(y),
         )
-        knowledge = stopped(features, self.teacher_taps)
-        return self._judge(x, y, sample_weight, y_pred, features, knowledge)
+        knowledge = self.teacher.knowledge(features, self.teacher_taps)
+        return self.compare(x, y, sample_weight, y_pred, features, knowledge)
 
     def _for_all(self, value):
-        """Give every exit the same labels, unless they are named already."""
+        """Return the same labels for every exit, unless they are named."""
         if value is None or isinstance(value, dict):
             return value
         return dict.fromkeys([*self.exits, DEEPEST], value)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill import taps
-from keras_distill.distillers import term_checks as checks
-from keras_distill.distillers.copied import copied
+from keras_distill.distillers import term_checks
+from keras_distill.distillers.compiling import copied
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.taps import Tap
+from keras_distill.taps import Tap, as_taps
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -20,21 +19,21 @@ class Term:
 
     Args:
         loss: a `kd.losses.DistillationLoss`.
-        student: what the loss sees of the student: `"logits"`, a layer path, a
-            `kd.Tap`, or a tuple of these for a loss that compares several layers.
-            Default `"logits"`.
-        teacher: the same of the teacher. A loss that asks nothing of it has none.
+        student: the student's tensor: `"logits"`, its output; a layer path; a `kd.Tap`;
+            or a tuple of these for a loss that compares several layers. Default: the
+            output.
+        teacher: the same of the teacher. A loss that does not compare it has none.
         weight: a number >= 0 or a schedule of steps. Default: the loss's
             `recommended_weight`.
-        adapter: `"auto"` (default) infers from the shapes what makes student fit
-            teacher; None for none; a `keras.layers.Layer` for the student's side; for
-            a tuple of taps also a tuple of these.
+        adapter: `"auto"` (default) infers from the shapes what fits the student to the
+            teacher; None for no adapter; a `keras.layers.Layer` for the student's side;
+            for a tuple of taps also a tuple of these.
         name: in the logs. Default: the loss's name.
 
     Raises:
         TypeError: the adapter is not a layer.
-        ValueError: the loss is not a distillation loss (a bare function, say), a
-            negative weight, or another number of taps than the loss compares.
+        ValueError: the loss is not a distillation loss (a bare function, say), the weight
+            is negative, or there are more or fewer taps than the loss compares.
 
     Example:
         >>> kd.Term(kd.losses.Hint(), student="stack2", teacher="stack3", weight=1.0)
@@ -43,28 +42,31 @@ class Term:
     def __init__(
         self,
         loss: DistillationLoss,
-        student: str | Tap | Sequence[str | Tap] = taps.LOGITS,
-        teacher: str | Tap | Sequence[str | Tap] = taps.LOGITS,
+        student: str | Tap | Sequence[str | Tap] = Tap.output(),  # noqa: B008
+        teacher: str | Tap | Sequence[str | Tap] = Tap.output(),  # noqa: B008
         weight: float | LearningRateSchedule | None = None,
         adapter: str | keras.Layer | Sequence | None = "auto",
         name: str | None = None,
     ):
-        checks.is_distillation_loss(loss)
+        term_checks.check_loss(loss)
         self.loss = loss
         self.name = name or loss.name
-        checks.is_log_name(self.name)
-        self.student = taps.as_taps(student)
-        self.teacher = taps.as_taps(teacher if loss.compares_teacher else ())
-        checks.has_taps(self.name, loss, self.student, self.teacher)
-        weight = loss.recommended_weight if weight is None else weight
-        self.weight = checks.not_negative(weight, f"The weight of term '{self.name}'")
+        term_checks.check_log_name(self.name)
+        self.student = as_taps(student)
+        self.teacher = as_taps(teacher if loss.compares_teacher else ())
+        term_checks.check_taps(self.name, loss, self.student, self.teacher)
+        self.weight = loss.recommended_weight if weight is None else weight
+        what = f"The weight of term '{self.name}'"
+        term_checks.check_not_negative(self.weight, what)
         self.adapter = adapter
         several = isinstance(adapter, (tuple, list))
         self.adapters = tuple(adapter) if several else (adapter,) * loss.taps
-        checks.are_adapters(self.name, self.adapters, loss.taps, several)
+        term_checks.check_adapters(self.name, self.adapters, loss.taps, several)
 
-    def copy(self, teacher: Sequence[Tap] | None = None, name: str | None = None):
-        """Make a term of the same loss whose adapters are layers of their own.
+    def copy(
+        self, teacher: Sequence[Tap] | None = None, name: str | None = None
+    ) -> Term:
+        """Return a term of the same loss whose adapters are layers of its own.
 
         Args:
             teacher: other taps of the teacher. Default: the same.
@@ -80,7 +82,7 @@ class Term:
         )
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         serialize = keras.saving.serialize_keras_object
         return {
             "loss": serialize(self.loss),
@@ -93,12 +95,12 @@ class Term:
 
     @classmethod
     def from_config(cls, config: dict) -> Term:
-        """Make a term from its arguments."""
+        """Create a term from its arguments."""
         deserialize = keras.saving.deserialize_keras_object
         return cls(
             loss=deserialize(config["loss"]),
-            student=[Tap(**tap) for tap in config["student"]],
-            teacher=[Tap(**tap) for tap in config["teacher"]],
+            student=[Tap.from_config(tap) for tap in config["student"]],
+            teacher=[Tap.from_config(tap) for tap in config["teacher"]],
             weight=deserialize(config["weight"]),
             adapter=deserialize(config["adapter"]),
             name=config["name"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keras_distill.distillers import term_checks as checks
+from keras_distill.distillers import term_checks
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.schemes.progress import Ledger, Progress
 from keras_distill.schemes.stage_data import StageData
@@ -87,7 +87,7 @@ def _check_stages(distiller, stages) -> None:
             "The distiller is not compiled: stages use its loss and metrics. Call "
             "distiller.compile(optimizer, loss, metrics=...) first."
         )
-    checks.can_train(distiller.teacher)
+    term_checks.check_has_teacher(distiller.teacher)
     prepared = []
     for stage in stages:
         prepared += stage.check(distiller, prepared)

@@ -9,7 +9,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
-from keras_distill.distillers import term_checks as checks
+from keras_distill.distillers import term_checks
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
@@ -20,7 +20,8 @@ from keras_distill.schemes.stages import (
     with_fresh_optimizer,
 )
 from keras_distill.taps import heads, tracing
-from keras_distill.teachers.teacher import Teacher
+from keras_distill.teachers.base_teacher import BaseTeacher
+from keras_distill.training import data_checks
 
 
 class Generation(NamedTuple):
@@ -47,7 +48,7 @@ def fit_generations(
     compiled: Mapping[str, object],
     terms: Sequence[Term] | None = None,
     label_weight: float | LearningRateSchedule = 1.0,
-    teacher: keras.Model | Teacher | None = None,
+    teacher: keras.Model | BaseTeacher | None = None,
     epochs: int = 1,
     seed: int = 0,
     backup: str | None = None,
@@ -105,8 +106,8 @@ def fit_generations(
     """
     check_at_least_one(epochs)
     check_at_least_one(generations, "generations")
-    checks.can_be_read_again(x)
-    x, batch = checks.first_batch(x, y)
+    data_checks.check_rereadable(x)
+    x, batch = data_checks.first_batch(x, y)
     terms = [Term(SoftTarget(1.0))] if terms is None else terms
     models = [_create_model(make, i, seed) for i in range(generations)]
     labeled, trainers = may_be_positive(label_weight), []
@@ -138,7 +139,7 @@ def fit_generations(
 def _create_model(make, index: int, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed + index)
     model = make(index)
-    checks.is_student(model)
+    term_checks.check_student(model)
     return model
 
 
@@ -150,9 +151,9 @@ def _check_labels(model: keras.Model, batch, loss) -> None:
     outputs, last_layer = taps.outline(model, inputs)
     classes = getattr(outputs, "shape", (None,))[-1]
     labels = keras.utils.unpack_x_y_sample_weight(batch)[1]
-    checks.labels_fit(labels, classes, loss)
+    data_checks.check_labels(labels, classes, loss)
     if not heads.ends_in_probabilities(last_layer):
-        checks.takes_logits(loss)
+        data_checks.check_logits_loss(loss)
 
 
 def _create_trainer(model, teacher, terms, label_weight) -> keras.Model:

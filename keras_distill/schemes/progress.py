@@ -10,6 +10,8 @@ import shutil
 import keras
 
 from keras_distill._backend import files
+from keras_distill.training.backup import BackupAndRestore
+from keras_distill.training.fit import Fitting
 
 
 class Progress(keras.callbacks.Callback):
@@ -99,7 +101,10 @@ class Ledger:
             model.load_weights(weights)
             return json.loads(history.read_text())
         in_progress = self.folder / f"{part}.backup"
-        backup = keras.callbacks.BackupAndRestore(in_progress, delete_checkpoint=False)
+        kind = keras.callbacks.BackupAndRestore
+        if isinstance(model, Fitting):
+            kind = BackupAndRestore
+        backup = kind(in_progress, delete_checkpoint=False)
         logs = train([backup]).history
         logs = {name: [float(x) for x in values] for name, values in logs.items()}
         with files.write_then_rename(weights) as beside:

@@ -6,8 +6,8 @@ import contextlib
 
 import keras
 
-from keras_distill.distillers import term_checks as checks
 from keras_distill.distillers.distiller import Distiller
+from keras_distill.training import data_checks
 
 
 class StageData:
@@ -21,16 +21,18 @@ class StageData:
     """
 
     def __init__(self, distiller: Distiller, x, y, validation_data, arguments: dict):
-        checks.can_be_read_again(x)
-        self.x, batch = checks.first_batch(x, y)
+        data_checks.check_rereadable(x)
+        self.x, batch = data_checks.first_batch(x, y)
         self.y, self.validation_data = y, validation_data
         self.callbacks = list(arguments.pop("callbacks", None) or [])
         self.arguments = arguments
         self.has_batch, self.inputs, self.labels = batch is not None, None, None
         if self.has_batch:
             self.inputs, self.labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        # Nothing public gives the loss and the metrics themselves.
-        self.compiled = dict(distiller._compile_config.config)
+        self.compiled = {
+            "optimizer": distiller.optimizer,
+            **distiller.compile_arguments,
+        }
         self.strategy = getattr(distiller, "distribute_strategy", None)
 
     def scope(self):

@@ -12,9 +12,8 @@ from keras_distill import taps
 from keras_distill._backend.keras_layers import flatten_layers, own_trainable_variables
 from keras_distill.adapters import Paraphraser
 from keras_distill.data.selection import select
-from keras_distill.distillers import shapes
-from keras_distill.distillers import term_checks as checks
-from keras_distill.distillers.copied import copied
+from keras_distill.distillers import term_checks
+from keras_distill.distillers.compiling import copied
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
 from keras_distill.losses.schedules import at_step
@@ -60,7 +59,7 @@ class Stage:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         name: str | None = None,
     ):
-        checks.are_terms(terms or [])
+        term_checks.check_terms(terms or [])
         self.terms = None if terms is None else list(terms)
         self.trains = () if trains == "all" else taps.as_taps(trains)
         if len(self.trains) > 2:
@@ -68,7 +67,8 @@ class Stage:
                 "trains must be 'all', the last layer to train, or a pair of layers; got "
                 f"{trains!r}."
             )
-        self.label_weight = checks.not_negative(label_weight, "label_weight")
+        term_checks.check_not_negative(label_weight, "label_weight")
+        self.label_weight = label_weight
         self.optimizer = optimizer
         self.epochs = check_at_least_one(epochs)
         self.callbacks = list(callbacks)
@@ -101,7 +101,7 @@ class Stage:
             )
         if data.has_batch:
             loss = distiller.loss if self._uses_labels(distiller) else None
-            trainer.can_take(data.labels, loss)
+            trainer.check_labels(data.labels, loss)
         with self._freeze_other_layers(distiller, x):
             if not trainer.student.trainable_weights:
                 layers = " to ".join(map(str, self.trains))
@@ -115,7 +115,9 @@ class Stage:
     def check(self, distiller: Distiller, prepared: Sequence) -> list:
         """Check that earlier stages prepare what this one needs; return what it prepares."""
         default = [bound.term for bound in distiller.terms.values()]
-        checks.are_prepared(default if self.terms is None else self.terms, prepared)
+        term_checks.check_prepared(
+            default if self.terms is None else self.terms, prepared
+        )
         return []
 
     def fit(self, trainer: Distiller, distiller: Distiller, data: StageData, callbacks):
@@ -213,7 +215,7 @@ class ParaphraserStage:
         teacher, tap, part = distiller.teacher, self.tap, distiller.teacher_inputs
         if not self.paraphraser.built:
             inputs = tracing.trace(lambda x: select(x, part), data.inputs)
-            tap_shapes = shapes.of_teacher(teacher, inputs, [tap])
+            tap_shapes = teacher.shapes(inputs, [tap])
             self.paraphraser.build(tuple(tap_shapes[str(tap)]))
         return self.paraphraser.trainer(lambda x: teacher(select(x, part), [tap])[tap])
 

@@ -1,28 +1,16 @@
 """Taps: the one place that knows layer paths, call numbers, inputs and outputs.
 
-A tap names a tensor inside a model, which `forward` notes while the model runs.
+A tap names a tensor inside a model, which `forward` records while the model runs.
 """
 
 from keras_distill._backend.keras_layers import mask_of, sublayers
 from keras_distill.taps.layer_paths import find_layer, layer_paths
-from keras_distill.taps.outlines import layers_up_to, norms_of, outline
+from keras_distill.taps.outlines import layers_up_to, norms_of, outline, shapes_of
 from keras_distill.taps.passes import forward, up_to
-from keras_distill.taps.tap import (
-    CLASS_GRADIENT,
-    GRADIENTS,
-    LABEL_GRADIENT,
-    LOGITS,
-    MIRRORED_GRADIENT,
-    Tap,
-    as_taps,
-)
+from keras_distill.taps.tap import LOGITS, Tap, as_taps
 
 __all__ = [
-    "CLASS_GRADIENT",
-    "GRADIENTS",
-    "LABEL_GRADIENT",
     "LOGITS",
-    "MIRRORED_GRADIENT",
     "Tap",
     "as_taps",
     "find_layer",
@@ -32,6 +20,7 @@ __all__ = [
     "mask_of",
     "norms_of",
     "outline",
+    "shapes_of",
     "sublayers",
     "up_to",
 ]

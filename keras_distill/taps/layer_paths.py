@@ -1,4 +1,4 @@
-"""Where a layer lies in a model."""
+"""The layers of a model by their paths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import keras
 
 from keras_distill._backend.keras_layers import flatten_layers, sublayers
-from keras_distill.taps.tap import Tap
+from keras_distill.taps.tap import GRADIENTS, LOGITS, Tap
 
 # Ends the name of a layer that a batch normalization was folded into: its output is
 # another than before.
@@ -16,7 +16,7 @@ FOLDED = "_folded"
 
 
 def layer_paths(model: keras.Layer, prefix: str = "") -> Iterator[str]:
-    """List the paths of all layers below a model.
+    """Iterate over the paths of all layers below a model.
 
     Example:
         >>> print(*kd.taps.layer_paths(teacher), sep="\\n")
@@ -27,26 +27,30 @@ def layer_paths(model: keras.Layer, prefix: str = "") -> Iterator[str]:
 
 
 def find_layer(model: keras.Layer, path: str) -> keras.Layer:
-    """Find a layer by its path.
+    """Return the layer at a path.
 
     Raises:
-        ValueError: there is no such layer; the message has the nearest paths.
+        ValueError: there is no such layer; the message lists the nearest paths.
 
     Example:
         >>> kd.taps.find_layer(teacher, "backbone/stack2")
     """
     layer = model
     for part in path.split("/"):
-        owner, layer = layer, _child(layer, part)
+        parent, layer = layer, _child(layer, part)
         if layer is None:
-            folded = isinstance(owner, keras.Layer) and _child(owner, part + FOLDED)
+            folded = isinstance(parent, keras.Layer) and _child(parent, part + FOLDED)
             raise ValueError(_folded(path) if folded else _missing(model, path))
     return layer
 
 
 def layers_of(model, taps) -> dict[Tap, keras.Layer]:
-    """Find the tapped layers, whose values must be there."""
-    layers = {tap: find_layer(model, tap.path) for tap in taps if not tap.is_logits}
+    """Return the tapped layer of each tap of a layer.
+
+    Raises:
+        ValueError: a layer does not exist, or its input was folded away.
+    """
+    layers = {tap: find_layer(model, tap.path) for tap in taps if not tap.is_output}
     for tap, layer in layers.items():
         if getattr(layer, "is_folded", False) and tap.side == "input":
             raise ValueError(_folded(tap.path))
@@ -54,34 +58,73 @@ def layers_of(model, taps) -> dict[Tap, keras.Layer]:
 
 
 def leaves_of(model) -> list[keras.Layer]:
-    """List the layers without sublayers."""
-    return [x for x in flatten_layers(model, include_self=False) if not sublayers(x)]
+    """Return the layers without sublayers."""
+    layers = flatten_layers(model, include_self=False)
+    return [layer for layer in layers if not sublayers(layer)]
+
+
+def check_short_forms(model, taps, last_layer) -> None:
+    """Check that no layer has the name that stands for the model's output.
+
+    Args:
+        model: any model.
+        taps: of it.
+        last_layer: the layer that returns the model's output, or None.
+
+    Raises:
+        ValueError: a tap such as `"logits"` may mean the output or a layer.
+    """
+    for path in {tap.path for tap in taps if tap.is_short_form}:
+        layer = model
+        for part in path.split("/"):
+            layer = None if layer is None else _child(layer, part)
+        if layer is None or any(x is last_layer for x in _with_sublayers(layer)):
+            continue
+        name = ", ".join(f"'{part}'" for part in path.split("/")[1:])
+        raise ValueError(
+            f"The tap '{path}' stands for the output of '{model.name}', which has a layer "
+            f"'{path}' that does not return it. Name the output kd.Tap.output({name}), "
+            f"or the layer kd.Tap.layer('{path}')."
+        )
+
+
+def _with_sublayers(layer) -> list:
+    return flatten_layers(layer) if isinstance(layer, keras.Layer) else [layer]
 
 
 def _missing(model, path: str) -> str:
+    if path in GRADIENTS:
+        return (
+            f"The model '{model.name}' has no layer '{path}'. The gradient with respect "
+            "to the input is kd.Tap.input_gradient(), with of='first_class' or "
+            "mirrored=True for the others."
+        )
     known = list(layer_paths(model))
     near = difflib.get_close_matches(path, known, n=5, cutoff=0.4)
+    output = ""
+    if path.split("/")[0] == LOGITS:
+        output = " The model's output is kd.Tap.output()."
     return (
         f"The model '{model.name}' has no layer '{path}'. Near it: "
-        f"{', '.join(near or known[-5:]) or 'none'}. Give the path of one of its "
-        "layers, from the model down, joined by '/'."
+        f"{', '.join(near or known[-5:]) or 'none'}. Pass the path of one of its "
+        f"layers, from the model down, joined by '/'.{output}"
     )
 
 
 def _folded(path: str) -> str:
     return (
-        f"The tap of '{path}' is of a value between a layer and the batch normalisation "
-        "behind it, and kd.freeze folded the two into one. Tap what the normalisation "
-        f"gives, or leave both as they are: kd.freeze(..., keep='{path}')."
+        f"The tap of '{path}' is of a tensor between a layer and the batch normalization "
+        "after it, which kd.freeze folded into one. Tap the output of the normalization, "
+        f"or keep both as they are: kd.freeze(..., keep='{path}')."
     )
 
 
-def _child(owner, part: str):
-    if isinstance(owner, (list, tuple)):
-        in_range = part.isdecimal() and int(part) < len(owner)
-        return owner[int(part)] if in_range else None
-    for layer in sublayers(owner):
+def _child(parent, part: str):
+    if isinstance(parent, (list, tuple)):
+        in_range = part.isdecimal() and int(part) < len(parent)
+        return parent[int(part)] if in_range else None
+    for layer in sublayers(parent):
         if layer.name == part:
             return layer
-    child = getattr(owner, part, None) if part.isidentifier() else None
+    child = getattr(parent, part, None) if part.isidentifier() else None
     return child if isinstance(child, (keras.Layer, list, tuple)) else None

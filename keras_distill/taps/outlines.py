@@ -1,30 +1,33 @@
-"""What a pass would do, told from shapes alone."""
+"""What a pass would do, found from shapes alone."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 
 import keras
 
 from keras_distill._backend.keras_layers import flatten_layers, sublayers
+from keras_distill.taps import call_order
 from keras_distill.taps.layer_paths import layers_of, leaves_of
 from keras_distill.taps.passes import forward, has_all
 from keras_distill.taps.recording import record
-from keras_distill.taps.tap import Tap
+from keras_distill.taps.tap import MIRRORED_GRADIENT, Tap
 from keras_distill.taps.tracing import trace
-from keras_distill.taps.values import called
+from keras_distill.taps.values import layer_tensor
 
 
 def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
-    """Give the specs of a model's outputs, and the layer, however deep, that made it.
+    """Return the specs of a model's outputs, and the innermost layer that returns them.
 
     Args:
         model: any model.
         inputs: specs of its inputs.
 
     Returns:
-        Specs, and the last layer; None if the model's own code makes the output, or if
-        there are several outputs.
+        Specs, and the last layer; None if the model's own code computes the output, or
+        if there are several outputs.
 
     Example:
         >>> specs, head = kd.taps.outline(teacher, keras.KerasTensor((None, 32, 32, 3)))
@@ -32,20 +35,76 @@ def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
     leaves, last = leaves_of(model), []
 
     def run(inputs):
-        with record(leaves) as calls:
+        with record(leaves) as notes:
             outputs = model(inputs, training=False)
-        made = (x for x in leaves if any(y is outputs for _, y in calls[id(x)]))
-        last.append(next(made, None))
+        heads = (x for x in leaves if any(y is outputs for _, y in notes[id(x)]))
+        last.append(next(heads, None))
         return outputs
 
     return trace(run, inputs), last[-1]
 
 
-def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
-    """List the layers that run until a tap has its value, the model itself among them.
+def tap_shapes(run: Callable, inputs, taps: Sequence[Tap]) -> dict[str, list]:
+    """Return the shape of each tap, batch first, by the tap's text.
 
-    With a layer that ran to its end go all below it: a recurrent layer, for one, may
-    compute for its cell.
+    Args:
+        run: from inputs and taps, none of them gradients, to their tensors in order.
+        inputs: specs of what the model takes.
+        taps: of the model.
+
+    Raises:
+        ValueError: a tap that does not exist, or a gradient with respect to an input
+            that has none.
+    """
+    traced = [tap for tap in taps if not tap.is_gradient]
+    specs = trace(lambda x: run(x, traced), inputs)
+    shapes = {str(tap): list(x.shape) for tap, x in zip(traced, specs, strict=False)}
+    # A gradient has the shape of the input.
+    gradients = [tap for tap in taps if tap.is_gradient]
+    return shapes | {str(tap): list(_image(inputs, tap).shape) for tap in gradients}
+
+
+def shapes_of(model: keras.Layer, inputs, taps: Sequence[Tap]) -> dict[str, list]:
+    """Return the shape of each tap of a model, batch first, by the tap's text.
+
+    Args:
+        model: any model.
+        inputs: specs of its inputs.
+        taps: of the model.
+
+    Example:
+        >>> kd.taps.shapes_of(student, student.inputs[0], [kd.Tap("stack2")])
+    """
+
+    def run(inputs, taps):
+        outputs, tensors = forward(model, inputs, taps, training=False)
+        return [tensors[tap] for tap in taps] or [outputs]
+
+    return tap_shapes(run, inputs, taps)
+
+
+def _image(inputs, tap: Tap):
+    leaves = keras.tree.flatten(inputs)
+    if len(leaves) == 1 and keras.backend.is_float_dtype(leaves[0].dtype):
+        rank = len(leaves[0].shape)
+        if tap.path == MIRRORED_GRADIENT and rank != 4:
+            raise ValueError(
+                f"The tap '{tap}' mirrors images (B, H, W, C); the model takes "
+                f"{tuple(leaves[0].shape)}."
+            )
+        return leaves[0]
+    raise ValueError(
+        f"The tap '{tap}' is a gradient with respect to one input of real numbers; the "
+        f"model takes {[(tuple(x.shape), str(x.dtype)) for x in leaves]}. Tap a layer "
+        "instead."
+    )
+
+
+def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
+    """Return the layers that run until a tap is known, the model itself among them.
+
+    All layers below a layer that ran to its end are included: a recurrent layer, for
+    one, may compute in place of its cell.
 
     Args:
         model: any model.
@@ -58,38 +117,52 @@ def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
     Example:
         >>> guided = kd.taps.layers_up_to(student, student.inputs[0], kd.Tap("stack2"))
     """
-    layers, found = layers_of(model, [tap]), [model]
-    below = list(flatten_layers(model, include_self=False))
+    layer, layers = layers_of(model, [tap])[tap], [model]
+    below = flatten_layers(model, include_self=False)
+    reordered = call_order.reordered_in(model)
 
-    def run(inputs):
-        with record(below, functools.partial(has_all, layers)) as calls:
+    def run(inputs, tap):
+        with record(below, functools.partial(has_all, {tap: layer})) as notes:
             model(inputs, training=False)
-        for layer in below:
-            # A call that was not over is that of the layer whose input is tapped, or of
-            # one around it.
-            if any(len(call) > 1 for call in calls[id(layer)]):
-                found.extend(flatten_layers(layer))
-            elif calls[id(layer)] and sublayers(layer):
-                found.append(layer)
-        return called(model, calls[id(layers[tap])], tap)
+        for one in below:
+            # An unfinished call is that of the layer whose input is tapped, or of one
+            # around it.
+            if any(len(call) > 1 for call in notes[id(one)]):
+                layers.extend(flatten_layers(one))
+            elif notes[id(one)] and sublayers(one):
+                layers.append(one)
+        return layer_tensor(model, notes[id(layer)], tap)
 
-    trace(run, inputs)
-    return list({id(layer): layer for layer in found}.values())
+    def as_run(inputs):
+        """Return the index, in the order of running, of the call that is tapped."""
+        with record([layer, *call_order.listened(reordered)]) as notes:
+            model(inputs, training=False)
+        calls = notes[id(layer)]
+        wanted = call_order.in_order(calls, notes, reordered)[tap.call : tap.call + 1]
+        indices.extend(i for i, x in enumerate(calls) if any(x is y for y in wanted))
+        return inputs
+
+    indices = []
+    if reordered:
+        trace(as_run, inputs)
+    tap = dataclasses.replace(tap, call=indices[-1] if indices else tap.call)
+    trace(lambda x: run(x, tap), inputs)
+    return list({id(layer): layer for layer in layers}.values())
 
 
 def norms_of(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
-    """Find the batch normalisations that make a tapped tensor.
+    """Return the batch normalizations whose output a tap is.
 
-    That is one, or, where a layer adds up branches, as at the end of a residual block,
+    That is one, or, where a layer adds branches, as at the end of a residual block,
     those of the branches that end in one.
 
     Args:
         model: any model.
         inputs: specs of its inputs.
-        tap: of what the layer gives, as the input of the activation behind it.
+        tap: of the normalized tensor, as the input of the activation after it.
 
     Raises:
-        ValueError: something else makes it.
+        ValueError: another layer computes it.
 
     Example:
         >>> tap = kd.Tap("stack2", side="input")
@@ -101,20 +174,20 @@ def norms_of(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
     found = []
 
     def run(inputs):
-        with record(norms + sums) as calls:
+        with record(norms + sums) as notes:
             outputs, tapped = forward(model, inputs, [tap], training=False)
         parts = [tapped[tap]]
-        for given, made in (call for layer in sums for call in calls[id(layer)]):
-            parts = keras.tree.flatten(given) if made is tapped[tap] else parts
-        made = [(layer, y) for layer in norms for _, y in calls[id(layer)]]
-        found.append([layer for layer, y in made if any(y is part for part in parts)])
+        for branches, total in (call for layer in sums for call in notes[id(layer)]):
+            parts = keras.tree.flatten(branches) if total is tapped[tap] else parts
+        pairs = [(layer, y) for layer in norms for _, y in notes[id(layer)]]
+        found.append([layer for layer, y in pairs if any(y is part for part in parts)])
         return outputs
 
     trace(run, inputs)
     if not found[-1]:
         raise ValueError(
-            f"No batch normalisation of '{model.name}' makes what the tap '{tap}' gives. "
-            "Tap one, or the input of the activation that follows it, as "
+            f"The tap '{tap}' is not the output of a batch normalization of "
+            f"'{model.name}'. Tap one, or the input of the activation after it, as "
             f"kd.Tap('{tap.path}', side='input')."
         )
     return found[-1]

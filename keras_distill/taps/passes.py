@@ -1,4 +1,4 @@
-"""A pass of a model that notes what is tapped, whole or no further than it must."""
+"""A forward pass that returns what is tapped, whole or no further than it must."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 import keras
 
 from keras_distill._backend import gradients
+from keras_distill.taps import call_order
 from keras_distill.taps.layer_paths import layers_of, leaves_of
 from keras_distill.taps.recording import record
 from keras_distill.taps.tap import MIRRORED_GRADIENT, Tap
-from keras_distill.taps.values import called, is_noted, output
+from keras_distill.taps.values import is_recorded, layer_tensor, output_tensor
 
 
 def forward(
@@ -22,15 +23,15 @@ def forward(
     training: bool,
     scores: Mapping[str, Callable] | None = None,
 ) -> tuple[object, dict[Tap, object]]:
-    """Run a model once, for mirrored taps twice; give its output and what is tapped.
+    """Run a model once, for mirrored taps twice; return its output and the taps.
 
     Args:
         model: student or teacher.
         inputs: what the model takes.
-        taps: what to keep of the pass.
+        taps: of the tensors to return.
         training: training or inference form.
-        scores: for each tapped gradient, what is differentiated: a function from the
-            model's output to a scalar.
+        scores: for each tapped gradient, by its path, the function from the model's
+            output to the scalar that is differentiated.
 
     Returns:
         The model's output, and a dict from each tap to its tensor.
@@ -42,12 +43,12 @@ def forward(
         >>> tap = kd.Tap("stack2")
         >>> logits, tapped = kd.taps.forward(teacher, images, [tap], training=False)
     """
-    slopes = [tap for tap in taps if tap.is_gradient]
+    gradient_taps = [tap for tap in taps if tap.is_gradient]
     taps = [tap for tap in taps if not tap.is_gradient]
-    if not slopes:
+    if not gradient_taps:
         return _run(model, inputs, taps, training)
 
-    wanted = {tap.path for tap in slopes}
+    wanted = {tap.path for tap in gradient_taps}
 
     def run(image, wanted=wanted - {MIRRORED_GRADIENT}, taps=taps):
         whole = keras.tree.pack_sequence_as(inputs, [image])
@@ -55,15 +56,15 @@ def forward(
         return {path: scores[path](outputs) for path in wanted}, (outputs, tapped)
 
     image = keras.ops.convert_to_tensor(*keras.tree.flatten(inputs))
-    found = {}
-    # First the mirrored pass: what a layer adds to the loss is that of its last call.
+    tensors = {}
+    # The mirrored pass comes first: a layer's `add_loss` is that of its last call.
     if MIRRORED_GRADIENT in wanted:
         mirror = functools.partial(run, wanted={MIRRORED_GRADIENT}, taps=())
-        mirrored, _ = gradients.by_input(mirror, _mirrored(image), model.variables)
-        found[MIRRORED_GRADIENT] = _mirrored(mirrored[MIRRORED_GRADIENT])
-    plain, (outputs, tapped) = gradients.by_input(run, image, model.variables)
-    found.update(plain)
-    return outputs, {**tapped, **{tap: found[tap.path] for tap in slopes}}
+        mirrored, _ = gradients.by_input(mirror, _mirrored(image), model)
+        tensors[MIRRORED_GRADIENT] = _mirrored(mirrored[MIRRORED_GRADIENT])
+    plain, (outputs, tapped) = gradients.by_input(run, image, model)
+    tensors.update(plain)
+    return outputs, {**tapped, **{tap: tensors[tap.path] for tap in gradient_taps}}
 
 
 def up_to(
@@ -74,13 +75,13 @@ def up_to(
     training: bool = False,
     scores: Mapping[str, Callable] | None = None,
 ) -> dict[Tap, object]:
-    """Run a model as far as the deepest tap; give what is tapped.
+    """Run a model as far as the deepest tap; return the taps.
 
-    Where only layers are tapped, nothing behind the last of them runs: no head, on no
-    backend, compiled or not.
+    Where only layers are tapped, nothing after the last of them runs, the head included,
+    on any backend, compiled or not.
 
     Args:
-        model: a teacher, or a student of which no more is needed.
+        model: a teacher, or a student whose output is not needed.
         inputs, taps, scores: as in `forward`.
         training: training or, by default, inference form.
 
@@ -94,32 +95,40 @@ def up_to(
         >>> kd.taps.up_to(teacher, images, [kd.Tap("stack2")])
     """
     taps = tuple(taps)
-    if any(tap.is_gradient or tap.is_logits for tap in taps):
+    if any(tap.is_gradient or tap.is_output for tap in taps):
         return forward(model, inputs, taps, training=training, scores=scores)[1]
-    layers = layers_of(model, taps)
-    enough = functools.partial(has_all, layers)
-    listened = list(layers.values())
-    if training:
-        # Masks are put on a layer's output behind its call: go on to the next one's.
+    layers, reordered = layers_of(model, taps), call_order.reordered_in(model)
+    enough = None if reordered else functools.partial(has_all, layers)
+    recorded = [*layers.values(), *call_order.listened(reordered)]
+    if training and enough:
+        # Keras attaches a mask to a layer's output after its call: run on to the next.
         leaves = leaves_of(model)
         enough = functools.partial(_has_all_and_goes_on, layers, leaves)
-        listened += leaves
-    with record(listened, enough) as calls:
+        recorded += leaves
+    with record(recorded, enough) as notes:
         model(inputs, training=training)
-    return {tap: called(model, calls[id(layer)], tap) for tap, layer in layers.items()}
+    return {
+        tap: _layer_tensor(model, layer, tap, notes, reordered)
+        for tap, layer in layers.items()
+    }
 
 
 def _run(model, inputs, taps, training) -> tuple[object, dict[Tap, object]]:
-    layers = layers_of(model, taps)
-    with record(layers.values()) as calls:
+    layers, reordered = layers_of(model, taps), call_order.reordered_in(model)
+    with record([*layers.values(), *call_order.listened(reordered)]) as notes:
         outputs = model(inputs, training=training)
-    tapped = {}
-    for tap in taps:
-        if tap.is_logits:
-            tapped[tap] = output(model, outputs, tap)
-        else:
-            tapped[tap] = called(model, calls[id(layers[tap])], tap)
-    return outputs, tapped
+    tensors = {
+        tap: output_tensor(model, outputs, tap)
+        if tap.is_output
+        else _layer_tensor(model, layers[tap], tap, notes, reordered)
+        for tap in taps
+    }
+    return outputs, tensors
+
+
+def _layer_tensor(model, layer, tap, notes, reordered):
+    calls = call_order.in_order(notes[id(layer)], notes, reordered)
+    return layer_tensor(model, calls, tap)
 
 
 def _mirrored(images):
@@ -127,11 +136,11 @@ def _mirrored(images):
     return keras.ops.flip(images, axis=2)
 
 
-def has_all(layers: dict, calls) -> bool:
-    """Tell whether the calls up to now give each tap its value."""
-    return all(is_noted(calls[id(layer)], tap) for tap, layer in layers.items())
+def has_all(layers: dict, notes) -> bool:
+    """Whether the calls so far include the tensor of each tap."""
+    return all(is_recorded(notes[id(layer)], tap) for tap, layer in layers.items())
 
 
-def _has_all_and_goes_on(layers: dict, leaves, calls) -> bool:
-    begun = (len(call) == 1 for x in leaves for call in calls[id(x)])
-    return has_all(layers, calls) and any(begun)
+def _has_all_and_goes_on(layers: dict, leaves, notes) -> bool:
+    begun = (len(call) == 1 for x in leaves for call in notes[id(x)])
+    return has_all(layers, notes) and any(begun)

@@ -1,117 +1,112 @@
-"""What layers are given and give, noted while a model runs.
+"""The inputs and outputs of layers, recorded while a model runs.
 
-For the length of one forward pass the `call` of each layer that is listened to is
-wrapped on the instance, so nested, subclassed and shared layers are reached alike,
-eagerly and in a trace, and nothing runs twice.
+For the length of one forward pass the `call` of each recorded layer is wrapped on the
+instance, so nested, subclassed and shared layers are reached alike, eagerly and in a
+trace, and nothing runs twice.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterable
 
 import keras
 
+from keras_distill._backend.exchange import exchanged
+
 _recording = threading.local()
-_wrapping = threading.Lock()
 
 
 class _Enough(BaseException):
-    """Ends a pass from within; no `Exception`, which Keras and models may catch."""
+    """Ends a pass from within; not an `Exception`, which Keras and models may catch."""
 
     def __init__(self, notes):
         super().__init__()
         self.notes = notes
 
 
+class RecordedCall(list):
+    """`[inputs, outputs]` of one call of a layer; `[inputs]` while it runs.
+
+    Args:
+        inputs: its first argument.
+        begin: its position among the begins and ends of all recorded calls.
+    """
+
+    def __init__(self, inputs, begin: int):
+        super().__init__([inputs])
+        self.begin, self.end = begin, None
+
+    def is_inside(self, other: RecordedCall) -> bool:
+        """Whether the call was made while another ran."""
+        return other.begin < self.begin and (other.end is None or self.end < other.end)
+
+
 class _Notes(dict):
-    """What one recording has so far, and what tells that no more is needed."""
+    """What one recording has so far, and whether that is enough."""
 
     def __init__(self, layers, enough):
         super().__init__({key: [] for key in layers})
-        self.enough = enough
+        self.enough, self.positions = enough, itertools.count()
 
     def check(self):
         if self.enough is not None and self.enough(self):
             raise _Enough(self)
 
 
-class _RecordedCall:
-    """Stands in for a layer's `call`; notes arguments and result for whoever records.
+class _RecordingCall:
+    """Stands in for a layer's `call`; notes inputs and outputs for every recording.
 
-    Replicas of one step run in threads that may meet in one layer, so each thread
-    records into its own notes, and the last to leave puts the layer right.
+    Each thread records into its own notes.
     """
 
-    def __init__(self, layer):
-        self.layer = layer
-        self.call = layer.call
-        self.replaced = "call" in layer.__dict__
-        self.users = 0
+    def __init__(self, call, layer):
+        self.call, self.key = call, id(layer)
 
     def __call__(self, *args, **kwargs):
-        key = id(self.layer)
-        listening = [x for x in getattr(_recording, "stack", ()) if key in x]
-        given = args[0] if args else next(iter(kwargs.values()))
-        calls = [[given] for _ in listening]
+        listening = [x for x in getattr(_recording, "stack", ()) if self.key in x]
+        inputs = args[0] if args else next(iter(kwargs.values()))
+        calls = [RecordedCall(inputs, next(notes.positions)) for notes in listening]
         for notes, call in zip(listening, calls, strict=True):
-            notes[key].append(call)
+            notes[self.key].append(call)
         for notes in listening:
             notes.check()
-        result = self.call(*args, **kwargs)
-        for call in calls:
-            call.append(result)
+        outputs = self.call(*args, **kwargs)
+        for notes, call in zip(listening, calls, strict=True):
+            call.append(outputs)
+            call.end = next(notes.positions)
         for notes in listening:
             notes.check()
-        return result
-
-    def install(self):
-        self.layer.__dict__["call"] = self
-
-    def remove(self):
-        if self.replaced:
-            self.layer.__dict__["call"] = self.call
-        else:
-            del self.layer.__dict__["call"]
+        return outputs
 
 
 @contextlib.contextmanager
 def record(layers: Iterable[keras.Layer], enough: Callable | None = None):
-    """Note what layers are given and give, while models run inside the `with`.
+    """Record inputs and outputs of layers while models run inside the `with`.
 
-    A subclassed model that is not built yet is run twice by Keras at its first call,
-    so build it before.
+    Keras runs a subclassed model that is not built yet twice at its first call, so build
+    it before.
 
     Args:
-        layers: to listen to.
+        layers: to record.
         enough: from the notes so far to whether they suffice; the `with` is then left
             at once, from within the model. Default: it runs to its end.
 
     Yields:
-        A dict from the layer's `id` to a list of `[inputs, outputs]`, one a call; of a
-        call that is not over yet `[inputs]`.
+        A dict from the layer's `id` to a list of `RecordedCall`, in the order of running.
     """
     layers = {id(layer): layer for layer in layers}
     notes = _Notes(layers, enough)
     if not hasattr(_recording, "stack"):
         _recording.stack = []
-    with _wrapping:
-        for layer in layers.values():
-            if not isinstance(layer.__dict__.get("call"), _RecordedCall):
-                _RecordedCall(layer).install()
-            layer.__dict__["call"].users += 1
-    _recording.stack.append(notes)
-    try:
-        yield notes
-    except _Enough as signal:
-        if signal.notes is not notes:
-            raise
-    finally:
-        _recording.stack.pop()
-        with _wrapping:
-            for layer in layers.values():
-                recorded = layer.__dict__["call"]
-                recorded.users -= 1
-                if not recorded.users:
-                    recorded.remove()
+    with exchanged(layers.values(), "call", _RecordingCall):
+        _recording.stack.append(notes)
+        try:
+            yield notes
+        except _Enough as signal:
+            if signal.notes is not notes:
+                raise
+        finally:
+            _recording.stack.pop()

@@ -16,23 +16,26 @@ GRADIENTS = LABEL_GRADIENT, CLASS_GRADIENT, MIRRORED_GRADIENT
 @keras.saving.register_keras_serializable(package="keras_distill")
 @dataclasses.dataclass(frozen=True, order=True)
 class Tap:
-    """A tensor inside a model: what a layer gives, or what it is given.
+    """A tensor inside a model: the output or input of a layer.
+
+    `Tap.output` is the output of the model, of which `"logits"` is the short form, and
+    `Tap.input_gradient` a gradient with respect to the model's input. A layer that is
+    itself called `"logits"` is `Tap.layer("logits")`.
 
     Args:
         path: names from the model down to the layer, joined by `/`, as in
             `"backbone/stack2"`; a part may be a layer's name, an attribute of a
-            subclassed model or an index into a list attribute. `"logits"` is the
-            model's output, `"logits/<name or index>"` one of several outputs.
-            `"label_gradient"` is the gradient of the labels' cross-entropy by the
-            input, `"class_gradient"` that of the logit of the teacher's first class;
-            `"mirrored_label_gradient"` is the first for the image mirrored left to
-            right, mirrored back, at one more pass through the model.
-        call: which call of a shared layer within one forward pass, from 0.
-        side: `"output"` or `"input"` of the layer. A layer that gives or takes
-            several tensors is tapped at the first.
+            subclassed model or an index into a list attribute. In front of the path, the
+            index of an ensemble's member.
+        call: which call of a shared layer within one forward pass, from 0, in the order
+            in which the model's author wrote the calls.
+        side: `"output"` or `"input"` of the layer. A layer with several output or input
+            tensors is tapped at the first.
+        kind: `"layer"`, `"output"` or `"gradient"`, as the constructors set it. Default:
+            `"output"` for `"logits"`, else `"layer"`.
 
     Raises:
-        ValueError: `call` is negative or `side` is neither input nor output.
+        ValueError: `path` is empty, `call` is negative, or `side` or `kind` is unknown.
 
     Example:
         >>> kd.Tap("backbone/stack2", side="input")
@@ -41,6 +44,7 @@ class Tap:
     path: str
     call: int = 0
     side: str = "output"
+    kind: str | None = None
 
     def __post_init__(self):
         """Check the arguments."""
@@ -54,35 +58,117 @@ class Tap:
             )
         if self.side not in ("output", "input"):
             raise ValueError(f"A tap's side is 'output' or 'input'; got {self.side!r}.")
+        if self.kind not in (None, "layer", "output", "gradient"):
+            raise ValueError(
+                "A tap's kind is 'layer', 'output' or 'gradient', as Tap.layer, "
+                f"Tap.output and Tap.input_gradient set it; got {self.kind!r}."
+            )
+        short = self.kind is None and self.side == "output" and not self.call
+        short = short and _is_output_path(self.path)
+        # Not a field: a short form equals the tap that it stands for.
+        object.__setattr__(self, "is_short_form", short)
+        kind = self.kind or ("output" if short else "layer")
+        object.__setattr__(self, "kind", kind)
+
+    @classmethod
+    def layer(cls, path: str, call: int = 0, side: str = "output") -> Tap:
+        """Tap a layer, whatever its name.
+
+        Args:
+            path, call, side: as in the class.
+
+        Example:
+            >>> kd.Tap.layer("logits")
+        """
+        return cls(path, call, side, "layer")
+
+    @classmethod
+    def output(cls, name: str | int | None = None, member: int | None = None) -> Tap:
+        """Tap the output of the model.
+
+        Args:
+            name: name or index of one of several outputs. Default: the only one.
+            member: index of an ensemble's member. Default: the ensemble's prediction.
+
+        Example:
+            >>> kd.Tap.output("species")
+        """
+        parts = (member, LOGITS, name)
+        return cls("/".join(str(x) for x in parts if x is not None), kind="output")
+
+    @classmethod
+    def input_gradient(cls, of: str = "labels", *, mirrored: bool = False) -> Tap:
+        """Tap a gradient with respect to the model's input.
+
+        Args:
+            of: `"labels"` (default), the cross-entropy of the labels, or
+                `"first_class"`, the logit of the class that the teacher ranks first.
+            mirrored: the gradient for the images mirrored left to right, mirrored back,
+                at the cost of one more pass through the model. Default False.
+
+        Raises:
+            ValueError: another `of`, or a mirrored gradient of another than the labels.
+
+        Example:
+            >>> kd.Tap.input_gradient(mirrored=True)
+        """
+        if of not in ("labels", "first_class") or (mirrored and of != "labels"):
+            raise ValueError(
+                "An input gradient is of 'labels', which may be mirrored, or of "
+                f"'first_class'; got of={of!r}, mirrored={mirrored}."
+            )
+        path = MIRRORED_GRADIENT if mirrored else LABEL_GRADIENT
+        return cls(path if of == "labels" else CLASS_GRADIENT, kind="gradient")
 
     def __str__(self) -> str:
-        """Give the path, and what differs from the defaults."""
+        """Return the path, and what differs from the defaults."""
+        layer = " (layer)" if self._looks_like_an_output() else ""
         call = f"[call {self.call}]" if self.call else ""
-        return self.path + call + (" (input)" if self.side == "input" else "")
+        return self.path + layer + call + (" (input)" if self.side == "input" else "")
 
     @property
-    def is_logits(self) -> bool:
-        """Tell whether the tap is the model's output, or that of an ensemble's member."""
-        first, *rest = self.path.split("/")
-        return first == LOGITS or (first.isdecimal() and rest[:1] == [LOGITS])
+    def is_output(self) -> bool:
+        """Whether the tap is an output of the model or of an ensemble's member."""
+        return self.kind == "output"
 
     @property
     def is_gradient(self) -> bool:
-        """Tell whether the tap is a gradient by the model's input."""
-        return self.path in GRADIENTS
+        """Whether the tap is a gradient with respect to the model's input."""
+        return self.kind == "gradient"
+
+    @property
+    def output_name(self) -> str:
+        """The name or index of one of several outputs; empty for the only one."""
+        return self.path.partition(LOGITS)[2].lstrip("/") if self.is_output else ""
+
+    def of_member(self) -> tuple[int | None, Tap]:
+        """Split off the index of an ensemble's member, None if the path has none."""
+        index, _, path = self.path.partition("/")
+        if not path or not index.isdecimal():
+            return None, self
+        return int(index), dataclasses.replace(self, path=path)
+
+    def in_member(self, index: int) -> Tap:
+        """Return the tap of the same tensor in an ensemble's member."""
+        return dataclasses.replace(self, path=f"{index}/{self.path}")
 
     def get_config(self) -> dict:
-        """Give the arguments."""
+        """Return the arguments."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_config(cls, config: dict) -> Tap:
-        """Make a tap from its arguments."""
+        """Create a tap from its arguments, also those written by version 0.1."""
+        if "kind" not in config and config["path"] in GRADIENTS:
+            config = {**config, "kind": "gradient"}
         return cls(**config)
+
+    def _looks_like_an_output(self) -> bool:
+        return self.kind == "layer" and _is_output_path(self.path)
 
 
 def as_taps(taps: str | Tap | Iterable[str | Tap]) -> tuple[Tap, ...]:
-    """Make a tuple of taps out of a path, a tap, or several of them.
+    """Return a tuple of taps from a path, a tap, or several of them.
 
     Raises:
         TypeError: it is something else.
@@ -98,3 +184,8 @@ def as_taps(taps: str | Tap | Iterable[str | Tap]) -> tuple[Tap, ...]:
         raise TypeError(
             f"A tap is a layer path, a kd.Tap or a tuple of these; got {taps!r}."
         ) from None
+
+
+def _is_output_path(path: str) -> bool:
+    first, *rest = path.split("/")
+    return first == LOGITS or (first.isdecimal() and rest[:1] == [LOGITS])

@@ -6,7 +6,7 @@ import keras
 
 
 def input_of(model: keras.Model):
-    """Give what a model with known inputs takes, by name if several, else None."""
+    """Return the inputs of a model that declares them, by name if several, else None."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
         return None
@@ -14,14 +14,14 @@ def input_of(model: keras.Model):
 
 
 def trace(function, inputs):
-    """Run a function on shapes alone: nothing is computed, no state moves.
+    """Run a function on shapes alone: nothing is computed, no state changes.
 
     Args:
         function: from tensors to a structure of tensors.
         inputs: a structure of `keras.KerasTensor`, or of tensors.
 
     Returns:
-        The structure of `keras.KerasTensor` that comes out.
+        The structure of `keras.KerasTensor` that the function returns.
     """
 
     def spec(x):
@@ -32,12 +32,12 @@ def trace(function, inputs):
     try:
         return traced(keras.tree.map_structure(spec, inputs))
     except ValueError as error:
-        # Keras wraps what was raised inside in words about layers.
+        # Keras rewords what was raised inside as an error of the layer.
         raise traced.error or error from None
 
 
 class _Traced(keras.Layer):
-    """Keras's public way to a symbolic run is the call of a layer on KerasTensors."""
+    """The call of a layer on KerasTensors is Keras's public way to a symbolic run."""
 
     def __init__(self, function):
         super().__init__(name="trace", dtype="float32", autocast=False)

@@ -1,4 +1,4 @@
-"""What a tap asks for, out of what a pass gave."""
+"""The tensor of a tap, from what a pass recorded."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import keras
 from keras_distill.taps.tap import LOGITS
 
 
-def is_noted(calls, tap) -> bool:
-    """Tell whether the calls of a layer give a tap its value."""
+def is_recorded(calls, tap) -> bool:
+    """Whether the calls of a layer include the tensor of a tap."""
     return len(calls) > tap.call and len(calls[tap.call]) > (tap.side == "output")
 
 
-def called(model, calls, tap):
-    """Give a tap its value from all calls of its layer.
+def layer_tensor(model, calls, tap):
+    """Return the tensor of a tap from all calls of its layer, in the author's order.
 
     Raises:
         ValueError: there were fewer calls.
@@ -21,20 +21,20 @@ def called(model, calls, tap):
     if tap.call >= len(calls):
         raise ValueError(
             f"The layer '{tap.path}' of '{model.name}' is called {len(calls)} times in "
-            f"a forward pass, but the tap asks for call {tap.call} (counted from 0). "
+            f"a forward pass, but the tap names call {tap.call} (counted from 0). "
             "Tap a layer that is used, at a call that happens."
         )
     tensor = calls[tap.call][tap.side == "output"]
     return keras.tree.flatten(tensor)[0]
 
 
-def output(model, outputs, tap):
-    """Give a tap of logits the one of the model's outputs that it means.
+def output_tensor(model, outputs, tap):
+    """Return the one of a model's outputs that a tap names.
 
     Raises:
-        ValueError: there is no such output, or it does not say which.
+        ValueError: there is no such output, or the tap does not say which.
     """
-    part = tap.path.partition("/")[2]
+    part = tap.output_name
     if not part:
         if isinstance(outputs, (dict, list, tuple)):
             raise ValueError(

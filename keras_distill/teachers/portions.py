@@ -1,4 +1,4 @@
-"""A batch in portions, so that what a net makes of one stays in a CPU's caches."""
+"""A batch in portions, so that the tensors of one stay in a CPU's caches."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ import keras
 from keras import ops
 
 from keras_distill import taps
-from keras_distill._backend.chunks import Chunk, Chunks, share_of
+from keras_distill._backend.chunks import Chunk, Chunks, chunk_size
 
 
 def in_portions(run: Callable, inputs, count: int) -> dict:
-    """Run on the batch portion by portion; put together what comes out.
+    """Run on the batch portion by portion; concatenate the outputs.
 
     Args:
-        run: from inputs to a dict of tensors, batch first, of which a sample's does not
-            depend on the other samples.
+        run: from inputs to a dict of tensors, batch first. A sample's must not depend on
+            the other samples.
         inputs: a structure of tensors, batch first, and None.
-        count: of portions; a batch of fewer samples has fewer.
+        count: number of portions; at most one per sample.
 
     Raises:
-        ValueError: inputs that are sparse, ragged or masked, or a tensor that comes out
-            is not batch first.
+        ValueError: inputs that are sparse, ragged or masked, or an output that is not
+            batch first.
     """
     if count == 1:
         return run(inputs)
     leaves = [leaf for leaf in keras.tree.flatten(inputs) if leaf is not None]
-    _are_dense(leaves)
+    _check_dense(leaves)
     rows = ops.shape(leaves[0])[0]
-    chunks = Chunks(rows, share_of(rows, count, 1))
+    chunks = Chunks(rows, chunk_size(rows, count, 1))
     count = chunks.count if isinstance(chunks.count, int) else count
     if count < 2:
         return run(inputs)
-    found = []
+    outputs = []
     for number in range(count):
         chunk = Chunk(chunks, number)
-        part = run(keras.tree.map_structure(lambda x, c=chunk: _taken(c, x), inputs))
-        found.append({key: _new(chunk, key, x) for key, x in part.items()})
-    return {key: ops.concatenate([part[key] for part in found]) for key in found[0]}
+        part = run(keras.tree.map_structure(lambda x, c=chunk: _rows(c, x), inputs))
+        outputs.append({key: _new_rows(chunk, key, x) for key, x in part.items()})
+    return {key: ops.concatenate([part[key] for part in outputs]) for key in outputs[0]}
 
 
-def count_of(portions: int) -> int:
-    """Give a number of portions, once it is seen to be one."""
+def check_portions(portions: int) -> int:
+    """Return a number of portions, which must be a whole number of at least 1."""
     whole = isinstance(portions, Integral) and not isinstance(portions, bool)
     if not whole or portions < 1:
-        raise ValueError(f"portions is a whole number, 1 or more; got {portions!r}.")
+        raise ValueError(f"portions is an integer of at least 1; got {portions!r}.")
     return int(portions)
 
 
-def _are_dense(leaves) -> None:
+def _check_dense(leaves) -> None:
     for leaf in leaves:
         dense = hasattr(leaf, "__array__")
         if not dense or taps.mask_of(leaf) is not None:
@@ -60,12 +60,12 @@ def _are_dense(leaves) -> None:
             )
 
 
-def _taken(chunk, leaf):
+def _rows(chunk, leaf):
     return None if leaf is None else chunk.take(leaf)
 
 
-def _new(chunk, key, tensor):
-    """Give of a portion's tensor the rows that are new."""
+def _new_rows(chunk, key, tensor):
+    """Return the rows of a portion's tensor that no portion before it had."""
     size, rows = chunk.chunks.size, ops.shape(tensor)[0]
     wrong = (
         f"The rows of '{key}', {{}}, are not a portion's samples. Leave portions out."

@@ -11,49 +11,50 @@ import keras
 import numpy as np
 
 from keras_distill._backend import files
-from keras_distill._backend.jax_state import synchronise
+from keras_distill._backend.jax_state import sync_variables
 from keras_distill.strategies.replicas import is_first_worker, worker
+from keras_distill.teachers.averaging_teacher import AveragingTeacher
+from keras_distill.teachers.base_teacher import check_trained
 from keras_distill.teachers.copies import Copies
-from keras_distill.teachers.ensemble import EnsembleTeacher, member_weights
-from keras_distill.teachers.teacher import check
+from keras_distill.teachers.ensemble import member_weights
 
 
-class RemotePeers(EnsembleTeacher):
+class RemotePeers(AveragingTeacher):
     """Teachers that train at the same time, each in a process of its own.
 
-    Every process trains one peer by a `Distiller`, with this teacher, from data of its
-    own or from all. It writes its student's weights to a folder that all processes see,
-    as `fit` begins and ends and every so many steps, and takes the newest weights of the
-    others into copies, which teach. With weights only this old,
+    Every process trains one peer by a `Distiller` with this teacher, on its own data or
+    on all. It writes its student's weights to a folder that all processes see, as `fit`
+    begins and ends and every `refresh` steps, and reads the newest weights of the others
+    into copies, which teach. With copies that are only this old,
 
         total_i = CE_i + weight * T^2 KL(mean_{j != i} p_j || p_i)
 
-    trains nearly as with fresh ones, and nobody waits for gradients: a peer that is slow,
-    has stopped or died goes on teaching with its last weights. Begin by labels alone,
-    with a term's weight as a schedule that is 0 at first. `MutualDistiller` with
-    `refresh` does the same in one process.
+    trains nearly as well as with fresh ones, and no process waits for gradients: a peer
+    that is slow, stopped or dead goes on teaching with its last weights. Start with
+    labels alone, by a schedule that sets the term's weight to 0 at first.
+    `MutualDistiller` with `refresh` does the same in one process.
 
     A peer may train under a strategy; its first worker writes. Weights that are not
-    finite are neither written nor read. Layers are tapped by the place of the peer,
-    `"0/stack2"`, as those of an ensemble. The folder is one run's: what is in it already
-    is taken for the peers' newest.
+    finite are neither written nor read. Layers are tapped by the index of the peer,
+    `"0/stack2"`, as those of an ensemble. Use a folder for one run only: any files in it
+    are read as the peers' newest weights.
 
     Args:
-        peers: models of the other peers' architectures, by the peers' names; they are
-            copied.
-        folder: where all processes can read and write.
-        name: of this process's peer, as the others call it.
-        refresh: write and read every so many steps. Default 100.
-        wait: seconds to wait, as `fit` begins, for each peer's first weights. Default
-            600.
+        peers: models with the architectures of the other peers, by the peers' names;
+            they are copied.
+        folder: that all processes can read and write.
+        name: of this process's peer, by which the others know it.
+        refresh: number of steps between two exchanges. Default 100.
+        wait: seconds to wait, as `fit` begins, for the first weights of each peer.
+            Default 600.
         average: of their predictions, as in `EnsembleTeacher`.
-        weights: one positive number a peer. Default: equal.
+        weights: one positive number per peer. Default: equal.
 
     Raises:
-        TypeError: a peer is no `keras.Model`.
-        ValueError: no peers, a name that is no file's or is its own, a model that is not
-            built, numbers out of range; as `fit` begins, no weights of a peer, those of
-            another architecture, or a peer of several processes on JAX.
+        TypeError: a peer is not a `keras.Model`.
+        ValueError: no peers, a name that cannot name a file or is its own, a model that
+            is not built, or numbers out of range; as `fit` begins, no weights of a peer,
+            weights of another architecture, or a peer of several processes on JAX.
 
     Example:
         >>> teacher = kd.RemotePeers({"second": net()}, "runs/peers", name="first")
@@ -75,37 +76,33 @@ class RemotePeers(EnsembleTeacher):
         average: str = "arithmetic",
         weights: Sequence[float] | None = None,
     ):
-        _are_names([name, *peers])
+        _check_names([name, *peers])
         if refresh < 1 or wait < 0:
             raise ValueError(
-                "refresh is a number of steps, 1 or more, and wait one of seconds, 0 or "
-                f"more; got {refresh} and {wait}."
+                "refresh is a number of steps, at least 1, and wait one of seconds, at "
+                f"least 0; got {refresh} and {wait}."
             )
         for model in peers.values():
-            check(model)
+            check_trained(model)
         self.names, self.name = list(peers), name
         self.folder, self.refresh, self.wait = os.fspath(folder), refresh, wait
         self.copies = Copies(list(peers.values()), "remote_peers")
-        self.members, self.average = tuple(self.copies.models), average
-        self.weights = member_weights(self.members, average, weights, least=1)
-        self._norms, self._read = {}, {}
-
-    @property
-    def followers(self) -> keras.Layer:
-        """Give the layer that holds the copies."""
-        return self.copies
+        models = self.copies.models
+        weights = member_weights(models, average, weights, least=1)
+        super().__init__(models, average, weights)
+        self._read = {}
 
     @property
     def replicated(self) -> None:
-        """Give no layer: the workers of a peer may have read one after another."""
+        """None: the workers of a peer may read at different times."""
         return
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
-        """Give the callback that writes and reads."""
+        """Return the callback that writes and reads."""
         return [_Exchange(self)]
 
     def write(self, student: keras.Model) -> None:
-        """Let the others have a student's weights, in a file that is whole at any moment.
+        """Write a student's weights for the others, in a file that is whole at any moment.
 
         Args:
             student: the peer of this process.
@@ -113,33 +110,31 @@ class RemotePeers(EnsembleTeacher):
         os.makedirs(self.folder, exist_ok=True)
         variables = files.numbered(student.variables, "weight")
         values = {name: files.to_numpy(v) for name, v in variables.items()}
-        if not _are_finite(values):
-            return
-        path = self._path(self.name)
-        files.write_arrays(path, values)
+        if _are_finite(values):
+            files.write_arrays(self._path(self.name), values)
 
     def meet(self) -> None:
-        """Wait for the weights of every peer, and take them.
+        """Wait for the weights of every peer, and read them.
 
         Raises:
-            ValueError: those of one do not come, or are of another architecture.
+            ValueError: those of one do not appear, or are of another architecture.
         """
-        # The copies may have been put back meanwhile to what they were before.
+        # A backup may have restored the copies since.
         self._read.clear()
         end = time.monotonic() + self.wait
         for name in self.names:
             while not os.path.exists(self._path(name)):
                 if time.monotonic() > end:
                     raise ValueError(
-                        f"No weights of the peer '{name}' came to "
-                        f"'{self._path(name)}' in {self.wait:g} s. Start its process, "
+                        f"No weights of the peer '{name}' appeared in "
+                        f"'{self._path(name)}' within {self.wait:g} s. Start its process, "
                         f"with name='{name}' and the same folder, or wait longer."
                     )
                 time.sleep(0.05)
         self.read()
 
     def read(self) -> None:
-        """Take the newest weights of the others, where they are newer than those here.
+        """Read the weights of the others that are newer than those read before.
 
         Raises:
             ValueError: they are of another architecture.
@@ -155,12 +150,12 @@ class RemotePeers(EnsembleTeacher):
                     raise files.Damaged("weights that are not finite")
             except (OSError, files.Damaged) as error:
                 warnings.warn(
-                    f"'{path}' can't be used ({error}); the peer '{name}' teaches on "
-                    "with the weights before.",
+                    f"'{path}' can't be used ({error}); the peer '{name}' goes on "
+                    "teaching with its previous weights.",
                     stacklevel=2,
                 )
                 continue
-            _put(found, model, name, path)
+            _assign(found, model, name, path)
             self._read[name] = written
 
     def _path(self, name: str) -> str:
@@ -168,13 +163,13 @@ class RemotePeers(EnsembleTeacher):
 
 
 class _Exchange(keras.callbacks.Callback):
-    """Writes and reads as `fit` begins, every so many steps, and at the end.
+    """Writes and reads weights as `fit` begins, at every refresh, and at the end.
 
-    It works between two batches, where Keras calls it from the loop itself, and does not
-    ask for the logs of each.
+    It acts between two batches, where Keras calls it synchronously and computes no logs
+    for it.
 
     Args:
-        peers: what is written and read.
+        peers: of the distiller that is fitted.
     """
 
     async_safe = True
@@ -185,9 +180,9 @@ class _Exchange(keras.callbacks.Callback):
         self.met, self.since, self.last = False, 0, 0
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Meet the others, at first; by then a backup has been put back."""
+        """Meet the others in the first epoch; a backup is restored by then."""
         if not self.met:
-            _is_one_process()
+            _check_one_process()
             self._write()
             self.peers.meet()
             self.met = True
@@ -196,7 +191,7 @@ class _Exchange(keras.callbacks.Callback):
         self.last = 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Write and read where it is time; one call may have been of several steps."""
+        """Write and read every `refresh` steps; one call may be several steps."""
         self.since += batch - self.last
         self.last = batch
         if self.since >= self.peers.refresh:
@@ -205,11 +200,11 @@ class _Exchange(keras.callbacks.Callback):
             self.peers.read()
 
     def on_train_end(self, logs=None):
-        """Leave the last weights to those that still train."""
+        """Write the last weights, for peers that still train."""
         self._write()
 
     def _write(self):
-        synchronise(self.model)
+        sync_variables(self.model)
         self.model.share_statistics()
         if not is_first_worker(self.model):
             return
@@ -220,18 +215,18 @@ class _Exchange(keras.callbacks.Callback):
                 raise
             warnings.warn(
                 f"The weights of '{self.peers.name}' can't be written ({error}); the "
-                "others learn on from those before.",
+                "others go on with the previous ones.",
                 stacklevel=2,
             )
 
 
-def _put(found: dict, model: keras.Model, name: str, path: str) -> None:
-    """Put what a file holds into a model."""
+def _assign(found: dict, model: keras.Model, name: str, path: str) -> None:
+    """Assign the weights in a file to a model."""
     variables = files.numbered(model.variables, "weight")
     if apart := files.differing(variables, found):
         raise ValueError(
-            f"The peer '{name}' has another architecture than the model that is given "
-            f"for it: '{path}' and '{model.name}' differ in {', '.join(apart[:4])}. Give "
+            f"The peer '{name}' has another architecture than the model passed for "
+            f"it: '{path}' and '{model.name}' differ in {', '.join(apart[:4])}. Pass "
             "a model as its process trains it."
         )
     for key, variable in variables.items():
@@ -242,20 +237,22 @@ def _are_finite(arrays: dict) -> bool:
     return all(np.isfinite(x).all() for x in arrays.values() if x.dtype.kind == "f")
 
 
-def _is_one_process() -> None:
+def _check_one_process() -> None:
     if keras.backend.backend() == "jax" and worker()[1] > 1:
         raise ValueError(
-            "On JAX a peer trains in one process, as its copies of the others are to be "
+            "On JAX a peer trains in one process, as its copies of the others must be "
             f"the same on all; there are {worker()[1]}. Train one peer in each."
         )
 
 
-def _are_names(names: Sequence[str]) -> None:
+def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if not isinstance(name, str) or not name or os.path.basename(name) != name:
-            raise ValueError(f"A peer's name is that of its file; got {name!r}.")
+            raise ValueError(
+                f"A peer's name must be able to name a file; got {name!r}."
+            )
     if len(names) < 2 or names[0] in names[1:]:
         raise ValueError(
-            "peers are the others, one or more, and name is that of this process's own; "
+            "peers are the others, at least one, and name is that of this process; "
             f"got peers {names[1:]} and name '{names[0]}'."
         )

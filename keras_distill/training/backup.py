@@ -1,160 +1,197 @@
-"""Going on where a run was stopped, to the batch and to the bit."""
+"""Backups from which a killed run continues, to the batch and to the bit."""
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import warnings
 
 import keras
 import numpy as np
 
 from keras_distill._backend import files
-from keras_distill._backend.jax_state import synchronise
+from keras_distill._backend.jax_state import sync_variables
 from keras_distill.strategies.replicas import is_first_worker
 
 # States of torch's generators: the CPU's, then each GPU's.
-_RANDOM = tuple(f"random{place:02d}" for place in range(65))
+_RANDOM = tuple(f"random{index:02d}" for index in range(65))
 
 
-class ExactBackup(keras.callbacks.BackupAndRestore):
-    """What `fit` puts in the place of `keras.callbacks.BackupAndRestore`.
+class BackupAndRestore(keras.callbacks.Callback):
+    """Back up the training of a distiller, and continue it when `fit` is called again.
 
-    Keras saves weights and optimiser, and starts the epoch that was stopped anew. This
-    one saves the states of random layers, the metrics and the batch too, in one file
-    that is whole at any moment. Across workers the first one writes, and all read.
+    Keras's callback of this name saves weights and optimizer, and repeats the epoch that
+    was interrupted. This one also saves the states of random layers, the metrics and the
+    number of batches, in one file that is whole at any moment, so that a run that was
+    killed ends equal, bit by bit, to one that was not. Across workers the first one
+    writes, and all read. `fit` puts it in the place of Keras's.
 
     Args:
-        given: the user's callback; its arguments hold.
+        backup_dir: a folder for this run alone, which all workers see.
+        save_freq: `"epoch"` (default), or a number of batches.
+        double_checkpoint: keep the backup before the newest too. Default False.
+        delete_checkpoint: remove the folder when the training ends. Default True.
+
+    Raises:
+        TypeError: `fit` was called on a model that is not a distiller.
+        ValueError: no folder, or another `save_freq`; as `fit` begins, a backup that is
+            damaged or of another model.
+
+    Example:
+        >>> backup = kd.BackupAndRestore("runs/backup", save_freq=100)
+        >>> distiller.fit(train, epochs=20, callbacks=[backup])
     """
 
-    def __init__(self, given: keras.callbacks.BackupAndRestore):
-        super().__init__(
-            given.backup_dir,
-            given.save_freq,
-            given.double_checkpoint,
-            given.delete_checkpoint,
-        )
+    def __init__(
+        self,
+        backup_dir: str | os.PathLike,
+        save_freq: int | str = "epoch",
+        *,
+        double_checkpoint: bool = False,
+        delete_checkpoint: bool = True,
+    ):
+        super().__init__()
+        if not backup_dir:
+            raise ValueError("backup_dir is a folder for the backups; got none.")
+        if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
+            raise ValueError(
+                f"save_freq is 'epoch' or a number of batches; got {save_freq!r}."
+            )
+        self.backup_dir, self.save_freq = os.fspath(backup_dir), save_freq
+        self.double_checkpoint = double_checkpoint
+        self.delete_checkpoint = delete_checkpoint
         self._path = os.path.join(self.backup_dir, "state.npz")
         self._previous = os.path.join(self.backup_dir, "previous.npz")
-        self._found, self._random = None, []
-        self._done = 0
+        self._restored, self._generators = None, []
+        self._epoch = self._batches = self._unsaved = 0
         self._newest_is_damaged = False
 
+    def set_model(self, model):
+        """Check that the model is a distiller."""
+        if not hasattr(model, "check_fit"):
+            raise TypeError(
+                "kd.BackupAndRestore backs up the training of a distiller; got "
+                f"{type(model).__name__}. Use keras.callbacks.BackupAndRestore."
+            )
+        super().set_model(model)
+
     def find(self) -> tuple[int, int]:
-        """Read what was saved, if anything was; give the epoch and its batches done.
+        """Read the backup, if there is one; return its epoch and the batches done in it.
 
         A newest file that is damaged gives way to the one before, which
         `double_checkpoint` keeps.
 
         Raises:
-            ValueError: what is there is damaged.
+            ValueError: the files that exist are damaged.
         """
         damages = []
         for path in filter(os.path.exists, (self._path, self._previous)):
             try:
-                self._found = files.read_arrays(path)
+                self._restored = files.read_arrays(path)
             except files.Damaged as error:
                 damages.append(f"'{path}' is damaged ({error})")
                 continue
             if damages:
-                warnings.warn(f"{damages[0]}; going on with '{path}'.", stacklevel=4)
+                warnings.warn(f"{damages[0]}; continuing from '{path}'.", stacklevel=4)
             self._newest_is_damaged = bool(damages)
-            self._current_epoch, self._done = map(int, self._found.pop("position"))
-            self._last_batch_seen = max(self._done - 1, 0)
-            return self._current_epoch, self._done
+            self._epoch, self._batches = map(int, self._restored.pop("position"))
+            return self._epoch, self._batches
         if damages:
             raise ValueError(
-                f"The run can't go on: {' and '.join(damages)}, and no other backup is "
-                "there. Put a copy of the file in its place, or remove the folder to "
-                "start anew. BackupAndRestore(..., double_checkpoint=True) keeps the "
+                f"The run cannot be resumed: {' and '.join(damages)}, and there is no "
+                "other backup. Put a copy of the file in its place, or remove the folder "
+                "to start anew. BackupAndRestore(..., double_checkpoint=True) keeps the "
                 "backup before the newest too."
             )
         return 0, 0
 
     def on_train_begin(self, logs=None):
-        """Put everything back as it was saved."""
-        if self._found is None:
+        """Restore weights, optimizer and states."""
+        if self._restored is None:
             return
-        self.model._initial_epoch = self._current_epoch
-        kept = [name for name in _RANDOM if name in self._found]
-        self._random = [self._found.pop(name) for name in kept]
-        self._restore(self._of_run(), "run")
-        if not self._done:
-            self._found = None
+        kept = [name for name in _RANDOM if name in self._restored]
+        self._generators = [self._restored.pop(name) for name in kept]
+        self._restore(self._variables(), "run")
+        if not self._batches:
+            self._restored = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Know the epoch, which `initial_epoch` may have set."""
-        self._current_epoch = epoch
+        """Note the epoch, which `initial_epoch` may have set."""
+        self._epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Put torch's generators back, once the reader of the data has drawn from one."""
-        if self._found is None and self._random:
+        """Restore torch's generators, once the reader of the data has drawn from one."""
+        if self._restored is None and self._generators:
             import torch
 
-            on_cpu, *on_gpus = map(torch.from_numpy, self._random)
+            on_cpu, *on_gpus = map(torch.from_numpy, self._generators)
             torch.set_rng_state(on_cpu)
             torch.cuda.set_rng_state_all(on_gpus)
-            self._random = []
+            self._generators = []
 
     def on_train_batch_end(self, batch, logs=None):
-        """Save where it is time; after the batches left out, put the means back."""
-        if self._found is None:
-            self._done = batch + 1
-            super().on_train_batch_end(batch, logs)
-        elif batch + 1 >= self._done:
-            synchronise(self.model)
-            self._restore(self._of_epoch(), "epoch")
-            self._found = None
+        """Save at the chosen frequency; after the batches left out, restore the means."""
+        if self._restored is None:
+            self._unsaved += batch + 1 - self._batches
+            self._batches = batch + 1
+            if self.save_freq != "epoch" and self._unsaved >= self.save_freq:
+                self._save()
+        elif batch + 1 >= self._batches:
+            sync_variables(self.model)
+            self._restore(self._means(), "epoch")
+            self._restored = None
 
     def on_epoch_end(self, epoch, logs=None):
-        """Save, if it is done by epochs."""
-        self._done = 0
-        super().on_epoch_end(epoch, logs)
+        """Save, if the frequency is an epoch."""
+        self._epoch, self._batches = epoch + 1, 0
+        if self.save_freq == "epoch":
+            self._save()
 
     def on_train_end(self, logs=None):
-        """Remove what was saved, unless it is to be kept."""
-        if is_first_worker(self.model):
-            super().on_train_end(logs)
+        """Remove the backups, unless they are to be kept."""
+        if self.delete_checkpoint and is_first_worker(self.model):
+            shutil.rmtree(self.backup_dir, ignore_errors=True)
 
-    def _of_run(self) -> dict:
+    def _variables(self) -> dict:
         model = self.model
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         return files.numbered([*model.variables, *model.optimizer.variables], "run")
 
-    def _of_epoch(self) -> dict:
+    def _means(self) -> dict:
         return files.numbered(self.model.metrics_variables, "epoch")
 
     def _restore(self, variables: dict, part: str) -> None:
-        found = {n: x for n, x in self._found.items() if n.startswith(part)}
-        if apart := files.differing(variables, found):
+        kept = {n: x for n, x in self._restored.items() if n.startswith(part)}
+        if apart := files.differing(variables, kept):
             raise ValueError(
-                f"The backup in '{self.backup_dir}' is of another model, optimiser or "
-                f"terms: they differ in {', '.join(apart[:4])}. Go on with those, or "
-                "remove the folder to start anew."
+                f"The backup in '{self.backup_dir}' is of another model, optimizer or "
+                f"terms, or of another version: they differ in {', '.join(apart[:4])}. "
+                "Continue with those, or remove the folder to start anew."
             )
         for name, variable in variables.items():
-            variable.assign(self._found[name])
+            variable.assign(kept[name])
 
-    def _save_model(self):
-        synchronise(self.model)
+    def _save(self):
+        self._unsaved = 0
+        sync_variables(self.model)
         self.model.share_statistics()
-        variables = {**self._of_run(), **self._of_epoch()}
-        # Every worker reads, as reading may add up what the workers hold.
+        variables = {**self._variables(), **self._means()}
+        # Every worker reads, as reading may reduce over the workers.
         values = {
             name: files.to_numpy(variable) for name, variable in variables.items()
         }
         if keras.backend.backend() == "torch":
             import torch
 
-            # Keras's random layers draw from them, past their own seeds.
+            # Keras's random layers draw from them, beside their own seeds.
             states = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-            for name, state in zip(_RANDOM, states, strict=False):
-                values[name] = state.numpy()
+            values |= {n: x.numpy() for n, x in zip(_RANDOM, states, strict=False)}
         if not is_first_worker(self.model):
             return
         os.makedirs(self.backup_dir, exist_ok=True)
-        values["position"] = np.array([self._current_epoch, self._done])
+        values["position"] = np.array([self._epoch, self._batches])
         keeps = self.double_checkpoint and not self._newest_is_damaged
         with files.write_then_rename(self._path) as beside:
             np.savez(beside, count=len(values), **values)
@@ -163,14 +200,35 @@ class ExactBackup(keras.callbacks.BackupAndRestore):
         self._newest_is_damaged = False
 
 
-def exact(callbacks) -> tuple:
-    """Put the exact backup in the place of Keras's; give it too, None without one."""
+def exchange_backup(callbacks) -> tuple:
+    """Put `kd.BackupAndRestore` in the place of Keras's.
+
+    Returns:
+        The callbacks, and the backup among them or None.
+    """
     listed = getattr(callbacks, "callbacks", callbacks)
-    for place, callback in enumerate(listed):
+    for index, callback in enumerate(listed):
+        if isinstance(callback, BackupAndRestore):
+            return callbacks, callback
         if type(callback) is keras.callbacks.BackupAndRestore:
-            listed[place] = ExactBackup(callback)
+            listed[index] = _like(callback)
             if listed is not callbacks:
-                listed[place].set_model(callbacks.model)
-                listed[place].set_params(callback.params)
-            return callbacks, listed[place]
+                listed[index].set_model(callbacks.model)
+                listed[index].set_params(callback.params)
+            return callbacks, listed[index]
     return callbacks, None
+
+
+def _like(callback: keras.callbacks.BackupAndRestore) -> BackupAndRestore:
+    logging.getLogger("keras_distill").warning(
+        "kd.BackupAndRestore takes the place of keras.callbacks.BackupAndRestore in '%s': "
+        "it saves random states, metrics and the batch too. Pass it yourself to avoid "
+        "this message.",
+        callback.backup_dir,
+    )
+    return BackupAndRestore(
+        callback.backup_dir,
+        callback.save_freq,
+        double_checkpoint=callback.double_checkpoint,
+        delete_checkpoint=callback.delete_checkpoint,
+    )

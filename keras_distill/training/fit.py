@@ -1,21 +1,42 @@
-"""`fit`, with data and models looked at before the first step."""
+"""`fit`: what a distiller does before the first step, around each, and after the last."""
 
 from __future__ import annotations
 
-from keras_distill.distillers import term_checks as checks
-from keras_distill.training.callbacks import SameStatistics, StopAtNotFinite, before
-from keras_distill.training.lean_step import LeanStep
-from keras_distill.training.replicated import AcrossWorkers, no_samples_refused
-from keras_distill.training.resuming import Resuming
-from keras_distill.training.watching import Watching
+import dataclasses
+
+import keras
+
+from keras_distill._backend.keras_trainer import TrainerHooks
+from keras_distill.training import lean_step, resuming, watching, workers
+from keras_distill.training.backup import exchange_backup
+from keras_distill.training.data_checks import first_batch
 
 
-class Fitting(Watching, AcrossWorkers, Resuming, LeanStep):
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the step of one `fit` must know of it.
+
+    Args:
+        left_out: batches at its beginning that a run before has trained on.
+        length_is_known: whether Keras asks for no batch past the end of the data.
+        saves_by_batch: whether a callback saves in the middle of an epoch.
+    """
+
+    left_out: int = 0
+    length_is_known: bool = False
+    saves_by_batch: bool = False
+
+
+class Fitting(TrainerHooks):
     """What all distillers do around Keras's `fit`.
 
-    A distiller has `can_fit`, its own checks, and `part_names`, the parts of the loss
-    that must stay finite.
+    A mixin in front of `keras.Model`. A distiller has `check_fit`, its own checks,
+    `part_names`, the parts of the loss that must stay finite, `means`, the running means
+    of its logs, and `replicated_layers`, whose moving statistics all replicas share.
     """
+
+    plan = Plan()
+    sharing = None
 
     def fit(
         self,
@@ -25,39 +46,78 @@ class Fitting(Watching, AcrossWorkers, Resuming, LeanStep):
         epochs=1,
         verbose="auto",
         callbacks=None,
-        **kwargs,
+        **arguments,
     ):
-        """Train as `keras.Model.fit` does, on data that were looked at first.
+        """Train as `keras.Model.fit` does, once data and models are checked.
 
-        Arrays are looked at whole, of other data the first batch. Stopped and called
-        again with `keras.callbacks.BackupAndRestore`, it goes on after the last batch
-        that was saved, with all that it knew then: a run that was killed ends as one
-        that was not, if its data come in an order that a seed decides and no
-        `kd.RemotePeers` teach.
+        Arrays are checked as a whole, other data on the first batch. With
+        `kd.BackupAndRestore`, a run that is called again continues after the last batch
+        that was saved: a run that was killed ends equal, bit by bit, to one that was not,
+        if a seed decides the order of its data and no `kd.RemotePeers` teach.
 
         Raises:
             ValueError: there is no teacher, the data are empty, labels lie outside the
                 classes, the compiled loss takes probabilities, a backup is damaged, of
-                another model or of data in no known order, workers would shuffle data
+                another model or of data in an unknown order, workers would shuffle data
                 each for itself, or, while training, a part of the loss is not finite
                 or a replica gets no samples.
         """
-        x, batch = checks.first_batch(x, y)
-        self.can_fit(batch)
-        self.order_is_shared(x, kwargs)
-        self.watch(callbacks or [])
-        callbacks = before(self.own_callbacks(), callbacks)
-        x, callbacks = self.resume(x, callbacks, kwargs)
-        self.look_at_length(x)
-        self.build_state(batch)
+        x, batch = first_batch(x, y)
+        self.check_fit(batch)
+        workers.check_shared_order(self, x, arguments)
+        callbacks = _in_front(self.own_callbacks(), callbacks)
+        callbacks, backup = exchange_backup(callbacks)
+        x, left_out = resuming.resume(backup, x, arguments)
+        self.plan = Plan(
+            left_out, lean_step.length_is_known(x), watching.saves_by_batch(callbacks)
+        )
+        watching.restart(self.train_function)
+        if left_out:
+            self.train_function = None
+        lean_step.build_state(self, batch)
         try:
-            with no_samples_refused():
+            with workers.no_samples_as_value_error():
                 return super().fit(
-                    x, y, batch_size, epochs, verbose, callbacks, **kwargs
+                    x, y, batch_size, epochs, verbose, callbacks, **arguments
                 )
         finally:
-            self.resumed()
+            self.plan = Plan()
+            if left_out:
+                self.train_function = None
 
-    def own_callbacks(self) -> list:
-        """Give the callbacks that stand before the user's."""
-        return [StopAtNotFinite(), SameStatistics()]
+    def make_train_function(self, force=False):
+        """Compile the step, and wrap it in what this `fit` needs around it."""
+        if self.train_function is not None and not force:
+            return
+        super().make_train_function(force)
+        step = self.train_function
+        if lean_step.applies(self):
+            step = lean_step.compiled(self, step)
+        if self.plan.left_out:
+            step = resuming.skipping(self, step)
+        self.train_function = watching.WatchedStep(self, step)
+
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Return the callbacks in front of the user's."""
+        return [watching.StopAtNotFinite(), workers.ShareStatistics()]
+
+    def epoch_logs(self, logs):
+        """Return the means over all replicas, also where some metrics are not shown."""
+        means = self.means(training=not set(self.part_names()).isdisjoint(logs))
+        return {name: means[name] for name in logs} if set(logs) <= set(means) else logs
+
+    def share_statistics(self) -> None:
+        """Assign the mean over all replicas to each untrained variable of floats."""
+        workers.share_statistics(self)
+
+
+def _in_front(own: list, callbacks):
+    """Put callbacks in front of the user's, in the list of these if it is Keras's."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        kinds = tuple(type(callback) for callback in own)
+        users = [x for x in callbacks.callbacks if not isinstance(x, kinds)]
+        callbacks.callbacks[:] = [*own, *users]
+        for callback in own:
+            callback.set_model(callbacks.model)
+        return callbacks
+    return [*own, *keras.tree.flatten(callbacks or [])]

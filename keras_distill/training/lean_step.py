@@ -1,68 +1,60 @@
-"""Keras's call of a step on TensorFlow, without what one device does not need."""
+"""Keras's call of a step on TensorFlow, without what one device does not need.
+
+Keras wraps each step for replicas and for several steps per execution, which costs a
+small one up to a twentieth of its time.
+"""
 
 from __future__ import annotations
 
 import keras
 
+from keras_distill._backend.keras_trainer import strategy_of
+
 # Operations of a step. One call holds a second copy of them, some 10 kB each, and saves
-# a quarter of a millisecond, which a step of more does not notice.
+# a quarter of a millisecond, which a larger step does not notice.
 _SMALL = 1000
 
 
-class LeanStep:
-    """Let a small step on one device be one call from the iterator to the logs.
+def length_is_known(x) -> bool:
+    """Whether Keras knows when the data end, and asks for no batch past it."""
+    if callable(getattr(x, "cardinality", None)):
+        # -1 stands for no end, -2 for a length that is not known.
+        return int(x.cardinality()) not in (-2, 0)
+    arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
+    return arrays or isinstance(x, keras.utils.PyDataset)
 
-    Keras wraps each step for replicas and for steps in a row, which costs a small one up
-    to a twentieth of its time.
+
+def build_state(model, batch) -> None:
+    """Build metrics and optimizer now, which avoids a second trace of the step.
+
+    On one device Keras leaves them to the first step, of which it keeps both traces.
+
+    Args:
+        model: a distiller.
+        batch: the first one, or None.
     """
-
-    length_is_known = False
-
-    def look_at_length(self, x) -> None:
-        """Find out whether Keras knows when the data end, and asks for no more.
-
-        Args:
-            x: the data.
-        """
-        if callable(getattr(x, "cardinality", None)):
-            # -1 stands for no end, -2 for a length that is not known.
-            self.length_is_known = int(x.cardinality()) not in (-2, 0)
-        else:
-            arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
-            self.length_is_known = arrays or isinstance(x, keras.utils.PyDataset)
-
-    def build_state(self, batch) -> None:
-        """Make what the first step would make: it would be traced a second time for that.
-
-        On one device Keras leaves metrics and optimiser to the first step, whose traces
-        it keeps both.
-
-        Args:
-            batch: the first one, or None.
-        """
-        traced = self.compiled and (not self.run_eagerly or self.left_out)
-        if keras.backend.backend() != "tensorflow" or not traced or batch is None:
-            return
-        specs = keras.tree.map_structure(_spec, batch)
-        if self._distribute_strategy is None and False not in keras.tree.flatten(specs):
-            self._symbolic_build(data_batch=specs)
-
-    def make_train_function(self, force=False):
-        """Make the step."""
-        known = self.train_function is not None and not force
-        super().make_train_function(force)
-        if not known and self._is_plain():
-            self.train_function = _lean(self, self.train_function)
-
-    def _is_plain(self) -> bool:
-        """Tell whether it is compiled, one step at a time, on one device."""
-        if keras.backend.backend() != "tensorflow" or self.run_eagerly:
-            return False
-        # Nothing public tells a model that was made outside of any strategy's scope.
-        return self.steps_per_execution == 1 and self._distribute_strategy is None
+    traced = model.compiled and (not model.run_eagerly or model.plan.left_out)
+    if keras.backend.backend() != "tensorflow" or not traced or batch is None:
+        return
+    specs = keras.tree.map_structure(_spec, batch)
+    if strategy_of(model) is None and False not in keras.tree.flatten(specs):
+        model.build_state(specs)
 
 
-def _lean(model, keras_step):
+def applies(model) -> bool:
+    """Whether a step is compiled, one per execution, on one device of TensorFlow."""
+    if keras.backend.backend() != "tensorflow" or model.run_eagerly:
+        return False
+    return model.steps_per_execution == 1 and strategy_of(model) is None
+
+
+def compiled(model, keras_step):
+    """Compile a small step as one call, from the iterator to the logs.
+
+    Args:
+        model: a distiller.
+        keras_step: Keras's, for data that this one does not take.
+    """
     import tensorflow as tf
 
     step = tf.function(
@@ -76,26 +68,26 @@ def _lean(model, keras_step):
     def from_iterator(iterator):
         return step(iterator.get_next())
 
-    in_one_call = None
+    is_small = None
 
     def run(iterator):
-        nonlocal in_one_call
+        nonlocal is_small
         if not isinstance(iterator, tf.data.Iterator) or _has_options(iterator):
             return keras_step(iterator)
-        # At the end of the data a step in one call would move what needs no batch, as
-        # the optimiser's count.
-        if in_one_call and model.length_is_known:
+        # At the end of the data a step in one call would still run what needs no batch,
+        # such as the count of the optimizer's steps.
+        if is_small and model.plan.length_is_known:
             return from_iterator(iterator)
-        if in_one_call is None:
+        if is_small is None:
             graph = step.get_concrete_function(iterator.element_spec).graph
-            in_one_call = len(graph.get_operations()) < _SMALL
+            is_small = len(graph.get_operations()) < _SMALL
         return step(next(iterator))
 
     return run
 
 
 def _spec(x):
-    """Give a part's spec for any number of samples, None for none, False if unknown."""
+    """Return a spec for any number of samples, None for None, False if unknown."""
     if x is None:
         return None
     try:
@@ -106,7 +98,7 @@ def _spec(x):
 
 
 def _has_options(iterator) -> bool:
-    """Tell whether a batch may lack a part, which Keras then makes None."""
+    """Whether a batch may lack a part, which Keras then replaces by None."""
     import tensorflow as tf
 
     parts = tf.nest.flatten(iterator.element_spec)

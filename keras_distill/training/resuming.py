@@ -1,77 +1,63 @@
-"""What a run that goes on leaves out: epochs and batches that it has had."""
+"""Where a killed run is resumed: the epochs and batches that a new one leaves out."""
 
 from __future__ import annotations
 
 import keras
 
-from keras_distill.training.backup import exact
+
+def resume(backup, x, arguments: dict) -> tuple:
+    """Find a backup, and advance the data to where it was made.
+
+    Args:
+        backup: a `kd.BackupAndRestore`, or None.
+        x: the data.
+        arguments: of `fit`, the others; `initial_epoch` and `steps_per_epoch` are set.
+
+    Returns:
+        The data, and the number of batches of the first epoch to leave out.
+
+    Raises:
+        ValueError: the data come in an order that cannot be repeated.
+    """
+    if backup is None:
+        return x, 0
+    if backup.save_freq != "epoch":
+        _check_order(x, arguments)
+    epoch, left_out = backup.find()
+    # The data began with the first epoch of this command.
+    x = _advance(x, max(epoch - arguments.get("initial_epoch", 0), 0), arguments)
+    if epoch:
+        arguments["initial_epoch"] = epoch
+    return x, left_out
 
 
-class Resuming:
-    """Let `fit` go on from a backup in the middle of an epoch."""
+def skipping(model, train):
+    """Return a step that reads the batches to leave out, and then trains.
 
-    left_out = 0
+    Args:
+        model: a distiller, whose plan has their number.
+        train: its compiled step.
+    """
+    executions = -(-model.plan.left_out // model.steps_per_execution)
+    left = iter(range(executions))
 
-    def resume(self, x, callbacks, arguments: dict) -> tuple:
-        """Find a backup and move the data to where it was made.
+    def step(*arguments):
+        *state, data = arguments
+        if next(left, None) is None:
+            return train(*arguments)
+        if hasattr(data, "__next__"):
+            for _ in range(model.steps_per_execution):
+                next(data, None)
+        return ({}, *state) if state else model.means(training=True)
 
-        Args:
-            x: the data.
-            callbacks: of `fit`.
-            arguments: of `fit`, the others; steps_per_epoch is filled in.
-
-        Returns:
-            The data and the callbacks.
-
-        Raises:
-            ValueError: the data come in an order that can't be found again.
-        """
-        callbacks, backup = exact(callbacks)
-        self.left_out = 0
-        if backup is None:
-            return x, callbacks
-        if backup.save_freq != "epoch":
-            _order_is_known(x, arguments)
-        epoch, self.left_out = backup.find()
-        # The data began with the first epoch of this command.
-        begun = max(epoch - arguments.get("initial_epoch", 0), 0)
-        return _after(x, begun, arguments), callbacks
-
-    def resumed(self) -> None:
-        """Forget what was left out."""
-        # Keras would begin the next call at the same epoch.
-        self._initial_epoch = None
-        if self.left_out:
-            self.left_out = 0
-            self.train_function = None
-
-    def make_train_function(self, force=False):
-        """Make the step, which at first only reads the batches that are left out."""
-        super().make_train_function(force)
-        if self.left_out:
-            self.train_function = self._leaving_out(self.train_function)
-
-    def _leaving_out(self, train):
-        executions = -(-self.left_out // self.steps_per_execution)
-        left = iter(range(executions))
-
-        def step(*arguments):
-            *state, data = arguments
-            if next(left, None) is None:
-                return train(*arguments)
-            if hasattr(data, "__next__"):
-                for _ in range(self.steps_per_execution):
-                    next(data, None)
-            return ({}, *state) if state else self.means(training=True)
-
-        return step
+    return step
 
 
 def shuffled_by_fit(x, arguments: dict) -> bool:
-    """Tell whether `fit` shuffles the data, in an order that it draws anew.
+    """Whether `fit` shuffles the data, in an order that it draws anew.
 
     Args:
-        x: the data: arrays, a `PyDataset`, or what brings its own order.
+        x: the data: arrays, a `PyDataset`, or data with an order of their own.
         arguments: of `fit`, the others.
     """
     if hasattr(x, "element_spec") or hasattr(x, "__next__"):
@@ -80,18 +66,18 @@ def shuffled_by_fit(x, arguments: dict) -> bool:
     return bool(arguments.get("shuffle", True)) and not endless
 
 
-def _order_is_known(x, arguments: dict) -> None:
+def _check_order(x, arguments: dict) -> None:
     if shuffled_by_fit(x, arguments):
         raise ValueError(
-            "BackupAndRestore with save_freq in batches goes on in the middle of an "
-            "epoch, but the order of data that `fit` shuffles can't be found again. "
-            "Give shuffle=False, or kd.data.batches(samples, shuffle=True), or "
+            "BackupAndRestore with save_freq in batches resumes in the middle of an "
+            "epoch, but the order of data that `fit` shuffles cannot be repeated. "
+            "Pass shuffle=False, or kd.data.batches(samples, shuffle=True), or "
             "save_freq='epoch'."
         )
 
 
-def _after(x, epochs: int, arguments: dict):
-    """Move data past some epochs; a shuffle draws a new order each time it is begun.
+def _advance(x, epochs: int, arguments: dict):
+    """Advance data past some epochs; a shuffle draws a new order each time it begins.
 
     Keras begins a `tf.data.Dataset` more often than once an epoch, and not alike on all
     backends; one that repeats is begun once, and repeats its parts once an epoch.
@@ -102,7 +88,7 @@ def _after(x, epochs: int, arguments: dict):
     is_set = callable(getattr(x, "cardinality", None))
     count = int(x.cardinality()) if is_set else -1
     if steps is not None and steps != count:
-        # What has an end begins anew there.
+        # Data that end begin anew there.
         return (x.repeat() if count > 0 else x).skip(epochs * steps) if epochs else x
     for _ in range(epochs):
         iter(x)

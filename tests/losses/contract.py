@@ -1,6 +1,6 @@
-"""The table of methods that the contract runs through, a row a method.
+"""The table of methods that the contract tests, one row per method.
 
-A new method is a new row in `ROWS`, and nothing else in the contract's files.
+A new method adds a row to `ROWS`, and nothing else to the contract's files.
 """
 
 from collections.abc import Callable
@@ -42,21 +42,21 @@ class Row:
 
     Args:
         name: of the row.
-        make: gives the loss; takes `reduction`.
-        measure: from the teacher's and the student's tensors to how far they are apart.
-        layers: tapped on each side; none where the method's own test shows that it
+        make: creates the loss; takes `reduction`.
+        measure: from the teacher's and the student's tensors to their distance.
+        layers: tapped on each side; empty if the method's own test shows that it
             learns.
-        student: shapes of one sample, a shape a tap.
+        student: shapes of one sample, one per tap.
         teacher: the same for the teacher. Default: the student's.
-        tokens: the shape of one sequence, where the loss gives one value a token.
+        tokens: the shape of one sequence, if the loss returns one value per token.
         half: size of float16 features up to which the gradient itself fits into
-            float16. Default: as for the other types.
+            float16. Default: as for the other dtypes.
         zero: whether equal inputs give zero and no gradient.
         alone: whether a sample's value does not depend on its batch.
         single: whether it works on the first class or channel alone.
-        closer: after the learning test, the share that is left of the distance.
+        closer: fraction of the distance that may remain after the learning test.
         adapter: of the term in the learning test.
-        prepare: turns what is drawn into what an adapter would give the loss.
+        prepare: from the drawn tensor to what an adapter would pass to the loss.
         arguments: of the loss.
     """
 
@@ -80,7 +80,7 @@ class Row:
         return self.make(**self.arguments, **kwargs)
 
     def draw(self, side="student", seed=0, batch=4, dtype="float32", scale=1.0):
-        """Draw normal tensors: one, or a tuple where the loss compares several."""
+        """Draw normal tensors: one, or a tuple if the loss compares several."""
         rng = np.random.default_rng(seed)
         shapes = (self.teacher or self.student) if side == "teacher" else self.student
         drawn = tuple(
@@ -90,7 +90,7 @@ class Row:
         return self.fitted(drawn) if side == "student" else drawn
 
     def fitted(self, student):
-        """Give what the loss would see, once an adapter made it of the student's."""
+        """Return what an adapter would pass to the loss for the student's tensor."""
         return self.prepare(student) if self.prepare else student
 
 
@@ -408,14 +408,14 @@ ROWS = [
 
 
 def tensor(array, dtype="float32"):
-    """Give an array, rounded to float32 first, as a tensor of the backend."""
+    """Convert an array, rounded to float32 first, to a tensor of the backend."""
     return ops.cast(np.asarray(array, "float32"), dtype)
 
 
 def compare(loss, teacher, student, sample_weight=None):
     """Call a loss with all that it may need; labels follow from the teacher's tensor.
 
-    A loss that asks nothing of the teacher has every other sample of the same class.
+    For a loss that does not use the teacher, every other sample is of the same class.
     """
     first = ops.convert_to_tensor(tree.flatten(teacher)[0])
     channels = first.shape[-1]
@@ -432,7 +432,7 @@ def compare(loss, teacher, student, sample_weight=None):
 
 
 def gradients(loss, teacher, student, sample_weight=None):
-    """Give the value, and its gradients by the student's and the teacher's tensors."""
+    """Return the value and its gradients by the student's and the teacher's tensors."""
     value, grads = differentiate(
         lambda student, teacher: compare(loss, teacher, student, sample_weight),
         student,

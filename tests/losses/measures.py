@@ -1,4 +1,4 @@
-"""What the methods transfer, measured in NumPy in another way than the losses do."""
+"""Distances of what the methods transfer, in NumPy and unlike the losses."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def distance(teacher, student):
 
 
 def map_angle(fold):
-    """One minus the cosine of the attention maps that `fold` makes of features."""
+    """One minus the cosine of the attention maps, `fold` of the features."""
 
     def measure(teacher, student):
         a, b = (fold(np.abs(f)).reshape(len(f), -1) for f in (teacher, student))
@@ -61,12 +61,12 @@ def unlike_pairs(teacher, student):
 
 
 def other_side(teacher, student):
-    """Share of neurons that lie on the other side of zero."""
+    """Fraction of neurons on the opposite side of zero."""
     return np.mean((teacher > 0) != (student > 0))
 
 
 def unexplained(teacher, student):
-    """Share of the teacher's variance that no linear map of the student's explains."""
+    """Fraction of the teacher's variance unexplained by a linear map of the student's."""
     t, s = (f.reshape(-1, f.shape[-1]) for f in (teacher, student))
     s = np.concatenate([s, np.ones((len(s), 1))], -1)
     left = t - s @ np.linalg.lstsq(s, t, rcond=None)[0]
@@ -74,7 +74,7 @@ def unexplained(teacher, student):
 
 
 def unlike_patterns(teacher, student):
-    """Distance of the mean products of channel patterns, place by place."""
+    """Distance of the mean products of channel patterns at all pairs of locations."""
 
     def products(f):
         flat = f.reshape(len(f), -1, f.shape[-1])
@@ -85,7 +85,7 @@ def unlike_patterns(teacher, student):
 
 
 def doubt(teacher, student):
-    """How far the student's probability of the teacher's class is from one."""
+    """One minus the student's probability of the teacher's class."""
     top = teacher.argmax(-1)
     return 1 - formulas.softmax(student)[np.arange(len(top)), top].mean()
 
@@ -98,8 +98,8 @@ def confidence_gap(teacher, student):
 
 
 def missed_first(teacher, student):
-    """Share of the teacher's first two classes that are not the student's."""
-    first, own = (np.argsort(-z)[:, :2] for z in (teacher, student))
+    """Fraction of the teacher's top two classes that are not the student's."""
+    teacher, student = (np.argsort(-z)[:, :2] for z in (teacher, student))
     return 1 - np.mean(
-        [len(set(a) & set(b)) / 2 for a, b in zip(first, own, strict=True)]
+        [len(set(a) & set(b)) / 2 for a, b in zip(teacher, student, strict=True)]
     )

@@ -9,7 +9,7 @@ VARIANTS = [(1, "sum"), (2, "sum"), (4, "sum"), (1.5, "sum"), (1, "max"), (2, "m
 
 
 def attention(features, power, mapping):
-    """Give the normalized maps, `(B, places)`; a zero map stays zero."""
+    """Return the normalized maps, `(B, locations)`; a zero map stays zero."""
     strength = np.abs(features) ** power
     maps = strength.sum(-1) if mapping == "sum" else strength.max(-1)
     maps = maps.reshape(len(maps), -1)
@@ -68,7 +68,7 @@ def test_scale_and_sign_do_not_count(maps, power, mapping):
     np.testing.assert_allclose(loss(scale * student, student), 0.0, atol=1e-10)
 
 
-def test_places_count_and_channels_do_not(maps):
+def test_locations_count_and_channels_do_not(maps):
     teacher, student = maps
     loss = AttentionMap(reduction=None)
     np.testing.assert_allclose(
@@ -78,7 +78,7 @@ def test_places_count_and_channels_do_not(maps):
 
 
 def test_a_zero_map_stays_zero(gradient):
-    """Against nothing, a normalized map counts its whole norm, 1, over the places."""
+    """Against zero, a normalized map adds its whole norm, 1, over the locations."""
     teacher = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
     zero = np.zeros((2, 3, 4, 5))
     for power in (1, 2, 4):
@@ -97,7 +97,7 @@ def sequences():
     return rng.normal(size=(3, 5, 6)), rng.normal(size=(3, 5, 2)), mask
 
 
-def test_sequences_have_positions_for_places(sequences):
+def test_positions_are_the_locations_of_a_sequence(sequences):
     teacher, student, _ = sequences
     values = AttentionMap(2, reduction=None)(teacher, student)
     np.testing.assert_allclose(values, attention_map(teacher, student), rtol=1e-4)
@@ -146,7 +146,7 @@ def test_mapping_is_sum_or_max():
         AttentionMap(mapping="mean")
 
 
-def test_vectors_have_no_places():
+def test_vectors_have_no_locations():
     vectors = np.ones((2, 5))
     with pytest.raises(ValueError, match=r"shape \(2, 5\).*or use Hint"):
         AttentionMap()(vectors, vectors)

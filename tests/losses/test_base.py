@@ -1,4 +1,4 @@
-"""What the losses share: names, reduction, weights, and what a loss asks for."""
+"""The losses' base class: names, reduction, weights, and what a loss needs."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from keras_distill.losses.distillation_loss import CONTEXT
 
 
 class Distance(DistillationLoss):
-    """The plainest loss: the mean distance over all axes but the batch."""
+    """The simplest loss: the mean distance over all axes but the batch."""
 
     match = Match.ALL
 
@@ -32,7 +32,7 @@ def test_name_is_the_class_in_snake_case():
     assert Hint(name="first_hint").name == "first_hint"
 
 
-def test_call_must_be_written():
+def test_call_must_be_implemented():
     with pytest.raises(NotImplementedError):
         DistillationLoss()(np.ones((2, 3)), np.ones((2, 3)))
 
@@ -59,7 +59,7 @@ def test_reduction_with_sample_weight_divides_by_the_weights():
     np.testing.assert_allclose(value, (1 + 9) / 4, rtol=1e-6)
 
 
-def test_computes_in_float32_whatever_comes():
+def test_computes_in_float32_whatever_the_inputs():
     value = Distance()(np.zeros((2, 3), "int32"), np.ones((2, 3), "float64"))
     assert keras.backend.standardize_dtype(value.dtype) == "float32"
 
@@ -90,7 +90,7 @@ def test_token_weights_of_a_sample_loss_are_averaged():
     np.testing.assert_allclose(value, (0.5 * 1.5 + 1.5 * 3.5) / 2, rtol=1e-6)
 
 
-def test_mask_leaves_out_tokens():
+def test_masked_tokens_are_left_out():
     student = np.array([[1.0, 2.0], [3.0, 4.0]])[..., None]
     mask = np.array([[True, False], [True, True]])
     value = TokenDistance()(np.zeros((2, 2, 1)), student, mask=mask)
@@ -117,17 +117,17 @@ def test_same_mask_rule_as_keras():
 
 
 class Everything(DistillationLoss):
-    """Asks for all there is, notes it, and is zero."""
+    """Needs everything, records it, and is zero."""
 
     match = Match.NOTHING
     needs = CONTEXT
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.seen = []
+        self.calls = []
 
     def call(self, teacher, student, **context):
-        self.seen.append({name: _array(value) for name, value in context.items()})
+        self.calls.append({name: _array(value) for name, value in context.items()})
         return ops.mean(student, axis=-1) * 0.0
 
 
@@ -147,7 +147,7 @@ def test_missing_needs_are_named():
     assert "mask" not in missing
 
 
-def test_what_is_not_asked_for_is_not_handed_over():
+def test_what_is_not_needed_is_not_passed():
     value = Distance()(np.zeros((2, 3)), np.ones((2, 3)), step=3, labels=np.ones(2))
     np.testing.assert_allclose(value, 1.0)
 
@@ -178,33 +178,33 @@ def distil(loss, x, y, **kwargs):
         **kwargs,
     )
     label_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # At a learning rate of zero the student's logits stay what they are.
+    # At a learning rate of zero the student's logits do not change.
     distiller.compile(keras.optimizers.SGD(0.0), label_loss, run_eagerly=True)
     distiller.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
     return student, teacher
 
 
-def test_a_distiller_delivers_what_a_loss_needs(ids_and_images):
+def test_a_distiller_passes_what_a_loss_needs(ids_and_images):
     x, y = ids_and_images
     loss = Everything()
     student, teacher = distil(loss, x, y, sample_ids="sample_id")
-    steps = [seen for seen in loss.seen if seen["step"] is not None][-4:]
-    assert [int(seen["step"]) for seen in steps] == [0, 1, 2, 3]
-    for place, seen in enumerate(steps):
-        part = slice(4 * (place % 2), 4 * (place % 2) + 4)
+    steps = [call for call in loss.calls if call["step"] is not None][-4:]
+    assert [int(call["step"]) for call in steps] == [0, 1, 2, 3]
+    for index, call in enumerate(steps):
+        part = slice(4 * (index % 2), 4 * (index % 2) + 4)
         image = x["image"][part]
-        np.testing.assert_array_equal(seen["labels"].ravel(), y[part])
-        np.testing.assert_array_equal(seen["sample_ids"].ravel(), x["sample_id"][part])
+        np.testing.assert_array_equal(call["labels"].ravel(), y[part])
+        np.testing.assert_array_equal(call["sample_ids"].ravel(), x["sample_id"][part])
         np.testing.assert_allclose(
-            seen["student_logits"], student(image), rtol=1e-4, atol=1e-6
+            call["student_logits"], student(image), rtol=1e-4, atol=1e-6
         )
         np.testing.assert_allclose(
-            seen["teacher_logits"], teacher(image), rtol=1e-4, atol=1e-6
+            call["teacher_logits"], teacher(image), rtol=1e-4, atol=1e-6
         )
-        assert seen["mask"] is None
+        assert call["mask"] is None
 
 
-def test_a_distiller_says_what_its_data_lack(ids_and_images):
+def test_an_error_names_what_the_data_lack(ids_and_images):
     x, y = ids_and_images
     with pytest.raises(ValueError, match=r"'everything' needs \['sample_ids'\]"):
         distil(Everything(), x, y)
@@ -216,14 +216,14 @@ class TapMask(DistillationLoss):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.seen = None
+        self.mask = None
 
     def call(self, teacher, student, *, mask):
-        self.seen = _array(mask) if hasattr(mask, "numpy") else self.seen
+        self.mask = _array(mask) if hasattr(mask, "numpy") else self.mask
         return ops.mean(student, axis=(1, 2))
 
 
-def test_a_distiller_delivers_the_mask_of_the_tap():
+def test_a_distiller_passes_the_mask_of_the_tap():
     def net(name):
         tokens = keras.Input((5,), dtype="int32")
         x = keras.layers.Embedding(9, 4, mask_zero=True, name="embedding")(tokens)
@@ -234,38 +234,38 @@ def test_a_distiller_delivers_the_mask_of_the_tap():
     loss = TapMask()
     term = kd.Term(loss, student="embedding", teacher="embedding")
     distiller = kd.Distiller(net("s"), net("t"), terms=[term], label_weight=0.0)
-    # Without metrics the student runs no further than to the tap.
+    # Without metrics the student runs only up to the tap.
     for metrics in (None, ["accuracy"]):
-        loss.seen = None
+        loss.mask = None
         distiller.compile("sgd", run_eagerly=True, metrics=metrics)
         distiller.fit(tokens, np.zeros(2), shuffle=False, verbose=0)
-        np.testing.assert_array_equal(loss.seen, tokens > 0)
+        np.testing.assert_array_equal(loss.mask, tokens > 0)
 
 
-def test_scheduled_values_come_under_their_names(ids_and_images):
-    """The temperature that a loss computes with is its schedule's at each step."""
+def test_scheduled_values_are_passed_by_name(ids_and_images):
+    """A loss uses its schedule's temperature at each step."""
     x, y = ids_and_images
-    seen = []
+    temperatures = []
 
-    class Noted(SoftTarget):
+    class Recorded(SoftTarget):
         def call(self, teacher, student, *, temperature):
             if hasattr(temperature, "numpy"):
-                seen.append(float(temperature))
+                temperatures.append(float(temperature))
             return super().call(teacher, student, temperature=temperature)
 
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
         [0, 2], [8.0, 4.0, 1.0]
     )
     student, teacher = dense_net("student", 1), dense_net("teacher", 2)
-    distiller = kd.Distiller(student, teacher, terms=[kd.Term(Noted(schedule))])
+    distiller = kd.Distiller(student, teacher, terms=[kd.Term(Recorded(schedule))])
     label_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     distiller.compile("sgd", label_loss, run_eagerly=True)
     distiller.fit(x["image"], y, batch_size=2, epochs=1, verbose=0)
-    assert seen[-4:] == [8.0, 4.0, 4.0, 1.0]
+    assert temperatures[-4:] == [8.0, 4.0, 4.0, 1.0]
 
 
 @pytest.mark.parametrize("match", [Match.ALL, Match.CLASSES, Match.NOTHING])
-def test_a_loss_that_asks_nothing_of_the_teacher(ids_and_images, match):
+def test_a_loss_that_does_not_use_the_teacher(ids_and_images, match):
     """A penalty on confidence: minus the entropy of the student's prediction."""
 
     class Confidence(DistillationLoss):

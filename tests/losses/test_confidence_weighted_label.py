@@ -10,8 +10,8 @@ LABELS = np.array([0, 4, 2, 1])
 
 def weighted(teacher, student, labels):
     top = softmax(teacher).max(-1)
-    surprise = -np.log(softmax(student)[np.arange(len(labels)), labels])
-    return len(labels) * top / top.sum() * surprise
+    cross_entropy = -np.log(softmax(student)[np.arange(len(labels)), labels])
+    return len(labels) * top / top.sum() * cross_entropy
 
 
 def test_equals_numpy():
@@ -21,12 +21,12 @@ def test_equals_numpy():
     np.testing.assert_allclose(loss(*logits, labels=LABELS), expected, rtol=1e-4)
 
 
-def test_a_teacher_of_one_confidence_leaves_the_cross_entropy():
+def test_equal_confidence_leaves_the_cross_entropy():
     student = np.random.default_rng(0).normal(size=(4, 5))
     teacher = np.eye(5)[[3, 1, 0, 2]]
     expected = -np.log(softmax(student)[np.arange(4), LABELS]).mean()
-    found = ConfidenceWeightedLabel()(teacher, student, labels=LABELS)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    actual = ConfidenceWeightedLabel()(teacher, student, labels=LABELS)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_gradient_equals_finite_differences(gradient, central_difference):

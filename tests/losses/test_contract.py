@@ -1,4 +1,4 @@
-"""The contract that every distillation loss is put through, on every backend.
+"""The contract that every distillation loss fulfills, on every backend.
 
 The table of methods is in `contract.py`.
 """
@@ -14,7 +14,7 @@ from tests.losses.contract import LOGITS, ROWS, compare, gradients, tensor
 
 
 def rows(condition):
-    """Run a test for the rows of which a condition holds."""
+    """Run a test for the rows that satisfy a condition."""
     chosen = [row for row in ROWS if condition(row)]
     return pytest.mark.parametrize("row", chosen, ids=lambda row: row.name)
 
@@ -24,7 +24,7 @@ numbers = ops.convert_to_numpy
 
 
 def flat(tensors):
-    """Lay tensors out as one vector of float64."""
+    """Flatten tensors to one vector of float64."""
     parts = [numbers(x).astype("float64").ravel() for x in tree.flatten(tensors)]
     return np.concatenate(parts)
 
@@ -38,7 +38,7 @@ def test_equal_inputs_give_zero_and_no_gradient(row):
 
 
 @every_loss
-def test_different_inputs_give_one_positive_value_a_sample(row):
+def test_different_inputs_give_one_positive_value_per_sample(row):
     teacher, student = row.draw("teacher", seed=1), row.draw(seed=2)
     values = numbers(compare(row.loss(reduction=None), teacher, student))
     assert values.shape == (4,)
@@ -60,13 +60,13 @@ def test_a_sample_does_not_depend_on_its_batch(row):
 
 
 @rows(lambda row: row.tokens)
-def test_sequences_give_one_value_a_token(row):
+def test_sequences_give_one_value_per_token(row):
     rng = np.random.default_rng(0)
     teacher, student = rng.normal(size=(2, 4, *row.tokens)).astype("float32")
     loss = row.loss(reduction=None)
     values = numbers(compare(loss, teacher, student))
     assert values.shape == (4, row.tokens[0])
-    # A token counts as a sample does: only the last axis is summed over.
+    # Tokens are treated as samples: only the last axis is reduced.
     one_by_one = [
         numbers(compare(loss, teacher[:, i : i + 1], student[:, i : i + 1]))
         for i in range(row.tokens[0])
@@ -84,20 +84,20 @@ def test_gradient_reaches_the_student_and_not_the_teacher(row):
 
 @rows(lambda row: row.make.match.projects)
 def test_gradient_reaches_the_adapters(row):
-    """Narrower students learn through a projection, which learns as well."""
+    """Narrower students learn through a projection, which is trained too."""
     teacher = row.draw("teacher", seed=1)
     narrow = [x[..., :1] for x in tree.flatten(row.draw(seed=2))]
     adapters = [
-        row.make.match.infer(own.shape, other.shape)[0]
-        for own, other in zip(narrow, tree.flatten(teacher), strict=True)
+        row.make.match.infer(x.shape, target.shape)[0]
+        for x, target in zip(narrow, tree.flatten(teacher), strict=True)
     ]
-    for adapter, own in zip(adapters, narrow, strict=True):
-        adapter.build(own.shape)
+    for adapter, x in zip(adapters, narrow, strict=True):
+        adapter.build(x.shape)
 
     def value(weights):
         fitted = tuple(
-            adapter.stateless_call(own, [], x)[0]
-            for adapter, own, x in zip(adapters, weights, narrow, strict=True)
+            adapter.stateless_call(values, [], x)[0]
+            for adapter, values, x in zip(adapters, weights, narrow, strict=True)
         )
         return compare(row.loss(), teacher, fitted if len(fitted) > 1 else fitted[0])
 
@@ -112,7 +112,7 @@ def test_gradient_reaches_the_adapters(row):
     "weights", [[1, 1, 1, 1], [2, 0.5, 0, 3], [[2], [0], [1], [4]]]
 )
 def test_sample_weights_follow_keras(row, weights):
-    """The mean is sum_i w_i l_i / B: the weights do not share out one whole."""
+    """The mean is sum_i w_i l_i / B: it is not divided by the sum of the weights."""
     teacher, student = row.draw("teacher", seed=1), row.draw(seed=2)
     values = flat(compare(row.loss(reduction=None), teacher, student))
     expected = np.sum(np.ravel(weights) * values) / 4
@@ -121,7 +121,7 @@ def test_sample_weights_follow_keras(row, weights):
 
 
 def signs(tensors, size, dtype, seed):
-    """Give tensors of the same shapes whose entries are plus or minus `size`."""
+    """Return tensors of the same shapes with entries of plus or minus `size`."""
     rng = np.random.default_rng(seed)
     return tree.map_structure(
         lambda x: tensor(size * rng.choice([-1.0, 1.0], x.shape), dtype), tensors
@@ -182,7 +182,7 @@ def test_finite_with_many_classes(row):
 
 @every_loss
 def test_half_precision_is_close_to_float32(row):
-    """The loss computes in float32, so only the rounding of the inputs is left."""
+    """The loss computes in float32, so only the rounding of the inputs remains."""
     teacher, student = row.draw("teacher", seed=1), row.draw(seed=2)
     whole = numbers(compare(row.loss(), teacher, student))
     for dtype, tolerance in (("float16", 1e-2), ("bfloat16", 1e-1)):
@@ -190,12 +190,12 @@ def test_half_precision_is_close_to_float32(row):
             tree.map_structure(lambda x, dtype=dtype: ops.cast(x, dtype), side)
             for side in (teacher, student)
         ]
-        found = numbers(compare(row.loss(), *half))
-        np.testing.assert_allclose(found, whole, rtol=tolerance)
+        actual = numbers(compare(row.loss(), *half))
+        np.testing.assert_allclose(actual, whole, rtol=tolerance)
 
 
 @every_loss
-def test_computes_in_the_dtype_that_it_is_given(row):
+def test_computes_in_its_dtype(row):
     sides = row.draw("teacher", seed=1), row.draw(seed=2)
     values = compare(row.loss(reduction=None, dtype="float16"), *sides)
     assert keras.backend.standardize_dtype(values.dtype) == "float16"
@@ -239,9 +239,9 @@ def test_survives_the_config(row, way):
     for name in row.arguments:
         assert name in loss.get_config()
     for name in loss.scheduled:
-        ours, theirs = getattr(loss, name), getattr(again, name)
-        if callable(ours):
-            assert float(ours(7)) == float(theirs(7)) != float(ours(0))
+        before, after = getattr(loss, name), getattr(again, name)
+        if callable(before):
+            assert float(before(7)) == float(after(7)) != float(before(0))
 
 
 def tiny_net(name, filters=(3, 4)):
@@ -255,25 +255,25 @@ def tiny_net(name, filters=(3, 4)):
 
 
 def draw_kernels(model, seed):
-    """Set all kernels to what NumPy draws, the same on every backend (Glorot's size)."""
+    """Draw all kernels with NumPy, the same on every backend (Glorot's scale)."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         if len(weight.shape) > 1:
             *window, rows, columns = weight.shape
-            deviation = (2 / (rows + columns) / np.prod(window)) ** 0.5
-            weight.assign(rng.normal(scale=deviation, size=weight.shape))
+            scale = (2 / (rows + columns) / np.prod(window)) ** 0.5
+            weight.assign(rng.normal(scale=scale, size=weight.shape))
 
 
-def features(net, layers, images):
-    outputs = [net.get_layer(layer).output for layer in layers]
-    tensors = tree.flatten(keras.Model(net.input, outputs)(images))
+def features(model, layers, images):
+    outputs = [model.get_layer(layer).output for layer in layers]
+    tensors = tree.flatten(keras.Model(model.input, outputs)(images))
     tensors = [numbers(x).astype("float64") for x in tensors]
     return tensors if len(tensors) > 1 else tensors[0]
 
 
 @rows(lambda row: row.layers)
 def test_the_student_comes_closer_to_what_is_transferred(row):
-    """A few steps on this term alone, judged on images that were not trained on."""
+    """A few steps on this term alone, evaluated on images not used for training."""
     teacher, student = tiny_net("teacher"), tiny_net("student")
     rng = np.random.default_rng(0)
     images = rng.normal(size=(120 * 64, 6, 6, 1)).astype("float32")

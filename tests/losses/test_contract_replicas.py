@@ -1,4 +1,4 @@
-"""A part of a batch on each of two replicas gives every loss what one of the whole does."""
+"""Every loss is the same on two replicas, each with a part of the batch, as on one."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from tests.losses.contract import ROWS, gradients, tensor
 @pytest.mark.parametrize("parts", [(2, 2), (1, 3)], ids=["even", "uneven"])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_two_replicas_equal_one(row, parts, two_replicas):
-    """The replicas' losses add up to the whole's, their gradients join to it."""
+    """The replicas' losses sum to that of the batch, their gradients concatenate to it."""
     import tensorflow as tf
 
     loss = row.loss()
@@ -25,24 +25,24 @@ def test_two_replicas_equal_one(row, parts, two_replicas):
         part = keras.ops.divide(count, kd.strategies.mean_count(count))
         return gradients(loss, teacher, student, sample_weight=part * weight)[:2]
 
-    def share(tensor):
+    def distribute(tensor):
         return two_replicas.experimental_distribute_values_from_function(
             lambda context: tf.split(tensor, parts)[context.replica_id_in_sync_group]
         )
 
     batch = row.draw("teacher", seed=1), row.draw(seed=2), tensor([1.0, 0.5, 2.0, 0.0])
-    shares = tree.map_structure(share, batch)
-    value, grads = tf.function(lambda: two_replicas.run(step, shares))()
+    parts_of_batch = tree.map_structure(distribute, batch)
+    value, grads = tf.function(lambda: two_replicas.run(step, parts_of_batch))()
     whole_value, whole_slopes = tf.function(step)(*batch)
-    added = two_replicas.reduce("SUM", value, axis=None)
-    np.testing.assert_allclose(added, whole_value, rtol=1e-5)
+    total = two_replicas.reduce("SUM", value, axis=None)
+    np.testing.assert_allclose(total, whole_value, rtol=1e-5)
     for grad, whole in zip(grads, whole_slopes, strict=True):
         joined = np.concatenate(two_replicas.experimental_local_results(grad))
         np.testing.assert_allclose(joined, whole, rtol=1e-4, atol=1e-7)
 
 
 def any_number(samples):
-    """Hide from the step how many samples there are."""
+    """Hide the number of samples from the step."""
     import tensorflow as tf
 
     shape = (None, *samples.shape[1:])

@@ -1,4 +1,4 @@
-"""Contrastive distillation against NumPy in float64, and its bank."""
+"""Contrastive distillation against NumPy in float64, and its memory bank."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def softplus(x):
 
 
 def contrastive(student, teacher, banks, drawn, log_z, temperature=0.07):
-    """Sum the noise-contrastive terms of each sample, one at a time."""
+    """Sum the noise-contrastive terms, sample by sample."""
     chance, values = np.log(NEGATIVES / SAMPLES), []
     sides = ((student, banks[1], log_z[0]), (teacher, banks[0], log_z[1]))
     for row, sample in enumerate(IDS):
@@ -31,9 +31,9 @@ def contrastive(student, teacher, banks, drawn, log_z, temperature=0.07):
         for embeddings, bank, z in sides:
             score = embeddings[row] @ bank[sample] / temperature - z
             value += softplus(chance - score)
-            for other in drawn:
-                if other != sample:
-                    score = embeddings[row] @ bank[other] / temperature - z
+            for negative in drawn:
+                if negative != sample:
+                    score = embeddings[row] @ bank[negative] / temperature - z
                     value += softplus(score - chance)
         values.append(value)
     return np.array(values)
@@ -57,22 +57,22 @@ def drawn_at(step):
 
 
 def first_log_z(student, teacher, banks, drawn):
-    found = []
+    values = []
     for embeddings, bank in ((student, banks[1]), (teacher, banks[0])):
         same = (embeddings * bank[IDS]).sum(-1, keepdims=True)
         every = np.concatenate([same, embeddings @ bank[drawn].T], -1)
-        found.append(np.log(np.exp(every / 0.07).mean() * SAMPLES))
-    return found
+        values.append(np.log(np.exp(every / 0.07).mean() * SAMPLES))
+    return values
 
 
-def test_equals_numpy_and_keeps_the_first_constant(setting):
+def test_equals_numpy_with_the_constant_of_the_first_batch(setting):
     student, teacher, loss, memory, banks = setting
     log_z = first_log_z(student, teacher, banks, drawn_at(0))
     for step in (0, 1):
         drawn = drawn_at(step)
-        found = loss(teacher, student, sample_ids=IDS, step=step, memory=memory)
+        actual = loss(teacher, student, sample_ids=IDS, step=step, memory=memory)
         expected = contrastive(student, teacher, banks, drawn, log_z)
-        np.testing.assert_allclose(found, expected, rtol=1e-3)
+        np.testing.assert_allclose(actual, expected, rtol=1e-3)
         for bank, new in zip(banks, (student, teacher), strict=True):
             bank[IDS] = unit(0.5 * bank[IDS] + 0.5 * new)
         for bank, expected in zip(memory.banks, banks, strict=True):
@@ -87,17 +87,17 @@ def test_negatives_in_several_blocks():
     memory.build((None, WIDTH))
     banks = [np.array(bank, "float64") for bank in memory.banks]
     drawn = np.floor(np.array(noise.uniform(range(1200), 0, 0)) * 1500).astype(int)
-    found = loss(teacher, student, sample_ids=IDS, step=0, memory=memory)
+    actual = loss(teacher, student, sample_ids=IDS, step=0, memory=memory)
     expected, chance = 0.0, np.log(1200 / 1500)
     different = IDS[:, None] != drawn
     for embeddings, bank in ((student, banks[1]), (teacher, banks[0])):
-        own = (embeddings * bank[IDS]).sum(-1) / 0.07
-        others = embeddings @ bank[drawn].T / 0.07
-        every = np.concatenate([own[:, None], others], axis=-1)
+        positive = (embeddings * bank[IDS]).sum(-1) / 0.07
+        negatives = embeddings @ bank[drawn].T / 0.07
+        every = np.concatenate([positive[:, None], negatives], axis=-1)
         shift = np.log(np.exp(every).mean() * 1500) + chance
-        told = different * np.logaddexp(0.0, others - shift)
-        expected = expected + np.logaddexp(0.0, shift - own) + told.sum(-1)
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+        terms = different * np.logaddexp(0.0, negatives - shift)
+        expected = expected + np.logaddexp(0.0, shift - positive) + terms.sum(-1)
+    np.testing.assert_allclose(actual, expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize("side", ["student", "teacher"])
@@ -115,9 +115,9 @@ def test_gradient_equals_finite_differences(
     def value(x):
         for bank, start in zip(memory.banks, banks, strict=True):
             bank.assign(start)
-        own, known = sides(x)
-        found = loss(known, own, sample_ids=IDS, step=0, memory=memory)
-        return keras.ops.mean(found)
+        student, teacher = sides(x)
+        values = loss(teacher, student, sample_ids=IDS, step=0, memory=memory)
+        return keras.ops.mean(values)
 
     start = student if side == "student" else teacher
     expected = central_difference(
@@ -127,7 +127,7 @@ def test_gradient_equals_finite_differences(
 
 
 def test_sample_weights_config_and_tracing(setting):
-    """What the contract table asks of losses that remember nothing."""
+    """What the contract requires of losses without memory."""
     student, teacher, loss, memory, _ = setting
     weights = np.array([2.0, 0.5, 0.0, 3.0], "float32")
     again = Contrastive.from_config({**loss.get_config(), "reduction": "mean"})
@@ -187,7 +187,7 @@ def make(nets, **kwargs):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_the_student_learns_to_tell_samples_apart(jit_compile):
+def test_the_student_learns_to_distinguish_samples(jit_compile):
     keras.utils.set_random_seed(0)
     distiller = make(conv_pair())
     distiller.compile(keras.optimizers.Adam(0.01), jit_compile=jit_compile)
@@ -211,17 +211,17 @@ def test_the_bank_is_saved_and_not_in_the_student(tmp_path):
     again = keras.saving.load_model(tmp_path / "distiller.keras")
     banks, loaded = (d.terms["contrastive"].memory.weights for d in (distiller, again))
     assert len(banks) == 4
-    for bank, other in zip(banks, loaded, strict=True):
-        np.testing.assert_array_equal(bank, other)
+    for bank, restored in zip(banks, loaded, strict=True):
+        np.testing.assert_array_equal(bank, restored)
 
 
-def test_replicas_remember_the_global_batch(setting, two_replicas):
+def test_every_replica_keeps_the_global_batch(setting, two_replicas):
     student, teacher, loss, memory, _ = setting
     with two_replicas.scope():
         mirrored = loss.memory()
         mirrored.build((None, WIDTH))
 
-    def share(side):
+    def distribute(side):
         side = tf.constant(side)
         side = tf.cast(side, "float32") if side.dtype.is_floating else side
         return two_replicas.experimental_distribute_values_from_function(
@@ -232,12 +232,12 @@ def test_replicas_remember_the_global_batch(setting, two_replicas):
     def step(teacher, student, ids):
         return loss(teacher, student, sample_ids=ids, step=0, memory=mirrored)
 
-    parts = two_replicas.run(step, (share(teacher), share(student), share(IDS)))
+    parts = two_replicas.run(step, tuple(map(distribute, (teacher, student, IDS))))
     values = np.concatenate(two_replicas.experimental_local_results(parts))
     whole = loss(teacher, student, sample_ids=IDS, step=0, memory=memory)
     np.testing.assert_allclose(values, whole, rtol=1e-4)
-    for bank, other in zip(mirrored.banks, memory.banks, strict=True):
-        np.testing.assert_allclose(np.array(bank), np.array(other), rtol=1e-5)
+    for bank, single in zip(mirrored.banks, memory.banks, strict=True):
+        np.testing.assert_allclose(np.array(bank), np.array(single), rtol=1e-5)
 
 
 def test_bad_arguments_and_no_ids():

@@ -35,7 +35,7 @@ def test_equals_numpy(logits, temperature, alpha, beta):
     np.testing.assert_allclose(loss(*logits, labels=LABELS), expected, rtol=1e-4)
 
 
-def test_soft_targets_are_its_parts(logits):
+def test_soft_targets_are_the_sum_of_its_parts(logits):
     """KL = binary + (1 - p_y) * among the others."""
     teacher, student = logits
     one = {"reduction": None}

@@ -1,4 +1,4 @@
-"""The companions of rankings against NumPy, pair by pair and triplet by triplet."""
+"""The companions of the ranking losses against NumPy, by pairs and triplets."""
 
 import itertools
 
@@ -20,25 +20,25 @@ def unit(f):
 def class_triplet(student, labels, margin=0.3):
     f, count, values = unit(student), len(student), []
     for i in range(count):
-        found = [
+        terms = [
             max(0, np.linalg.norm(f[i] - f[j]) - np.linalg.norm(f[i] - f[k]) + margin)
             for j, k in itertools.product(range(count), repeat=2)
             if j != i and labels[j] == labels[i] != labels[k]
         ]
-        values.append(np.mean(found) if found else 0.0)
+        values.append(np.mean(terms) if terms else 0.0)
     return np.array(values)
 
 
 def verification(student, labels, margin=1.0):
     f, values = unit(student), []
     for i in range(len(f)):
-        found = []
+        terms = []
         for j in range(len(f)):
             d = np.linalg.norm(f[i] - f[j])
             if j != i:
                 same = labels[i] == labels[j]
-                found.append(d**2 if same else max(0, margin - d) ** 2)
-        values.append(np.mean(found))
+                terms.append(d**2 if same else max(0, margin - d) ** 2)
+        values.append(np.mean(terms))
     return np.array(values)
 
 
@@ -57,8 +57,8 @@ def test_equals_numpy(features, make, formula, margin, factor):
     loss = make(margin=factor * margin, reduction=None)
     expected = formula(features, LABELS, factor * margin)
     for labels in (LABELS, LABELS[:, None], np.eye(3)[LABELS]):
-        found = loss(features, features, labels=labels)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+        actual = loss(features, features, labels=labels)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 @every_case
@@ -74,19 +74,19 @@ def test_gradient_equals_finite_differences(
 def test_replicas_pair_the_global_batch(features, make, formula, margin, two_replicas):
     features, loss = features.astype("float32"), make()
 
-    def share(side):
+    def distribute(side):
         return two_replicas.experimental_distribute_values_from_function(
             lambda context: tf.split(side, 2)[context.replica_id_in_sync_group]
         )
 
     step = tf.function(lambda f, labels: loss(f, f, labels=labels))
-    values = two_replicas.run(step, (share(features), share(LABELS)))
-    found = two_replicas.reduce("SUM", values, axis=None)
-    np.testing.assert_allclose(found, formula(features, LABELS).mean(), rtol=1e-4)
+    values = two_replicas.run(step, tuple(map(distribute, (features, LABELS))))
+    actual = two_replicas.reduce("SUM", values, axis=None)
+    np.testing.assert_allclose(actual, formula(features, LABELS).mean(), rtol=1e-4)
 
 
 @every_case
-def test_classes_come_apart(make, formula, margin):
+def test_classes_are_separated(make, formula, margin):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(192, 6)).astype("float32")
     y = (x[:, 0] * x[:, 1] > 0).astype("int32")
@@ -116,10 +116,10 @@ def test_classes_come_apart(make, formula, margin):
 def test_one_class_and_a_batch_of_one(features, make, formula, margin):
     for count in (1, 3):
         labels = np.zeros(count, int)
-        found = make()(features[:count], features[:count], labels=labels)
+        actual = make()(features[:count], features[:count], labels=labels)
         expected = verification(features[:3], labels).mean() if count > 1 else 0.0
         expected = expected if make is Verification else 0.0
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
 @every_case

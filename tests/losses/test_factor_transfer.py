@@ -1,4 +1,4 @@
-"""Factor transfer: the distance of factors, and the paraphraser's stage."""
+"""Factor transfer: the distance of factors, and training the paraphraser."""
 
 import keras
 import numpy as np
@@ -50,7 +50,7 @@ def test_the_paraphraser_learns_and_the_teacher_stays(trained):
     assert not paraphraser.trainable_weights
 
 
-def test_training_leaves_the_teacher_as_it_was():
+def test_training_does_not_change_the_teacher():
     _, teacher = conv_pair()
     before = [np.array(w) for w in teacher.weights]
     kd.adapters.Paraphraser().train_on(teacher, "stack2", images(), epochs=1, verbose=0)

@@ -56,8 +56,8 @@ def maps():
 
 @every_loss
 def test_equals_numpy(loss, maps):
-    found = loss(reduction=None)(*maps)
-    np.testing.assert_allclose(found, LOSSES[loss](*maps), rtol=1e-4)
+    actual = loss(reduction=None)(*maps)
+    np.testing.assert_allclose(actual, LOSSES[loss](*maps), rtol=1e-4)
 
 
 @every_loss
@@ -68,18 +68,18 @@ def test_gradient_equals_finite_differences(loss, maps, gradient, central_differ
     np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_selectivity_takes_other_channel_counts_in_any_order(maps):
+def test_selectivity_takes_any_number_and_order_of_channels(maps):
     teacher, student = maps
     few = student[..., :3]
-    found = losses.NeuronSelectivity(reduction=None)(teacher, few)
-    np.testing.assert_allclose(found, neuron_selectivity(teacher, few), rtol=1e-4)
+    actual = losses.NeuronSelectivity(reduction=None)(teacher, few)
+    np.testing.assert_allclose(actual, neuron_selectivity(teacher, few), rtol=1e-4)
     shuffled = losses.NeuronSelectivity()(teacher, teacher[..., [2, 0, 3, 1]])
     np.testing.assert_allclose(shuffled, 0.0, atol=1e-6)
     with pytest.raises(ValueError, match=r"got \(3, 4\)"):
         losses.NeuronSelectivity()(teacher[:, 0, 0], teacher[:, 0, 0])
 
 
-def test_boundary_leaves_alone_what_is_past_the_margin(gradient):
+def test_boundary_ignores_values_past_the_margin(gradient):
     teacher = np.array([[2.0, 0.1, -3.0, -0.1]])
     student = np.array([[1.5, 0.5, -0.5, 0.5]])
     # Short of the margin by 0, 0.5, 0.5 and 1.5.
@@ -100,10 +100,10 @@ class TestVariationalInformation:
         density = np.exp(-((teacher - mean) ** 2) / (2 * variance))
         density /= np.sqrt(2 * np.pi * variance)
         expected = -np.log(density) - 0.5 * np.log(2 * np.pi)
-        found = losses.VariationalInformation(reduction=None)(
+        actual = losses.VariationalInformation(reduction=None)(
             teacher, np.concatenate([mean, variance], -1)
         )
-        np.testing.assert_allclose(found, expected.mean((1, 2, 3)), rtol=1e-4)
+        np.testing.assert_allclose(actual, expected.mean((1, 2, 3)), rtol=1e-4)
 
     def test_the_best_variance_is_the_mean_square(self, gradient):
         """d/dv of the mean of log v + r^2 / v is zero at v = mean r^2."""
@@ -138,15 +138,15 @@ class TestVariationalInformation:
         ((None, 7, 5), (None, 7, 6)),
     ],
 )
-def test_the_inferred_adapter_is_the_methods_own(loss, kind, student, teacher):
-    own, other = loss().adapters(student, teacher)
-    assert other is None
-    own.build(student)
-    last = own.layers[-1] if isinstance(own, keras.Sequential) else own
+def test_the_inferred_adapter_is_that_of_the_method(loss, kind, student, teacher):
+    adapter, teacher_adapter = loss().adapters(student, teacher)
+    assert teacher_adapter is None
+    adapter.build(student)
+    last = adapter.layers[-1] if isinstance(adapter, keras.Sequential) else adapter
     assert isinstance(last, kind)
-    made = own(np.ones((2, *student[1:]), "float32"), training=True)
-    assert tuple(made.shape[1:]) == own.compute_output_shape(student)[1:]
-    assert made.shape[1:-1] == teacher[1:-1]
+    output = adapter(np.ones((2, *student[1:]), "float32"), training=True)
+    assert tuple(output.shape[1:]) == adapter.compute_output_shape(student)[1:]
+    assert output.shape[1:-1] == teacher[1:-1]
     again = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(last)
     )

@@ -7,7 +7,7 @@ from keras_distill.losses import FlowMatrix
 
 
 def flow(first, second, mask=None):
-    """Give `(B, m, n)`, place by place."""
+    """Return `(B, m, n)`, location by location."""
     batch = len(first)
     first = first.reshape(batch, -1, first.shape[-1])
     second = second.reshape(batch, -1, second.shape[-1])
@@ -25,10 +25,10 @@ def flow_matrix(teacher, student, mask=None):
 
 
 def max_pool(features, size):
-    """Pool to `size` by windows of one size that start where zero padding would.
+    """Pool to `size` by windows of one size, placed as by "same" padding.
 
-    Windows are as large as needed; what is over is shared by both ends, the end
-    getting the odd one.
+    Windows are as large as needed; the excess is split between both ends, the odd one
+    at the end.
     """
     for axis, target in zip((1, 2), size, strict=True):
         length = features.shape[axis]
@@ -36,8 +36,8 @@ def max_pool(features, size):
         start = -((window * target - length) // 2)
         pieces = []
         for i in range(target):
-            places = range(start + i * window, start + (i + 1) * window)
-            inside = [place for place in places if 0 <= place < length]
+            indices = range(start + i * window, start + (i + 1) * window)
+            inside = [index for index in indices if 0 <= index < length]
             pieces.append(features.take(inside, axis).max(axis))
         features = np.stack(pieces, axis)
     return features
@@ -150,12 +150,12 @@ def test_sequences_count_the_valid_positions():
     )
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_masked_positions_change_nothing(place, gradient):
+@pytest.mark.parametrize("index", [0, 1])
+def test_masked_positions_change_nothing(index, gradient):
     teacher, student = draw((5, 2), (5, 3), seed=1), draw((5, 2), (5, 3), seed=2)
     loss = FlowMatrix(reduction=None)
     changed = list(student)
-    changed[place] = np.where(MASK[..., None], student[place], 1e3)
+    changed[index] = np.where(MASK[..., None], student[index], 1e3)
     np.testing.assert_allclose(
         loss(teacher, changed, mask=MASK),
         loss(teacher, student, mask=MASK),
@@ -164,13 +164,13 @@ def test_masked_positions_change_nothing(place, gradient):
 
     def of_one(features):
         both = [f.astype("float32") for f in student]
-        both[place] = features
+        both[index] = features
         return loss(teacher, both, mask=MASK)
 
-    assert np.all(gradient(of_one, student[place])[~MASK] == 0)
+    assert np.all(gradient(of_one, student[index])[~MASK] == 0)
 
 
-def test_a_mask_cant_follow_the_pooling_of_a_sequence():
+def test_a_masked_sequence_cannot_be_pooled():
     mask = np.array([[1, 1, 1, 1, 0, 0]] * 3, bool)
     teacher, student = draw((6, 2), (3, 3), seed=1), draw((6, 2), (3, 3), seed=2)
     with pytest.raises(ValueError, match="can't pool masked sequences"):

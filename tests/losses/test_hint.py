@@ -22,7 +22,7 @@ def test_equals_numpy(shape):
     np.testing.assert_allclose(values, hint(teacher, student), rtol=1e-5)
 
 
-def test_sequences_give_one_value_a_token():
+def test_sequences_give_one_value_per_token():
     teacher, student = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
     values = Hint(reduction=None)(teacher, student)
     expected = 0.5 * ((student - teacher) ** 2).mean(-1)

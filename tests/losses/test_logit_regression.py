@@ -27,7 +27,7 @@ def test_equals_numpy(logits, centred):
 
 
 def test_by_hand():
-    """Gaps of 1, 2, 3: half of 14; centred the gaps are -1, 0, 1: half of 2."""
+    """Gaps of 1, 2, 3: half of 14; centered, the gaps are -1, 0, 1: half of 2."""
     teacher, student = np.array([[[1.0, 1.0, 1.0]], [[2.0, 3.0, 4.0]]])
     np.testing.assert_allclose(LogitRegression()(teacher, student), 7.0, rtol=1e-6)
     centred = LogitRegression(centred=True)

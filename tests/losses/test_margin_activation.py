@@ -1,4 +1,4 @@
-"""The overhaul's distance against NumPy, and the normalization that it finds."""
+"""Margin activation against NumPy, and the normalization found at the tap."""
 
 import keras
 import numpy as np
@@ -11,20 +11,20 @@ from keras_distill.losses import MarginActivation
 
 
 def margin(scale, offset):
-    """Mean of the negative part of a Gaussian, by SciPy; far above 0 three deviations."""
-    found = []
+    """Mean of the negative part of a Gaussian, by SciPy; far above 0, -3 deviations."""
+    means = []
     for s, m in zip(scale, offset, strict=True):
         if stats.norm.cdf(0, m, s) > 1e-3:
-            found.append(stats.truncnorm.mean(-np.inf, -m / s, m, s))
+            means.append(stats.truncnorm.mean(-np.inf, -m / s, m, s))
         else:
-            found.append(-3 * s)
-    return np.array(found)
+            means.append(-3 * s)
+    return np.array(means)
 
 
 def margin_activation(teacher, student, scale, offset):
     target = np.maximum(teacher, margin(scale, offset))
-    passes = (student > target) | (target > 0)
-    return (passes * (student - target) ** 2).reshape(len(target), -1).mean(-1)
+    counts = (student > target) | (target > 0)
+    return (counts * (student - target) ** 2).reshape(len(target), -1).mean(-1)
 
 
 NORM = np.array([0.5, 1.0, 2.0, 0.3]), np.array([0.2, -1.0, 0.0, 2.0])
@@ -37,8 +37,8 @@ def maps():
 
 def test_equals_numpy(maps):
     norm = tuple(x.astype("float32") for x in NORM)
-    found = MarginActivation(reduction=None)(*maps, teacher_norm=norm)
-    np.testing.assert_allclose(found, margin_activation(*maps, *NORM), rtol=1e-4)
+    actual = MarginActivation(reduction=None)(*maps, teacher_norm=norm)
+    np.testing.assert_allclose(actual, margin_activation(*maps, *NORM), rtol=1e-4)
 
 
 def test_gradient_equals_finite_differences(maps, gradient, central_difference):
@@ -129,7 +129,7 @@ def test_the_sums_of_residual_blocks():
         np.testing.assert_allclose(offset, expected, rtol=1e-5)
 
 
-def test_no_normalization_there():
+def test_a_tap_without_normalization():
     term = kd.Term(MarginActivation(), "norm", "stack1")
     with pytest.raises(
         ValueError, match=r"No batch normalization of 'teacher'.*stack1"

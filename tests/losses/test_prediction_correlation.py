@@ -38,7 +38,7 @@ def test_gradient_equals_finite_differences(logits, gradient, central_difference
     np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_a_scaled_prediction_is_as_good(logits):
+def test_a_scaled_prediction_is_equivalent(logits):
     """Probabilities that are a linear function of the teacher's correlate fully."""
     p = softmax(logits[0])
     blurred = np.log(0.3 * p + 0.7 / 5)
@@ -58,14 +58,14 @@ def test_masked_tokens_are_in_no_column(logits):
     tokens = logits.reshape(2, 2, 3, 5)
     mask = np.array([[True, True, False], [True, False, False]])
     loss = PredictionCorrelation(2.0)
-    found = loss(*tokens, mask=tf.constant(mask))
+    actual = loss(*tokens, mask=tf.constant(mask))
     kept = logits[:, mask.ravel()]
     np.testing.assert_allclose(
-        found, correlation(*kept, 2.0, 1.0, 1.0).mean(), rtol=1e-3
+        actual, correlation(*kept, 2.0, 1.0, 1.0).mean(), rtol=1e-3
     )
 
 
-def test_replicas_see_the_columns_of_the_global_batch(logits, two_replicas):
+def test_replicas_use_the_columns_of_the_global_batch(logits, two_replicas):
     loss = PredictionCorrelation(2.0)
     grads = replica_gradients(loss, logits.astype("float32"), two_replicas)
     whole = gradient_of(loss, *logits.astype("float32"))
@@ -81,13 +81,13 @@ def gradient_of(loss, teacher, student):
 
 
 def replica_gradients(loss, logits, strategy):
-    def share(side):
+    def distribute(side):
         return strategy.experimental_distribute_values_from_function(
             lambda context: tf.split(logits[side], 2)[context.replica_id_in_sync_group]
         )
 
     step = tf.function(lambda teacher, student: gradient_of(loss, teacher, student))
-    parts = strategy.run(step, (share(0), share(1)))
+    parts = strategy.run(step, tuple(map(distribute, (0, 1))))
     return np.concatenate(strategy.experimental_local_results(parts))
 
 

@@ -37,7 +37,7 @@ def test_gradient_equals_finite_differences(scores, gradient, central_difference
     np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_more_items_than_there_are(scores):
+def test_more_items_than_classes(scores):
     np.testing.assert_allclose(
         Ranking(100)(*scores), ranking(*scores, 8, 10.0).mean(), rtol=1e-4
     )

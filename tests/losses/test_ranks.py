@@ -18,11 +18,11 @@ def scores(features, i, scale, power):
 
 
 def log_likelihood(order, s):
-    """Plackett and Luce: at each place one of those that are left is drawn."""
+    """Plackett-Luce: at each position, one of the remaining items is drawn."""
     total = 0.0
-    for place in range(len(order)):
-        left = [np.exp(s[k]) for k in order[place:]]
-        total += np.log(np.exp(s[order[place]]) / np.sum(left))
+    for position in range(len(order)):
+        remaining = [np.exp(s[k]) for k in order[position:]]
+        total += np.log(np.exp(s[order[position]]) / np.sum(remaining))
     return total
 
 
@@ -65,8 +65,8 @@ every_case = pytest.mark.parametrize(("make", "formula", "arguments"), CASES)
 
 @every_case
 def test_equals_numpy(features, make, formula, arguments):
-    found = make(**arguments, reduction=None)(*features)
-    np.testing.assert_allclose(found, formula(*features, **arguments), rtol=1e-3)
+    actual = make(**arguments, reduction=None)(*features)
+    np.testing.assert_allclose(actual, formula(*features, **arguments), rtol=1e-3)
 
 
 @every_case
@@ -94,16 +94,16 @@ def test_replicas_rank_the_global_batch(
             value = loss(teacher, student)
         return value, tape.gradient(value, student)
 
-    def share(side):
+    def distribute(side):
         return two_replicas.experimental_distribute_values_from_function(
             lambda context: tf.split(side, 2)[context.replica_id_in_sync_group]
         )
 
     step = tf.function(gradient_of)
-    values, grads = two_replicas.run(step, (share(teacher), share(student)))
+    values, grads = two_replicas.run(step, tuple(map(distribute, (teacher, student))))
     value, grad = step(tf.constant(teacher), tf.constant(student))
-    found = two_replicas.reduce("SUM", values, axis=None)
-    np.testing.assert_allclose(found, value, rtol=1e-4)
+    actual = two_replicas.reduce("SUM", values, axis=None)
+    np.testing.assert_allclose(actual, value, rtol=1e-4)
     joined = np.concatenate(two_replicas.experimental_local_results(grads))
     np.testing.assert_allclose(joined, grad, rtol=1e-3, atol=1e-6)
 
@@ -111,11 +111,11 @@ def test_replicas_rank_the_global_batch(
 @pytest.mark.parametrize("loss", [HardRank(), SoftRank()])
 def test_small_batches_and_equal_points(loss, gradient):
     points = np.array([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0], [3.0, -1.0]])
-    known = np.random.default_rng(1).normal(size=(4, 5))
+    teacher = np.random.default_rng(1).normal(size=(4, 5))
     for count in (4, 3, 2, 1):
-        grad = gradient(lambda f, n=count: loss(known[:n], f), points[:count])
+        grad = gradient(lambda f, n=count: loss(teacher[:n], f), points[:count])
         assert np.all(np.isfinite(grad))
-        assert np.isfinite(loss(points[:count], known[:count]))
+        assert np.isfinite(loss(points[:count], teacher[:count]))
 
 
 @every_case

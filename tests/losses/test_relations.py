@@ -73,11 +73,11 @@ def correlation_congruence(teacher, student, gamma=0.4, order=2):
 
 def conditional_probability(teacher, student):
     def rows(f):
-        found = []
+        kernel = []
         for a in f:
             row = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) / 2 + 0.5 for b in f]
-            found.append(np.array(row) / np.sum(row))
-        return np.array(found)
+            kernel.append(np.array(row) / np.sum(row))
+        return np.array(kernel)
 
     p, q = rows(teacher), rows(student)
     return (p * np.log(p / q)).mean(-1)
@@ -103,8 +103,8 @@ def features():
 
 @every_relation
 def test_equals_numpy(loss, features):
-    found = loss(reduction=None)(*features)
-    np.testing.assert_allclose(found, RELATIONS[loss](*features), rtol=1e-3)
+    actual = loss(reduction=None)(*features)
+    np.testing.assert_allclose(actual, RELATIONS[loss](*features), rtol=1e-3)
 
 
 @every_relation
@@ -124,9 +124,9 @@ def test_gradient_equals_finite_differences(
 def test_maps_are_vectors(loss, features):
     teacher, student = features
     maps = np.concatenate([student, student], -1)[:, :6].reshape(6, 1, 2, 3)
-    found = loss(reduction=None)(teacher, maps)
+    actual = loss(reduction=None)(teacher, maps)
     expected = RELATIONS[loss](teacher, maps.reshape(6, 6))
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    np.testing.assert_allclose(actual, expected, rtol=1e-3)
 
 
 @every_relation
@@ -134,11 +134,11 @@ def test_equal_points_and_a_batch_of_one(loss, gradient):
     points = np.array([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0], [3.0, -1.0]])
     teacher = np.random.default_rng(1).normal(size=(4, 5))
     for batch in (points, points[:3], points[:1], 0 * points):
-        known = teacher[: len(batch)]
-        assert np.isfinite(loss()(known, batch))
-        grad = gradient(lambda f, known=known: loss()(known, f), batch)
+        same = teacher[: len(batch)]
+        assert np.isfinite(loss()(same, batch))
+        grad = gradient(lambda f, same=same: loss()(same, f), batch)
         assert np.all(np.isfinite(grad))
-        assert np.isfinite(loss()(batch, known))
+        assert np.isfinite(loss()(batch, same))
 
 
 @every_relation
@@ -151,16 +151,16 @@ def test_replicas_compare_the_global_batch(loss, features, two_replicas):
             value = loss()(teacher, student)
         return value, tape.gradient(value, student)
 
-    def share(side):
+    def distribute(side):
         return two_replicas.experimental_distribute_values_from_function(
             lambda context: tf.split(side, 2)[context.replica_id_in_sync_group]
         )
 
     step = tf.function(gradient_of)
-    values, grads = two_replicas.run(step, (share(teacher), share(student)))
+    values, grads = two_replicas.run(step, tuple(map(distribute, (teacher, student))))
     value, grad = step(teacher, tf.constant(student))
-    found = two_replicas.reduce("SUM", values, axis=None)
-    np.testing.assert_allclose(found, value, rtol=1e-4)
+    actual = two_replicas.reduce("SUM", values, axis=None)
+    np.testing.assert_allclose(actual, value, rtol=1e-4)
     joined = np.concatenate(two_replicas.experimental_local_results(grads))
     np.testing.assert_allclose(joined, grad, rtol=1e-3, atol=1e-6)
 
@@ -175,12 +175,12 @@ def test_replicas_compare_the_global_batch(loss, features, two_replicas):
         (losses.ConditionalProbability, lambda f: 3 * f),
     ],
 )
-def test_what_a_relation_does_not_see(loss, change, features):
-    """Scale, and for distances and angles the place, of all samples; and a rotation."""
+def test_invariances_of_a_relation(loss, change, features):
+    """Scale, rotation, and for distances and angles translation, of all samples."""
     teacher, _ = features
     rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(7, 7)))[0]
-    found = loss()(teacher, change(teacher @ rotation))
-    np.testing.assert_allclose(found, 0.0, atol=1e-6)
+    actual = loss()(teacher, change(teacher @ rotation))
+    np.testing.assert_allclose(actual, 0.0, atol=1e-6)
 
 
 def test_bad_arguments_of_the_kernel():

@@ -12,17 +12,17 @@ from tests.nets import conv_pair
 def review(teacher, student):
     """Average over blocks, grid by grid."""
     total = 0.0
-    for own, known in zip(student, teacher, strict=True):
-        size = own.shape[1]
+    for s, t in zip(student, teacher, strict=True):
+        size = s.shape[1]
         grids = [size, *(g for g in (4, 2, 1) if g < size)]
-        weights = [0.5**place for place in range(len(grids))]
+        weights = [0.5**level for level in range(len(grids))]
         for grid, weight in zip(grids, weights, strict=True):
             block = size // grid
-            own_mean, known_mean = (
+            s_mean, t_mean = (
                 f.reshape(len(f), grid, block, grid, block, -1).mean((2, 4))
-                for f in (own, known)
+                for f in (s, t)
             )
-            gap = ((own_mean - known_mean) ** 2).mean((1, 2, 3))
+            gap = ((s_mean - t_mean) ** 2).mean((1, 2, 3))
             total = total + weight * gap / sum(weights)
     return total
 
@@ -37,16 +37,16 @@ def stages():
 
 def test_equals_numpy(stages):
     teacher, student = (tuple(side) for side in stages)
-    found = Review(2, reduction=None)(teacher, student)
-    np.testing.assert_allclose(found, review(*stages), rtol=1e-4)
+    actual = Review(2, reduction=None)(teacher, student)
+    np.testing.assert_allclose(actual, review(*stages), rtol=1e-4)
 
 
 def test_gradient_equals_finite_differences(stages, gradient, central_difference):
-    (early, deep), (own, own_deep) = stages
+    (t_early, t_deep), (s_early, s_deep) = stages
     loss = Review(2)
-    grad = gradient(lambda f: loss((early, deep), (own, f)), own_deep)
+    grad = gradient(lambda f: loss((t_early, t_deep), (s_early, f)), s_deep)
     expected = central_difference(
-        lambda f: review([early, deep], [own, f]).mean(), own_deep
+        lambda f: review([t_early, t_deep], [s_early, f]).mean(), s_deep
     )
     np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-6)
 
@@ -60,11 +60,11 @@ def test_a_deep_stage_reaches_the_early_output():
     out = fusion([early, deep], training=True)
     assert [tuple(x.shape) for x in out] == [(2, 8, 8, 6), (2, 4, 4, 12)]
     assert fusion.compute_output_shape(shapes)[0] == (None, 8, 8, 6)
-    other = fusion([early, deep + rng.normal(size=deep.shape)], training=True)
-    assert np.abs(out[0] - other[0]).max() > 1e-3
-    # The other way nothing flows: the deepest stage is fused with none.
-    other = fusion([early + 1.0 * rng.normal(size=early.shape), deep], training=True)
-    np.testing.assert_allclose(out[1], other[1], atol=1e-6)
+    changed = fusion([early, deep + rng.normal(size=deep.shape)], training=True)
+    assert np.abs(out[0] - changed[0]).max() > 1e-3
+    # Not the other way round: the deepest stage is fused with no other.
+    changed = fusion([early + 1.0 * rng.normal(size=early.shape), deep], training=True)
+    np.testing.assert_allclose(out[1], changed[1], atol=1e-6)
 
 
 def test_a_distiller_learns_and_saves_the_fusion(tmp_path):
@@ -79,8 +79,8 @@ def test_a_distiller_learns_and_saves_the_fusion(tmp_path):
     assert history[-1] < 0.7 * history[0]
     distiller.save(tmp_path / "distiller.keras")
     again = keras.saving.load_model(tmp_path / "distiller.keras")
-    for one, other in zip(distiller.weights, again.weights, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for weight, loaded in zip(distiller.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(weight, loaded)
     again.set_teacher(teacher)
     again.fit(x, verbose=0)
 

@@ -9,21 +9,24 @@ from keras_distill.losses import SingularFlow
 def singular_flow(teacher, student, count=1):
     values = []
     for b in range(len(teacher[0])):
-        own, known = [], []
+        student_pair, teacher_pair = [], []
         for t, s in zip(teacher, student, strict=True):
             t, s = (f[b].reshape(-1, f.shape[-1]) for f in (t, s))
             _, sizes, v_t = np.linalg.svd(t, full_matrices=False)
             _, _, v_s = np.linalg.svd(s, full_matrices=False)
             v_t = v_t * np.sign(v_t.sum(-1, keepdims=True))
             sizes = sizes[:count] / np.linalg.norm(sizes[:count])
-            met = []
+            aligned = []
             for vector in v_t[:count]:
                 cosines = v_s[: count + 3] @ vector
                 best = np.argmax(np.abs(cosines))
-                met.append(np.sign(cosines[best]) * v_s[best])
-            known.append((v_t[:count] * sizes[:, None]).T)
-            own.append((np.array(met) * sizes[:, None]).T)
-        flows = [np.exp(-((v[:, None] - w[None]) ** 2) / 8) for v, w in (own, known)]
+                aligned.append(np.sign(cosines[best]) * v_s[best])
+            teacher_pair.append((v_t[:count] * sizes[:, None]).T)
+            student_pair.append((np.array(aligned) * sizes[:, None]).T)
+        flows = [
+            np.exp(-((v[:, None] - w[None]) ** 2) / 8)
+            for v, w in (student_pair, teacher_pair)
+        ]
         values.append(((flows[0] - flows[1]) ** 2).sum())
     return np.array(values)
 
@@ -41,8 +44,8 @@ def layers():
 @pytest.mark.parametrize("count", [1, 2])
 def test_equals_numpy(layers, count):
     teacher, student = layers
-    found = SingularFlow(count=count, reduction=None)(teacher, student)
-    np.testing.assert_allclose(found, singular_flow(*layers, count), rtol=1e-3)
+    actual = SingularFlow(count=count, reduction=None)(teacher, student)
+    np.testing.assert_allclose(actual, singular_flow(*layers, count), rtol=1e-3)
 
 
 def test_gradient_equals_finite_differences(layers, gradient, central_difference):
@@ -54,7 +57,7 @@ def test_gradient_equals_finite_differences(layers, gradient, central_difference
     np.testing.assert_allclose(grad, expected, rtol=5e-3, atol=1e-4)
 
 
-def test_signs_and_scale_do_not_count(layers):
+def test_signs_and_scale_do_not_matter(layers):
     teacher, _ = layers
     turned = teacher[0] * -3.0, teacher[1] * 0.5
     np.testing.assert_allclose(SingularFlow()(teacher, turned), 0.0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Soft targets against NumPy in float64, and the laws of the method sheet."""
+"""Soft targets against NumPy in float64, and their limits."""
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ def test_two_classes_by_hand():
 
 
 def test_is_the_divergence_from_the_student_to_the_teacher(logits):
-    """The teacher's prediction is the one that the mean is taken over."""
+    """The mean is taken over the teacher's prediction."""
     forward, backward = soft_target(*logits, 2.0), soft_target(*logits[::-1], 2.0)
     assert np.abs(forward - backward).min() > 1e-2
     loss = SoftTarget(2.0, reduction=None)
@@ -56,7 +56,7 @@ def test_gradient_equals_finite_differences(
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_gradient_equals_the_cross_entropy_forms(logits, temperature, gradient):
+def test_gradient_equals_that_of_the_cross_entropy(logits, temperature, gradient):
     """KL and cross-entropy differ by the entropy of the teacher, a constant."""
     teacher, student = logits
     targets = softmax(teacher / temperature).astype("float32")
@@ -71,11 +71,11 @@ def test_gradient_equals_the_cross_entropy_forms(logits, temperature, gradient):
     )
 
 
-def test_gradient_at_high_temperature_is_that_of_centred_logits(logits, gradient):
-    """(z_s - z_t) / K, z centred.
+def test_gradient_at_high_temperature_is_that_of_centered_logits(logits, gradient):
+    """(z_s - z_t) / K, z centered.
 
     The next term of the expansion is smaller by a factor of the order of |z| / T; with
-    |z| up to 8 and T = 1000 that is 1 %, of the largest grad.
+    |z| up to 8 and T = 1000 that is 1 % of the largest gradient.
     """
     teacher, student = (z - z.mean(-1, keepdims=True) for z in logits)
     grad = gradient(lambda z: SoftTarget(1000.0, reduction="sum")(teacher, z), student)
@@ -86,7 +86,7 @@ def test_gradient_at_high_temperature_is_that_of_centred_logits(logits, gradient
 def test_value_at_high_temperature_is_half_the_squared_distance_over_the_classes(
     logits,
 ):
-    """At T = 100 both the expansion and float32 are good to some per cent."""
+    """At T = 100 both the expansion and float32 are accurate to a few percent."""
     teacher, student = (z - z.mean(-1, keepdims=True) for z in logits)
     values = SoftTarget(100.0, reduction=None)(teacher, student)
     expected = 0.5 * np.square(student - teacher).mean(-1)
@@ -104,7 +104,7 @@ def test_finite_at_all_temperatures(logits, temperature, size, gradient):
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
 def test_confident_logits_by_hand(temperature):
-    """A sure student that is wrong is charged the gap: T^2 * 2e4 / T."""
+    """A confident student that is wrong has a loss of T^2 * 2e4 / T."""
     teacher = np.array([[1e4, -1e4]])
     value = SoftTarget(temperature)(teacher, -teacher)
     np.testing.assert_allclose(value, temperature * 2e4, rtol=1e-6)
@@ -139,7 +139,7 @@ def test_temperature_of_the_call_replaces_the_argument(logits):
     np.testing.assert_allclose(value, soft_target(*logits, 5.0).mean(), rtol=1e-4)
 
 
-def test_schedule_alone_stands_at_its_start(logits):
+def test_a_schedule_outside_of_a_distiller_is_at_its_start(logits):
     schedule = PiecewiseConstantDecay([5], [8.0, 2.0])
     value = SoftTarget(schedule)(*logits)
     np.testing.assert_allclose(value, soft_target(*logits, 8.0).mean(), rtol=1e-4)
@@ -171,7 +171,7 @@ def test_masked_tokens_change_nothing(sequences, gradient):
 
 
 def test_mask_and_weights_multiply(sequences):
-    """Keras's rule: valid tokens share the weight of all, then w scales each."""
+    """Keras's rule: valid tokens are scaled up to the weight of all, then w scales each."""
     (teacher, student), mask = sequences
     weight = np.array([1.0, 2.0, 0.5])
     values = soft_target(teacher, student, 2.0) * weight[:, None]

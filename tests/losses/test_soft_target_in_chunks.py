@@ -1,4 +1,4 @@
-"""Soft targets of a vocabulary, which are computed chunk by chunk of the tokens."""
+"""Soft targets over a vocabulary, which are computed in chunks of tokens."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_distill.taps.tracing import trace
 from tests.differentiation import compilers, differentiate
 from tests.losses.test_soft_target import soft_target, softmax
 
-# At 6,000 classes a chunk is of 87 tokens: less, as many, twice and more than as many.
+# At 6,000 classes a chunk has 87 tokens: fewer, as many, twice as many, and more.
 SHAPES = [(1, 1, 6000), (3, 29, 6000), (2, 87, 6000), (5, 41, 6000), (2, 3, VOCABULARY)]
 numbers = ops.convert_to_numpy
 
@@ -29,11 +29,11 @@ def gradient_of_the_sum(teacher, student, temperature):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("compiler", ["none", "traced", "jit"])
 def test_equals_numpy(shape, compiler):
-    known = {"none": lambda function: function, **compilers()}
-    if compiler not in known:
+    compile_by = {"none": lambda function: function, **compilers()}
+    if compiler not in compile_by:
         pytest.skip(f"{keras.backend.backend()} has no such compiled step")
     teacher, student = draw(shape)
-    # Another weight a token, so that upstream values must meet their tokens.
+    # A different weight for each token, so that a misplaced upstream value shows.
     weights = 1.0 + np.arange(np.prod(shape[:-1])).reshape(shape[:-1]) % 7
 
     def step(teacher, student, weights):
@@ -43,7 +43,7 @@ def test_equals_numpy(shape, compiler):
         return differentiate(loss, student)
 
     arguments = (ops.cast(x, "float32") for x in (teacher, student, weights))
-    value, (grad,) = known[compiler](step)(*arguments)
+    value, (grad,) = compile_by[compiler](step)(*arguments)
     sides = teacher.astype("float64"), student.astype("float64")
     expected = weights * soft_target(*sides, 2.0)
     np.testing.assert_allclose(numbers(value), expected, rtol=1e-4)
@@ -67,7 +67,7 @@ def test_finite_in_every_type(size, temperature, dtype):
 
 
 def test_half_precision_is_computed_in_float32():
-    """Only the rounding of the logits is left, which NumPy can have as well."""
+    """Only the rounding of the logits remains, which NumPy gets as well."""
     teacher, student = (ops.cast(x, "float16") for x in draw((2, 3, 300)))
     sides = (numbers(x).astype("float64") for x in (teacher, student))
     value = SoftTarget(2.0, reduction=None)(teacher, student)
@@ -83,8 +83,8 @@ def test_equal_logits_give_zero_and_no_gradient():
     np.testing.assert_allclose(numbers(grad), 0.0, atol=1e-7)
 
 
-def test_what_all_logits_have_in_common_does_not_matter():
-    """Logits of a power of two's parts, to which the sums add without rounding."""
+def test_a_constant_added_to_all_logits_does_not_matter():
+    """Logits are multiples of 1/256, to which the constants add without rounding."""
     teacher, student = np.round(draw((2, 3, 300)) * 256) / 256
     apart = SoftTarget(2.0, reduction=None)(teacher + 4096, student - 2048)
     expected = soft_target(*(x.astype("float64") for x in (teacher, student)), 2.0)
@@ -105,7 +105,7 @@ def test_no_gradient_of_a_masked_token():
 
 
 def test_pixels_of_many_classes():
-    """Whatever lies between the batch and the classes counts as tokens."""
+    """All axes between the batch and the classes are tokens."""
     teacher, student = draw((2, 3, 4, 300))
     values = SoftTarget(2.0, reduction=None)(teacher, student)
     expected = soft_target(*(x.astype("float64") for x in (teacher, student)), 2.0)
@@ -123,7 +123,7 @@ def test_an_empty_batch_has_no_values():
 
 
 def test_shapes_alone_can_be_traced():
-    """As a distiller does with a batch of unknown size."""
+    """As in a distiller, with a batch of unknown size."""
     logits = keras.KerasTensor((None, 4, 300))
     traced = trace(lambda z: SoftTarget(2.0, reduction=None)(z, z), logits)
     assert traced.shape == (None, 4)
@@ -132,7 +132,7 @@ def test_shapes_alone_can_be_traced():
 def test_images_keep_their_second_derivative():
     """By rows: d2 / dz dz' sum KL = diag(q) - q q' at T = 1."""
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("one backend shows that rank 2 has no custom gradient")
+        pytest.skip("one backend suffices: rank 2 has no custom gradient")
     import tensorflow as tf
 
     teacher, student = draw((2, 300))
@@ -145,5 +145,5 @@ def test_images_keep_their_second_derivative():
         grad = inner.gradient(value, student)
     q = softmax(student.numpy().astype("float64"))
     expected = np.einsum("bi,ij->bij", q, np.eye(300)) - np.einsum("bi,bj->bij", q, q)
-    found = outer.batch_jacobian(grad, student)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    actual = outer.batch_jacobian(grad, student)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What a step of the losses on a vocabulary makes, read off its graph."""
+"""The large tensors that a step of the vocabulary losses allocates, from its graph."""
 
 import keras
 import pytest
@@ -13,20 +13,20 @@ import tensorflow as tf
 
 TOKENS, CLASSES, WIDTH = (4, 64), 8192, 8
 WHOLE = TOKENS[0] * TOKENS[1] * CLASSES
-# Neither computes nor copies.
+# Operations that neither compute nor copy.
 PASSES_ON = {"Placeholder", "Identity", "IdentityN", "StopGradient", "Reshape"}
 PASSES_ON |= {"While", "StatelessWhile", "InplaceUpdate"}
 
 
 def operations(function, *specs):
-    """List the operations of a function's graph, those inside of loops included."""
+    """List the operations of a function's graph, including those inside loops."""
     graph = tf.function(function).get_concrete_function(*specs).graph
     inner = [graph._get_function(name).graph for name in graph._functions]
     return [op for part in (graph, *inner) for op in part.get_operations()]
 
 
 def makers_of_whole_tensors(function, *specs):
-    """List the operations that make tensors of the size of all logits, and are used."""
+    """List the operations whose outputs are used and have the size of all logits."""
     return sorted(
         op.type
         for op in operations(function, *specs)
@@ -37,16 +37,16 @@ def makers_of_whole_tensors(function, *specs):
 
 
 def gradient_of(loss):
-    def grad(*given):
+    def gradient(*inputs):
         with tf.GradientTape() as tape:
-            tape.watch(given)
-            value = loss(*given)
-        return tape.gradient(value, given)
+            tape.watch(inputs)
+            value = loss(*inputs)
+        return tape.gradient(value, inputs)
 
-    return grad
+    return gradient
 
 
-def by_hand(teacher, student):
+def plain_formula(teacher, student):
     log_p, log_q = (tf.nn.log_softmax(z) for z in (teacher, student))
     return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q))
 
@@ -54,12 +54,12 @@ def by_hand(teacher, student):
 LOGITS = tf.TensorSpec((*TOKENS, CLASSES))
 
 
-def test_the_formula_by_hand_makes_many():
-    made = makers_of_whole_tensors(gradient_of(by_hand), LOGITS, LOGITS)
+def test_the_plain_formula_makes_many():
+    made = makers_of_whole_tensors(gradient_of(plain_formula), LOGITS, LOGITS)
     assert len(made) >= 5
 
 
-def soft_target_slope(student, teacher):
+def soft_target_gradient(student, teacher):
     with tf.GradientTape() as tape:
         tape.watch(student)
         value = kd.losses.SoftTarget(2.0)(teacher, student)
@@ -69,10 +69,10 @@ def soft_target_slope(student, teacher):
 @pytest.mark.parametrize(
     ("dtype", "makers"), [("float32", ["Empty", "Mul"]), ("float16", ["Empty"])]
 )
-def test_soft_targets_make_but_the_gradient(dtype, makers):
-    """The product is put into the memory of its factor, which nothing else reads."""
+def test_soft_targets_make_only_the_gradient(dtype, makers):
+    """The product is written to the memory of its factor, which nothing else reads."""
     specs = [tf.TensorSpec(LOGITS.shape, dtype)] * 2
-    assert makers_of_whole_tensors(soft_target_slope, *specs) == makers
+    assert makers_of_whole_tensors(soft_target_gradient, *specs) == makers
 
 
 def value_in_chunks(transposed=False):
@@ -97,12 +97,12 @@ def test_the_last_product_in_chunks_makes_none(transposed):
     assert makers_of_whole_tensors(gradient_of(value), *specs) == []
 
 
-def test_one_chunk_is_taken_at_a_time():
-    """TensorFlow would take ten, and hold what each needs."""
+def test_chunks_are_processed_one_at_a_time():
+    """TensorFlow's default is ten at once, and to hold the memory of each."""
     value, specs = value_in_chunks()
-    found = operations(gradient_of(value), *specs)
-    found += operations(soft_target_slope, LOGITS, LOGITS)
-    loops = [op for op in found if "While" in op.type]
-    # Of one loss both at once; of the other values, gradients, the kernel's in parts.
+    every = operations(gradient_of(value), *specs)
+    every += operations(soft_target_gradient, LOGITS, LOGITS)
+    loops = [op for op in every if "While" in op.type]
+    # One of the soft targets; for values, gradients and the kernel's parts of the other.
     assert len(loops) >= 4
     assert {op.get_attr("parallel_iterations") for op in loops} == {1}

@@ -1,4 +1,4 @@
-"""Soft targets in chunks against NumPy in float64, and against those on all logits."""
+"""Soft targets in chunks against NumPy in float64, and against the whole logits."""
 
 import keras
 import numpy as np
@@ -9,14 +9,14 @@ from keras_distill.losses import SoftTarget, VocabularySoftTarget
 from tests.differentiation import compilers, differentiate
 from tests.formulas import log_softmax
 
-# A chunk is of 4 tokens: several that do not divide, several that do, less than one.
+# A chunk has 4 tokens: several with a remainder, several without, and less than one.
 SHAPES = [(3, 7), (2, 8), (1, 3), (1, 1)]
 TEMPERATURE, LABEL_WEIGHT = 2.0, 0.3
 numbers = ops.convert_to_numpy
 
 
 def formula(states, kernel, bias, teacher, labels, label_weight=LABEL_WEIGHT):
-    """Give the loss of each token in float64; `teacher` are its logits."""
+    """Return the loss of each token in float64; `teacher` is its logits."""
     z, t = states @ kernel + bias, TEMPERATURE
     log_p, log_q = log_softmax(teacher / t), log_softmax(z / t)
     soft = t**2 * (np.exp(log_p) * (log_p - log_q)).sum(-1)
@@ -37,12 +37,12 @@ class Problem:
         self.logits = self.teacher @ self.teacher_kernel + self.teacher_bias
 
     @property
-    def own(self):
+    def inputs(self):
         return [ops.cast(x, "float32") for x in (self.student, self.kernel, self.bias)]
 
     def loss(self, states, kernel, bias, **arguments):
-        """Give the loss under test as a function of what it is differentiated by."""
-        given = {"label_weight": LABEL_WEIGHT, "chunk": 4, "reduction": None}
+        """Compute the loss under test from the tensors that it is differentiated by."""
+        defaults = {"label_weight": LABEL_WEIGHT, "chunk": 4, "reduction": None}
         call = {
             name: arguments.pop(name)
             for name in ("mask", "sample_weight")
@@ -50,7 +50,7 @@ class Problem:
         }
         transposed = arguments.pop("transposed", False)
         teacher = self.teacher_kernel.astype("float32"), self.teacher_bias
-        return VocabularySoftTarget(TEMPERATURE, **{**given, **arguments})(
+        return VocabularySoftTarget(TEMPERATURE, **{**defaults, **arguments})(
             self.teacher,
             states,
             teacher_head=(teacher[0], ops.cast(teacher[1], "float32")),
@@ -60,7 +60,7 @@ class Problem:
         )
 
     def whole(self, states, kernel, bias):
-        """Give the same of all logits at once, by `SoftTarget` and Keras's own loss."""
+        """Compute the same from all logits, by `SoftTarget` and Keras's inputs loss."""
         z = ops.matmul(states, kernel) + bias
         label = keras.losses.SparseCategoricalCrossentropy(
             from_logits=True, reduction=None
@@ -73,7 +73,7 @@ class Problem:
 @pytest.mark.parametrize("label_weight", [0.0, LABEL_WEIGHT])
 def test_equals_numpy(shape, label_weight):
     problem = Problem(shape)
-    found = problem.loss(*problem.own, label_weight=label_weight)
+    actual = problem.loss(*problem.inputs, label_weight=label_weight)
     expected = formula(
         problem.student,
         problem.kernel,
@@ -82,29 +82,29 @@ def test_equals_numpy(shape, label_weight):
         problem.labels,
         label_weight,
     )
-    np.testing.assert_allclose(numbers(found), expected, rtol=1e-5)
+    np.testing.assert_allclose(numbers(actual), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("place", [0, 1, 2], ids=["states", "kernel", "bias"])
-def test_gradients_equal_finite_differences(shape, place, central_difference):
-    """Each token weighs differently, so that upstream values must meet their tokens."""
+@pytest.mark.parametrize("index", [0, 1, 2], ids=["states", "kernel", "bias"])
+def test_gradients_equal_finite_differences(shape, index, central_difference):
+    """Tokens have different weights, so that a misplaced upstream value shows."""
     problem = Problem(shape)
     weights = 1.0 + np.arange(np.prod(shape)).reshape(shape)
 
-    def weighed(*own):
-        return problem.loss(*own) * ops.cast(weights, "float32")
+    def weighted(*inputs):
+        return problem.loss(*inputs) * ops.cast(weights, "float32")
 
     def by_numpy(array):
-        own = [problem.student, problem.kernel, problem.bias]
-        own[place] = array
-        return (weights * formula(*own, problem.logits, problem.labels)).sum()
+        inputs = [problem.student, problem.kernel, problem.bias]
+        inputs[index] = array
+        return (weights * formula(*inputs, problem.logits, problem.labels)).sum()
 
-    _, grads = differentiate(weighed, *problem.own)
-    start = (problem.student, problem.kernel, problem.bias)[place]
+    _, grads = differentiate(weighted, *problem.inputs)
+    start = (problem.student, problem.kernel, problem.bias)[index]
     expected = central_difference(by_numpy, start)
     np.testing.assert_allclose(
-        numbers(grads[place]), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+        numbers(grads[index]), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
     )
 
 
@@ -112,23 +112,23 @@ def test_gradients_equal_finite_differences(shape, place, central_difference):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("transposed", [False, True], ids=["dense", "embedding"])
 def test_equals_the_losses_on_all_logits(shape, transposed, compiler):
-    known = {"none": lambda function: function, **compilers()}
-    if compiler not in known:
+    compile_by = {"none": lambda function: function, **compilers()}
+    if compiler not in compile_by:
         pytest.skip(f"{keras.backend.backend()} has no such compiled step")
     problem = Problem(shape, vocabulary=300)
-    own = problem.own
-    value, grads = differentiate(problem.whole, *own)
-    own[1] = ops.transpose(own[1]) if transposed else own[1]
+    inputs = problem.inputs
+    value, grads = differentiate(problem.whole, *inputs)
+    inputs[1] = ops.transpose(inputs[1]) if transposed else inputs[1]
 
-    def step(*own):
-        def loss(*own):
-            return problem.loss(*own, transposed=transposed)
+    def step(*inputs):
+        def loss(*inputs):
+            return problem.loss(*inputs, transposed=transposed)
 
-        return differentiate(loss, *own)
+        return differentiate(loss, *inputs)
 
-    found, (states, kernel, bias) = known[compiler](step)(*own)
+    actual, (states, kernel, bias) = compile_by[compiler](step)(*inputs)
     kernel = ops.transpose(kernel) if transposed else kernel
-    np.testing.assert_allclose(numbers(found), numbers(value), rtol=1e-5)
+    np.testing.assert_allclose(numbers(actual), numbers(value), rtol=1e-5)
     for grad, expected in zip((states, kernel, bias), grads, strict=True):
         assert grad.shape == expected.shape
         expected = numbers(expected)
@@ -139,11 +139,11 @@ def test_equals_the_losses_on_all_logits(shape, transposed, compiler):
 @pytest.mark.parametrize("chunk", [1, 5, 1000, None])
 def test_the_chunk_changes_nothing(chunk):
     problem = Problem()
-    found, grads = differentiate(
-        lambda *own: problem.loss(*own, chunk=chunk), *problem.own
+    actual, grads = differentiate(
+        lambda *inputs: problem.loss(*inputs, chunk=chunk), *problem.inputs
     )
-    value, expected = differentiate(problem.loss, *problem.own)
-    np.testing.assert_allclose(numbers(found), numbers(value), rtol=1e-5)
+    value, expected = differentiate(problem.loss, *problem.inputs)
+    np.testing.assert_allclose(numbers(actual), numbers(value), rtol=1e-5)
     for grad, other in zip(grads, expected, strict=True):
         np.testing.assert_allclose(numbers(grad), numbers(other), atol=1e-5)
 
@@ -151,11 +151,11 @@ def test_the_chunk_changes_nothing(chunk):
 def test_many_tokens_at_the_default_chunk():
     """1,100 tokens are 32 chunks of 35, the last of which has 15 new ones."""
     problem = Problem((10, 110))
-    found, grads = differentiate(
-        lambda *own: problem.loss(*own, chunk=None), *problem.own
+    actual, grads = differentiate(
+        lambda *inputs: problem.loss(*inputs, chunk=None), *problem.inputs
     )
-    value, expected = differentiate(problem.whole, *problem.own)
-    np.testing.assert_allclose(numbers(found), numbers(value), rtol=1e-4)
+    value, expected = differentiate(problem.whole, *problem.inputs)
+    np.testing.assert_allclose(numbers(actual), numbers(value), rtol=1e-4)
     for grad, other in zip(grads, expected, strict=True):
         bound = 1e-5 * np.abs(numbers(other)).max()
         np.testing.assert_allclose(numbers(grad), numbers(other), atol=bound)
@@ -163,12 +163,12 @@ def test_many_tokens_at_the_default_chunk():
 
 def test_without_bias_and_labels():
     problem = Problem()
-    states, kernel, _ = problem.own
+    states, kernel, _ = problem.inputs
 
     def loss(states, kernel):
         return problem.loss(states, kernel, None, label_weight=0.0)
 
-    found, grads = differentiate(loss, states, kernel)
+    actual, grads = differentiate(loss, states, kernel)
     value, expected = differentiate(
         lambda states, kernel: SoftTarget(TEMPERATURE, reduction=None)(
             problem.logits, ops.matmul(states, kernel)
@@ -176,7 +176,7 @@ def test_without_bias_and_labels():
         states,
         kernel,
     )
-    np.testing.assert_allclose(numbers(found), numbers(value), rtol=1e-5)
+    np.testing.assert_allclose(numbers(actual), numbers(value), rtol=1e-5)
     for grad, other in zip(grads, expected, strict=True):
         np.testing.assert_allclose(numbers(grad), numbers(other), atol=1e-5)
 
@@ -189,11 +189,13 @@ def test_mask_and_weights_are_those_of_the_tokens():
         problem.student, problem.kernel, problem.bias, problem.logits, problem.labels
     )
     arguments = {"reduction": "sum_over_batch_size"}
-    found = problem.loss(*problem.own, mask=ops.convert_to_tensor(mask), **arguments)
-    np.testing.assert_allclose(numbers(found), values[mask].mean(), rtol=1e-5)
-    found = problem.loss(*problem.own, sample_weight=weight, **arguments)
+    actual = problem.loss(
+        *problem.inputs, mask=ops.convert_to_tensor(mask), **arguments
+    )
+    np.testing.assert_allclose(numbers(actual), values[mask].mean(), rtol=1e-5)
+    actual = problem.loss(*problem.inputs, sample_weight=weight, **arguments)
     expected = (weight[:, None] * values).mean()
-    np.testing.assert_allclose(numbers(found), expected, rtol=1e-5)
+    np.testing.assert_allclose(numbers(actual), expected, rtol=1e-5)
 
 
 def test_masked_tokens_have_no_gradient():
@@ -203,26 +205,26 @@ def test_masked_tokens_have_no_gradient():
     def loss(states):
         return problem.loss(
             states,
-            *problem.own[1:],
+            *problem.inputs[1:],
             mask=ops.convert_to_tensor(mask),
             reduction="sum_over_batch_size",
         )
 
-    _, (grad,) = differentiate(loss, problem.own[0])
+    _, (grad,) = differentiate(loss, problem.inputs[0])
     assert np.all(numbers(grad)[~mask] == 0)
     assert np.all(np.abs(numbers(grad)[mask]).max(-1) > 1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_weights_of_half_precision(dtype):
-    """The product rounds as the layer's would; the rest is computed in float32."""
+    """The product rounds as the layer's does; the rest is computed in float32."""
     problem = Problem((4, 5))
-    whole, expected = differentiate(problem.loss, *problem.own)
-    half = [ops.cast(x, dtype) for x in problem.own]
-    found, grads = differentiate(problem.loss, *half)
-    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    whole, expected = differentiate(problem.loss, *problem.inputs)
+    half = [ops.cast(x, dtype) for x in problem.inputs]
+    actual, grads = differentiate(problem.loss, *half)
+    assert keras.backend.standardize_dtype(actual.dtype) == "float32"
     bound = 0.01 if dtype == "float16" else 0.08
-    assert np.abs(numbers(found) - numbers(whole)).max() < bound * numbers(whole).max()
+    assert np.abs(numbers(actual) - numbers(whole)).max() < bound * numbers(whole).max()
     for grad, other in zip(grads, expected, strict=True):
         assert keras.backend.standardize_dtype(grad.dtype) == dtype
         gap = np.abs(numbers(ops.cast(grad, "float32")) - numbers(other)).max()
@@ -242,17 +244,17 @@ def test_bad_arguments_are_refused(arguments, words):
         VocabularySoftTarget(**arguments)
 
 
-def test_labels_that_are_no_classes_are_refused():
+def test_labels_that_are_not_classes_are_refused():
     problem = Problem()
     problem.labels = np.eye(11)[problem.labels]
     with pytest.raises(
         ValueError, match="one class per token as labels; got the shape"
     ):
-        problem.loss(*problem.own)
+        problem.loss(*problem.inputs)
 
 
-def test_labels_may_have_an_axis_more():
+def test_labels_may_have_a_last_axis_of_one():
     problem = Problem()
-    value = numbers(problem.loss(*problem.own))
+    value = numbers(problem.loss(*problem.inputs))
     problem.labels = problem.labels[..., None]
-    np.testing.assert_array_equal(numbers(problem.loss(*problem.own)), value)
+    np.testing.assert_array_equal(numbers(problem.loss(*problem.inputs)), value)

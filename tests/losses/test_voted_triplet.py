@@ -1,4 +1,4 @@
-"""Voted triplets against NumPy, triplet by triplet, and in a distiller of an ensemble."""
+"""Voted triplets against NumPy, triplet by triplet, and with an ensemble teacher."""
 
 import itertools
 
@@ -19,13 +19,13 @@ def voted_triplet(teachers, student, margin):
         return np.linalg.norm(f[i] - f[j])
 
     for i in range(count):
-        found = []
+        terms = []
         for j, k in itertools.product(range(count), repeat=2):
             vote = sum(np.sign(distance(t, i, k) - distance(t, i, j)) for t in teachers)
             if vote > 0:
                 gap = distance(unit, i, j) - distance(unit, i, k)
-                found.append(max(0.0, gap + margin))
-        values.append(np.mean(found))
+                terms.append(max(0.0, gap + margin))
+        values.append(np.mean(terms))
     return np.array(values)
 
 
@@ -40,9 +40,9 @@ def features():
 @pytest.mark.parametrize("margin", [0.0, 0.3])
 def test_equals_numpy(features, members, margin):
     teachers, student = features[0][:members], features[1]
-    found = VotedTriplet(margin=margin, reduction=None)(tuple(teachers), student)
+    actual = VotedTriplet(margin=margin, reduction=None)(tuple(teachers), student)
     np.testing.assert_allclose(
-        found, voted_triplet(teachers, student, margin), rtol=1e-4
+        actual, voted_triplet(teachers, student, margin), rtol=1e-4
     )
 
 

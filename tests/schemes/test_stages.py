@@ -17,12 +17,12 @@ def images(count=32):
     return x, rng.integers(0, 3, count).astype("int32")
 
 
-def distiller(student=None, loss=CROSS_ENTROPY):
+def new_distiller(student=None, loss=CROSS_ENTROPY):
     keras.utils.set_random_seed(1)
     small, teacher = conv_pair()
-    made = kd.Distiller(student or small, teacher)
-    made.compile("adam", loss, metrics=["accuracy"])
-    return made
+    distiller = kd.Distiller(student or small, teacher)
+    distiller.compile("adam", loss, metrics=["accuracy"])
+    return distiller
 
 
 def hint(tap="stack1"):
@@ -38,9 +38,9 @@ def fitnets(**first):
     return [kd.Stage([hint()], **first), kd.Stage([soft()], epochs=2)]
 
 
-def run(made, stages, **arguments):
+def run(distiller, stages, **arguments):
     arguments = {"batch_size": 8, "shuffle": False, "verbose": 0, **arguments}
-    return kd.fit_stages(made, stages, *images(), **arguments)
+    return kd.fit_stages(distiller, stages, *images(), **arguments)
 
 
 def values(model):
@@ -54,28 +54,28 @@ def changed_layers(model, before, part=-2):
     return {name.split("/")[part] for name in changed}
 
 
-def assert_same_weights(made, other):
-    for a, b in zip(made.student.weights, other.student.weights, strict=True):
+def assert_same_weights(distiller, other):
+    for a, b in zip(distiller.student.weights, other.student.weights, strict=True):
         np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-6)
 
 
 def test_a_stage_trains_only_its_part():
-    made = distiller()
-    before = values(made.student)
-    (history,) = run(made, fitnets()[:1])
-    assert changed_layers(made.student, before) == {"conv1", "norm1"}
+    distiller = new_distiller()
+    before = values(distiller.student)
+    (history,) = run(distiller, fitnets()[:1])
+    assert changed_layers(distiller.student, before) == {"conv1", "norm1"}
     assert history["hint"][-1] < history["hint"][0]
     assert set(history) == {"loss", "hint"}
-    assert all(layer.trainable for layer in flatten_layers(made.student))
+    assert all(layer.trainable for layer in flatten_layers(distiller.student))
 
 
 def test_a_pair_bounds_the_part_on_both_sides():
-    made = distiller()
-    before = values(made.student)
+    distiller = new_distiller()
+    before = values(distiller.student)
     stage = kd.Stage([hint("stack2")], trains=("stack1", "stack2"), label_weight=0.0)
-    run(made, [stage])
+    run(distiller, [stage])
     # In inference mode, the normalization of the first block does not change either.
-    assert changed_layers(made.student, before) == {"conv2", "norm2"}
+    assert changed_layers(distiller.student, before) == {"conv2", "norm2"}
 
 
 class FailsIfRun(keras.layers.Layer):
@@ -97,11 +97,11 @@ def test_layers_after_the_tap_do_not_run():
     x = FailsIfRun()(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     student = keras.Model(inputs, keras.layers.Dense(3)(x))
-    made = distiller(student)
-    made.compile("adam", CROSS_ENTROPY, run_eagerly=True)
-    run(made, fitnets()[:1])
+    distiller = new_distiller(student)
+    distiller.compile("adam", CROSS_ENTROPY, run_eagerly=True)
+    run(distiller, fitnets()[:1])
     with pytest.raises(RuntimeError, match="rest of the student ran"):
-        run(made, fitnets()[1:])
+        run(distiller, fitnets()[1:])
 
 
 def test_the_second_stage_starts_from_the_firsts_weights():
@@ -111,7 +111,7 @@ def test_the_second_stage_starts_from_the_firsts_weights():
         kd.Stage([soft()], epochs=2),
     ]
     # The widths are equal, so no adapter draws random weights.
-    staged, by_hand = distiller(wide_student()), distiller(wide_student())
+    staged, by_hand = new_distiller(wide_student()), new_distiller(wide_student())
     run(staged, stages)
     for terms, weight, epochs in (([hint()], 0.0, 3), ([soft()], 1.0, 2)):
         stage = kd.Distiller(
@@ -129,7 +129,7 @@ def wide_student():
 
 
 def test_labels_alone_are_a_plain_fit():
-    staged, plain = distiller(), distiller()
+    staged, plain = new_distiller(), new_distiller()
     run(staged, [kd.Stage([], epochs=2)])
     plain.student.compile("adam", CROSS_ENTROPY)
     plain.student.fit(*images(), batch_size=8, shuffle=False, epochs=2, verbose=0)
@@ -137,34 +137,34 @@ def test_labels_alone_are_a_plain_fit():
 
 
 def test_a_stage_without_terms_is_the_distiller_itself():
-    made, plain = distiller(), distiller()
-    (history,) = run(made, [kd.Stage(epochs=2)])
+    distiller, plain = new_distiller(), new_distiller()
+    (history,) = run(distiller, [kd.Stage(epochs=2)])
     plain.fit(*images(), batch_size=8, shuffle=False, epochs=2, verbose=0)
-    assert_same_weights(made, plain)
+    assert_same_weights(distiller, plain)
     assert {"soft_target", "accuracy"} <= set(history)
 
 
 def test_early_stopping_ends_only_its_stage():
     stop = keras.callbacks.EarlyStopping("hint", min_delta=1e9, mode="min")
-    first, second = run(distiller(), fitnets(callbacks=[stop], epochs=9))
+    first, second = run(new_distiller(), fitnets(callbacks=[stop], epochs=9))
     assert len(first["loss"]) == 2 and len(second["loss"]) == 2
 
 
 def test_factor_transfer_trains_the_paraphraser_first():
-    made = distiller()
+    distiller = new_distiller()
     paraphraser = kd.adapters.Paraphraser(0.5)
     factors = kd.Term(kd.losses.FactorTransfer(paraphraser), "stack2", "stack2", 50.0)
     stages = [
         kd.ParaphraserStage(paraphraser, "stack2", epochs=4),
         kd.Stage([factors], epochs=4),
     ]
-    first, second = run(made, stages)
+    first, second = run(distiller, stages)
     assert first["loss"][-1] < first["loss"][0]
     assert second["factor_transfer"][-1] < second["factor_transfer"][0]
     assert not paraphraser.trainable
     with pytest.raises(ValueError, match=r"begin with a kd\.ParaphraserStage"):
         fresh = kd.losses.FactorTransfer(kd.adapters.Paraphraser(0.5))
-        run(distiller(), [kd.Stage([kd.Term(fresh, "stack2", "stack2")])])
+        run(new_distiller(), [kd.Stage([kd.Term(fresh, "stack2", "stack2")])])
 
 
 class Stop(keras.callbacks.Callback):
@@ -178,19 +178,19 @@ class Stop(keras.callbacks.Callback):
 @pytest.mark.parametrize("stopped", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_it_resumes_in_the_interrupted_stage(tmp_path, stopped):
     """After an interruption in the second stage, the first is not trained again."""
-    expected = distiller()
+    expected = new_distiller()
     histories = run(expected, fitnets())
     if stopped:
         with pytest.raises(KeyboardInterrupt):
-            run(distiller(), fitnets(), backup=tmp_path, callbacks=[Stop()])
+            run(new_distiller(), fitnets(), backup=tmp_path, callbacks=[Stop()])
         assert (tmp_path / "0.json").exists() and not (tmp_path / "1.json").exists()
-    made = distiller()
-    resumed = run(made, fitnets(), backup=tmp_path)
+    distiller = new_distiller()
+    resumed = run(distiller, fitnets(), backup=tmp_path)
     assert resumed[0]["hint"] == pytest.approx(histories[0]["hint"], rel=1e-5)
-    again = distiller()
+    again = new_distiller()
     assert run(again, fitnets(), backup=tmp_path) == resumed
     for a, b, c in zip(
-        made.student.weights,
+        distiller.student.weights,
         again.student.weights,
         expected.student.weights,
         strict=True,
@@ -198,11 +198,11 @@ def test_it_resumes_in_the_interrupted_stage(tmp_path, stopped):
         np.testing.assert_array_equal(np.array(a), np.array(b))
         np.testing.assert_allclose(np.array(a), np.array(c), atol=1e-5)
     with pytest.raises(ValueError, match="another scheme"):
-        run(distiller(), fitnets(epochs=5), backup=tmp_path)
+        run(new_distiller(), fitnets(epochs=5), backup=tmp_path)
 
 
 def test_one_bar_shows_all_stages(capsys):
-    run(distiller(), fitnets(), verbose=1)
+    run(new_distiller(), fitnets(), verbose=1)
     output = capsys.readouterr().out
     assert "Stage 1 of 2: hint" in output and "Stage 2 of 2: labels, soft_t" in output
     assert "5/5" in output and "accuracy" in output
@@ -212,9 +212,9 @@ def test_two_replicas_equal_one_on_the_global_batch(two_replicas):
     def train():
         keras.utils.set_random_seed(1)
         student, teacher = conv_pair(norm=False)
-        made = kd.Distiller(student, teacher)
-        made.compile("sgd", CROSS_ENTROPY)
-        run(made, [kd.Stage([soft()], optimizer="sgd", trains="stack1", epochs=2)])
+        distiller = kd.Distiller(student, teacher)
+        distiller.compile("sgd", CROSS_ENTROPY)
+        run(distiller, [kd.Stage([soft()], optimizer="sgd", trains="stack1", epochs=2)])
         return student.get_weights()
 
     one = train()
@@ -231,7 +231,7 @@ def frozen_student():
 
 
 BAD = {
-    "no stages": (lambda: run(distiller(), []), ["no stages"]),
+    "no stages": (lambda: run(new_distiller(), []), ["no stages"]),
     "nothing to learn": (
         lambda: kd.Stage([], label_weight=0.0),
         ["nothing to learn", "label_weight"],
@@ -243,15 +243,15 @@ BAD = {
         ["nothing to learn"],
     ),
     "nothing to train": (
-        lambda: run(distiller(frozen_student()), fitnets()),
+        lambda: run(new_distiller(frozen_student()), fitnets()),
         ["trains nothing", "no trainable weights in stack1"],
     ),
     "a reversed pair": (
-        lambda: run(distiller(), fitnets(trains=("stack2", "stack1"))),
+        lambda: run(new_distiller(), fitnets(trains=("stack2", "stack1"))),
         ["trains nothing"],
     ),
     "no such layer": (
-        lambda: run(distiller(), fitnets(trains="stack7")),
+        lambda: run(new_distiller(), fitnets(trains="stack7")),
         ["no layer 'stack7'"],
     ),
     "three layers": (
@@ -260,7 +260,7 @@ BAD = {
     ),
     "no epochs": (lambda: kd.Stage([soft()], epochs=0), ["1 or more; got 0"]),
     "no loss": (
-        lambda: run(distiller(loss=None), fitnets()),
+        lambda: run(new_distiller(loss=None), fitnets()),
         ["compiled without a loss", "label_weight=0"],
     ),
     "not compiled": (
@@ -268,7 +268,7 @@ BAD = {
         ["not compiled"],
     ),
     "a generator": (
-        lambda: kd.fit_stages(distiller(), fitnets(), iter([images()])),
+        lambda: kd.fit_stages(new_distiller(), fitnets(), iter([images()])),
         ["generator ends"],
     ),
     "a negative weight": (lambda: kd.Stage([], label_weight=-1.0), ["0 or more"]),
@@ -311,11 +311,13 @@ def test_weights_of_layers_with_sublayers_belong_to_the_part(trains, blocks, cal
     )
     for name in ("b1", "b2", "b3"):
         flat = Block(calls, name=name)(flat)
-    made = distiller(keras.Model(x, keras.layers.Dense(3, name="logits")(flat)))
-    before = values(made.student)
-    run(made, [kd.Stage([], trains=trains)])
-    assert changed_layers(made.student, before, part=0) == blocks
-    assert len(made.student.trainable_variables) == 11, "all as before"
+    distiller = new_distiller(
+        keras.Model(x, keras.layers.Dense(3, name="logits")(flat))
+    )
+    before = values(distiller.student)
+    run(distiller, [kd.Stage([], trains=trains)])
+    assert changed_layers(distiller.student, before, part=0) == blocks
+    assert len(distiller.student.trainable_variables) == 11, "all as before"
 
 
 def test_images_without_labels_and_data_without_length():
@@ -332,17 +334,17 @@ def test_images_without_labels_and_data_without_length():
         import tensorflow as tf
 
         unlabeled = tf.data.Dataset.from_tensor_slices(x).batch(8)
-        made = distiller()
-        (history,) = kd.fit_stages(made, soft_alone, unlabeled, verbose=0)
+        distiller = new_distiller()
+        (history,) = kd.fit_stages(distiller, soft_alone, unlabeled, verbose=0)
         assert set(history) == {"loss", "soft_target"}
         # The same images, with labels that the stage does not use.
-        other = distiller()
+        other = new_distiller()
         run(other, soft_alone)
-        assert_same_weights(made, other)
-    made = distiller()
-    made.fit(Endless(), steps_per_epoch=2, verbose=0)
-    assert int(made.optimizer.iterations) == 2
-    kd.fit_stages(made, soft_alone, Endless(), steps_per_epoch=3, verbose=0)
+        assert_same_weights(distiller, other)
+    distiller = new_distiller()
+    distiller.fit(Endless(), steps_per_epoch=2, verbose=0)
+    assert int(distiller.optimizer.iterations) == 2
+    kd.fit_stages(distiller, soft_alone, Endless(), steps_per_epoch=3, verbose=0)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +356,7 @@ def test_images_without_labels_and_data_without_length():
     ids=["split", "data"],
 )
 def test_a_stage_without_labels_has_no_validation(validation):
-    first, second = run(distiller(), fitnets(), **validation)
+    first, second = run(new_distiller(), fitnets(), **validation)
     assert not any(name.startswith("val") for name in first)
     assert "val_loss" in second
 
@@ -368,9 +370,9 @@ def test_a_stage_without_labels_has_no_validation(validation):
     ],
 )
 def test_labels_are_checked_before_the_first_stage(loss, labels, message):
-    made, (x, y) = distiller(loss=loss), images()
-    before = values(made.student)
+    distiller, (x, y) = new_distiller(loss=loss), images()
+    before = values(distiller.student)
     with pytest.raises(ValueError, match=message):
-        kd.fit_stages(made, fitnets(), x, labels(y), verbose=0)
-    for name, value in values(made.student).items():
+        kd.fit_stages(distiller, fitnets(), x, labels(y), verbose=0)
+    for name, value in values(distiller.student).items():
         np.testing.assert_array_equal(value, before[name])

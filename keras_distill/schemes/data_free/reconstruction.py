@@ -134,7 +134,7 @@ def reconstruct(
         noise = rng.normal(start, 0.1 * (bounds[1] - bounds[0]), shape)
         canvas.begin(noise, targets)
         canvas.fit(np.zeros((steps, 1)), batch_size=1, verbose=0)
-        gradients.forget(views[view])
+        gradients.forget_gradients(views[view])
         inputs.append(ops.convert_to_numpy(canvas.current_inputs()))
         bar.update(batch + 1)
     return np.concatenate(inputs)[:count]

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 from keras_distill import taps as tapping
 from keras_distill.data.views import Views
-from keras_distill.distillers import shapes
-from keras_distill.losses.schedules import at_step
 from keras_distill.taps import Tap, heads
+from keras_distill.teachers.base_teacher import BaseTeacher, Request
 from keras_distill.teachers.cache.contents import Contents
-from keras_distill.teachers.teacher import Teacher
 
 
 def check_taps(taps: Sequence[Tap]) -> None:
@@ -48,7 +46,7 @@ def check_views(views) -> None:
         )
 
 
-def check_logits(teacher: Teacher, inputs) -> None:
+def check_logits(teacher: BaseTeacher, inputs) -> None:
     """Check that a teacher ends in logits, not in probabilities."""
     for model in teacher.models:
         _, last_layer = tapping.outline(model, inputs)
@@ -65,41 +63,24 @@ def check_shapes(shapes_of_taps: dict) -> None:
             )
 
 
-def knows(contents: Contents, terms: Sequence) -> None:
-    """Check that a cache has what terms ask for, at their temperatures."""
-    missing = [
-        str(tap)
-        for tap in shapes.taps_of("teacher", terms)
-        if str(tap) not in contents.shapes
-    ]
+def check_requests(contents: Contents, requests: Sequence[Request]) -> None:
+    """Check that a cache has what terms need, at their temperatures."""
+    wanted = dict.fromkeys(str(tap) for request in requests for tap in request.taps)
+    missing = [tap for tap in wanted if tap not in contents.shapes]
     if missing:
         raise ValueError(
-            f"The cache keeps {sorted(contents.shapes)}, but terms ask for {missing}. "
-            "Make one with taps=(...) that names them."
+            f"The cache has {sorted(contents.shapes)}, but terms need {missing}. "
+            "Build one with taps=(...) that names them."
         )
-    kept = contents.made_of["temperature"]
-    if kept == "any":
-        return
-    for term in terms:
-        asked = _temperature(term)
-        if asked is not None and asked != kept:
+    cached = contents.made_of["temperature"]
+    for request in requests:
+        if cached != "any" and request.temperature not in (None, cached):
             raise ValueError(
-                f"The cache keeps predictions at the temperature {kept:g}; the term "
-                f"'{term.name}' compares at {asked}. Give the loss temperature="
-                f"{kept:g}, or make a cache at its temperature, or one without top_k."
+                f"The cache has predictions at the temperature {cached:g}; the term "
+                f"'{request.term}' compares at {request.temperature}. Pass temperature="
+                f"{cached:g} to the loss, or build a cache at its temperature, or one "
+                "without top_k."
             )
-
-
-def _temperature(term):
-    """Give at which temperature a term compares predictions, None if it does not."""
-    of_logits = "teacher_logits" in term.loss.needs
-    if not of_logits and not any(tap.is_output for tap in term.teacher):
-        return None
-    if "temperature" not in term.loss.scheduled or of_logits:
-        return 1.0
-    given = term.loss.temperature
-    start = at_step(given, 0)
-    return float(start) if start is given else "a schedule's"
 
 
 def check_counts(**numbers: int) -> None:

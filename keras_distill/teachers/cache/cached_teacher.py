@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from keras_distill import taps as tapping
 from keras_distill.data.selection import Selection
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap
+from keras_distill.teachers.base_teacher import HEAD, NORM, BaseTeacher, Request
 from keras_distill.teachers.cache import cache_checks as checks
 from keras_distill.teachers.cache import contents, fingerprints, rows, sources
 from keras_distill.teachers.cache.building import Builder
@@ -21,10 +23,9 @@ from keras_distill.teachers.cache.joining import KNOWLEDGE, Joiner
 from keras_distill.teachers.cache.reading import Reader
 from keras_distill.teachers.cache.recipe import Recipe
 from keras_distill.teachers.ensemble import as_teacher
-from keras_distill.teachers.teacher import Teacher
 
 
-class CachedTeacher(Teacher):
+class CachedTeacher(BaseTeacher):
     """Caching the teacher's outputs: computed once, then read from disk.
 
     `build` runs the teacher once on each sample; `join` adds the cached outputs to the
@@ -32,7 +33,7 @@ class CachedTeacher(Teacher):
     takes the cache in place of the teacher.
 
     With each sample's outputs the cache stores a sketch of the teacher's input. A sample
-    that differs when the student trains, as it was augmented at random or has changed,
+    whose input differs in training, because it is augmented at random or has changed,
     raises an error. For augmentation that can be replayed pass `views`.
 
     With `top_k` a prediction is stored as its k largest probabilities at the
@@ -74,12 +75,18 @@ class CachedTeacher(Teacher):
         knowledge distillation.
     """
 
-    models = ()
+    lacks: ClassVar[dict] = {
+        **BaseTeacher.lacks,
+        NORM: "No cache has the statistics of a normalization. Pass the teacher itself to "
+        "the distiller.",
+        HEAD: "No cache has the weights of a last layer. Compare logits by "
+        "kd.losses.SoftTarget, or pass the teacher itself to the distiller.",
+    }
 
     def __init__(
         self,
         folder: str | os.PathLike,
-        teacher: keras.Model | Teacher | None = None,
+        teacher: keras.Model | BaseTeacher | None = None,
         *,
         taps: str | Tap | Iterable[str | Tap] = "logits",
         top_k: int | None = None,
@@ -90,6 +97,7 @@ class CachedTeacher(Teacher):
         preprocessing: keras.Layer | None = None,
         sample_ids: str = "sample_id",
     ):
+        super().__init__()
         self.folder = pathlib.Path(folder)
         self.inputs, self.sample_ids = inputs, sample_ids
         self.contents, self._reader = contents.read(self.folder), None
@@ -175,7 +183,7 @@ class CachedTeacher(Teacher):
 
     @property
     def distance(self) -> float:
-        """Return the mean KL divergence of cached from full predictions, in nats."""
+        """Return the mean KL divergence between full and cached predictions, in nats."""
         return self._open().distance
 
     @property
@@ -232,27 +240,14 @@ class CachedTeacher(Teacher):
             for tap in taps
         }
 
-    def find_norm(self, inputs, tap: Tap) -> None:
-        """Refuse: the statistics of a normalisation are not kept."""
-        raise ValueError(
-            f"The normalisation behind '{tap}' is in no cache. Give the teacher itself to "
-            "a distiller whose loss needs it."
-        )
-
-    def head_classes(self, inputs, tap: Tap) -> int:
-        """Refuse: weights are not kept."""
-        raise ValueError(
-            f"The last layer behind '{tap}' is in no cache. Compare logits by "
-            "kd.losses.SoftTarget, or give the teacher itself to the distiller."
-        )
-
-    def can_teach(self, terms: Sequence) -> None:
-        """Check that the cache has what terms ask for, at their temperatures."""
+    def check(self, requests: Sequence[Request]) -> None:
+        """Check that the cache has what terms need, at their temperatures."""
         if self.contents is None:
             raise ValueError(
                 f"The cache in '{self.folder}' is empty: call build(data)."
             )
-        checks.knows(self.contents, terms)
+        super().check(requests)
+        checks.check_requests(self.contents, requests)
 
     def _open(self) -> Reader:
         if self._reader is None:

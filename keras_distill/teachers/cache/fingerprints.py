@@ -11,10 +11,10 @@ import numpy as np
 from keras_distill._backend.files import to_numpy
 from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill.data import Samples
-from keras_distill.teachers.teacher import Teacher
+from keras_distill.teachers.base_teacher import BaseTeacher
 
 
-def of_teacher(teacher: Teacher) -> str:
+def of_teacher(teacher: BaseTeacher) -> str:
     """Return a digest of a teacher's layers and weights, and of how it averages.
 
     Names, which Keras numbers from the start in each process, and the states of random

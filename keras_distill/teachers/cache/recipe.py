@@ -10,14 +10,13 @@ from keras import ops
 
 from keras_distill.data.selection import Selection, select
 from keras_distill.data.views import Views
-from keras_distill.distillers import shapes
 from keras_distill.taps import Tap
+from keras_distill.teachers.averaging_teacher import AveragingTeacher
+from keras_distill.teachers.base_teacher import BaseTeacher
 from keras_distill.teachers.cache import cache_checks as checks
 from keras_distill.teachers.cache import fingerprints, forms
 from keras_distill.teachers.cache.building import compiled
 from keras_distill.teachers.cache.contents import Contents
-from keras_distill.teachers.ensemble import EnsembleTeacher
-from keras_distill.teachers.teacher import Teacher
 
 
 class Recipe:
@@ -25,7 +24,7 @@ class Recipe:
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: BaseTeacher,
         taps: Sequence[Tap],
         *,
         top_k: int | None,
@@ -35,7 +34,7 @@ class Recipe:
         inputs: Selection,
         preprocessing: keras.Layer | None,
     ):
-        is_ensemble = isinstance(teacher, EnsembleTeacher)
+        is_ensemble = isinstance(teacher, AveragingTeacher)
         checks.check_taps(taps)
         checks.check_temperature(top_k, temperature, is_ensemble)
         checks.check_views(views)
@@ -65,7 +64,7 @@ class Recipe:
         inputs = self._prepared(inputs)
         if any(tap.is_output for tap in self.taps):
             checks.check_logits(self.teacher, inputs)
-        found = shapes.of_teacher(self.teacher, inputs, self.taps)
+        found = self.teacher.shapes(inputs, self.taps)
         found = {tap: tuple(shape[1:]) for tap, shape in found.items()}
         checks.check_shapes(found)
         return Contents(

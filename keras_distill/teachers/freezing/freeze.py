@@ -90,14 +90,16 @@ def freeze(
 
 
 def _freeze_members(ensemble, inputs, keep, dtype, tolerance) -> EnsembleTeacher:
-    kept = [[] for _ in ensemble.members]
-    for tap in tapping.as_taps(keep):
-        if not tap.is_output:
-            index, tap_in_member = ensemble.owner(tap)
-            kept[index].append(tap_in_member)
+    layers = [tap for tap in tapping.as_taps(keep) if not tap.is_output]
     members = [
-        freeze(member, inputs, keep=taps, dtype=dtype, tolerance=tolerance)
-        for member, taps in zip(ensemble.members, kept, strict=True)
+        freeze(
+            member,
+            inputs,
+            keep=ensemble.member_taps(index, layers).values(),
+            dtype=dtype,
+            tolerance=tolerance,
+        )
+        for index, member in enumerate(ensemble.members)
     ]
     return EnsembleTeacher(
         members,

@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
+from keras_distill._backend.files import write_then_rename
 from keras_distill.teachers.cache.claims import Claims
 from tests.processes import free_ports
 
@@ -191,6 +193,28 @@ def test_claims(tmp_path):
     dead.wait()
     path.write_text(f"{mine.name.split()[0]} {dead.pid}")
     assert mine.acquire(3)
+
+
+def test_incomplete_files_of_dead_processes_are_removed(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = socket.gethostname()
+    kept, removed = (
+        [
+            tmp_path / f"shard-00003.{name}.part{ending}"
+            for name in names
+            for ending in (".tfrecord", "")
+        ]
+        for names in ([f"{host}.{os.getpid()}", "elsewhere.1"], [f"{host}.{dead.pid}"])
+    )
+    for path in kept + removed:
+        path.touch()
+    Claims(tmp_path, patience=0.5).remove_parts()
+    assert set(tmp_path.iterdir()) == set(kept)
+    with write_then_rename(tmp_path / "shard-00004.tfrecord") as beside:
+        beside.touch()
+        Claims(tmp_path, patience=0.5).remove_parts()
+        assert beside.exists()
 
 
 def test_it_prints_size_and_time(tmp_path, teacher, samples, capsys):

@@ -1,0 +1,46 @@
+"""A method exchanged on some instances, and on no class, for the length of a `with`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable
+
+_lock = threading.Lock()
+_exchanges: dict = {}
+
+
+@contextlib.contextmanager
+def exchanged(objects: Iterable, name: str, make: Callable):
+    """Exchange a method of objects; the last thread to leave restores it.
+
+    Replicas of one step run in threads that may meet in one object.
+
+    Args:
+        objects: whose method is exchanged.
+        name: of the method.
+        make: from the bound method and the object to what stands in for it; the same for
+            all threads that exchange the method alike.
+    """
+    objects = list({id(x): x for x in objects}.values())
+    with _lock:
+        for x in objects:
+            if (id(x), make) not in _exchanges:
+                method = getattr(x, name)
+                _exchanges[id(x), make] = [vars(x).get(name), 0]
+                vars(x)[name] = make(method, x)
+            _exchanges[id(x), make][1] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            for x in objects:
+                _exchanges[id(x), make][1] -= 1
+                previous, users = _exchanges[id(x), make]
+                if users:
+                    continue
+                del _exchanges[id(x), make]
+                if previous is None:
+                    del vars(x)[name]
+                else:
+                    vars(x)[name] = previous

@@ -1,0 +1,72 @@
+"""What Keras's trainers keep private: hooks around a step, and the strategy."""
+
+from __future__ import annotations
+
+import keras
+
+
+class TrainerHooks:
+    """Public names for what Keras's trainers call by private ones.
+
+    A mixin in front of `keras.Model`. Stands in for public hooks of
+    `_maybe_symbolic_build`, `_symbolic_build` and `_get_metrics_result_or_logs`; the
+    first fails under `MultiWorkerMirroredStrategy` (keras-team/keras issue 20585).
+    """
+
+    def build_state(self, batch) -> None:
+        """Build metrics, loss and optimizer.
+
+        Args:
+            batch: of tensors, or its specs.
+        """
+        super()._symbolic_build(data_batch=batch)
+
+    def epoch_logs(self, logs: dict) -> dict:
+        """Return the logs of an epoch from those of its last step."""
+        return super()._get_metrics_result_or_logs(logs)
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        if data_batch is None:
+            for _, _, batches in iterator:
+                data_batch = next(iter(batches))
+                break
+        self.build_state(data_batch)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras reduces a batch over all replicas outside of a traced function, which
+        # fails across processes. The shapes of the first local replica's part suffice.
+        strategy = strategy_of(self)
+        if iterator is not None and strategy is not None:
+            for _, _, batches in iterator:
+                data_batch = _of_first_replica(next(batches), strategy)
+                break
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
+
+    def _get_metrics_result_or_logs(self, logs):
+        return self.epoch_logs(logs)
+
+
+def strategy_of(model: keras.Model):
+    """Return the `tf.distribute` strategy that a model was created under, or None.
+
+    Stands in for a public form of `keras.Model._distribute_strategy`: the property
+    `distribute_strategy` returns the current one where there was none.
+    """
+    return getattr(model, "_distribute_strategy", None)
+
+
+def compiled_loss(model: keras.Model, y, y_pred, sample_weight):
+    """Return the loss that was passed to `compile`, without penalties.
+
+    Stands in for a public form of `keras.Model._compile_loss`: `compute_loss` adds
+    `model.losses`.
+    """
+    loss = model._compile_loss(y, y_pred, sample_weight)
+    return keras.ops.zeros(()) if loss is None else loss
+
+
+def _of_first_replica(batch, strategy):
+    return keras.tree.map_structure(
+        lambda x: strategy.experimental_local_results(x)[0], batch
+    )

@@ -1,0 +1,225 @@
+"""What every teacher has: a call, the models that run in it, and what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_distill import taps as tapping
+from keras_distill.taps import Tap, heads
+from keras_distill.taps.outlines import tap_shapes
+from keras_distill.teachers.portions import check_portions
+
+INPUT_GRADIENT, NORM, HEAD = "input_gradient", "teacher_norm", "teacher_head"
+
+
+class Request(NamedTuple):
+    """What one term of a distiller needs from its teacher.
+
+    Args:
+        term: its name.
+        taps: of the teacher.
+        needs: what it needs beside tensors, of `"input_gradient"`, `"teacher_norm"` and
+            `"teacher_head"`.
+        temperature: at which it compares predictions; None if it does not, `"scheduled"`
+            if a schedule sets it.
+    """
+
+    term: str
+    taps: tuple[Tap, ...]
+    needs: frozenset[str] = frozenset()
+    temperature: float | str | None = None
+
+
+class BaseTeacher:
+    """What returns the knowledge of a batch.
+
+    A subclass has `__call__`, calls `super().__init__` with the models that run in it,
+    and declares in `lacks` what it does not provide. Teachers are plain objects, so that
+    Keras does not track the models inside them; knowledge carries no gradient.
+
+    Class attributes that a subclass sets:
+
+    - `lacks`: for each of `"input_gradient"`, `"teacher_norm"` and `"teacher_head"` that
+      the teacher does not provide, why, and what to do instead. A distiller raises it
+      before the first step. Default: all three.
+    - `copies`: the layer of weights that follow the student, saved with the distiller.
+      Default: None.
+
+    Args:
+        models: the models that run when the teacher is called.
+        portions: number of parts in which they take a batch. Default 1.
+
+    Example:
+        >>> class Constant(kd.BaseTeacher):
+        ...     def __call__(self, inputs, taps, scores=None):
+        ...         return {tap: ops.zeros((len(inputs), 10)) for tap in taps}
+    """
+
+    lacks: ClassVar[Mapping[str, str]] = {
+        INPUT_GRADIENT: "This teacher has no gradient with respect to the input. Use a "
+        "kd.Teacher, or a term that does not tap one.",
+        NORM: "This teacher has no batch normalization. Use a kd.Teacher, or another "
+        "loss.",
+        HEAD: "This teacher has no last layer. Compare logits by kd.losses.SoftTarget, or "
+        "use a kd.Teacher.",
+    }
+    copies: keras.Layer | None = None
+
+    def __init__(self, models: Sequence[keras.Model] = (), *, portions: int = 1):
+        self.models = tuple(models)
+        self.portions = check_portions(portions)
+        self._norms = {}
+        if self.portions > 1:
+            several = (
+                f"A teacher that takes the batch in {portions} portions has no gradient "
+                "with respect to the input. Leave portions out."
+            )
+            self.lacks = {INPUT_GRADIENT: several, **self.lacks}
+
+    def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
+        """Return the knowledge of a batch, without gradient.
+
+        Args:
+            inputs: what the teacher takes.
+            taps: of the tensors to return.
+            scores: what tapped gradients are of, as in `kd.taps.forward`.
+
+        Returns:
+            A dict from each tap to its tensor; for an output, to what `logits` turns
+            into logits at a temperature.
+        """
+        raise NotImplementedError
+
+    def logits(self, knowledge, temperature=1.0):
+        """Return the logits whose softmax at `temperature` is the teacher's prediction.
+
+        Args:
+            knowledge: what the call returned for the tap of an output.
+            temperature: of the softmax in the loss.
+
+        Returns:
+            Logits, `(..., K)`.
+        """
+        del temperature
+        return knowledge
+
+    def shapes(self, inputs, taps: Sequence[Tap]) -> dict[str, list]:
+        """Return the shape of each tap, batch first, by the tap's text.
+
+        Args:
+            inputs: specs of what the teacher takes.
+            taps: of the teacher.
+        """
+
+        def run(inputs, taps):
+            knowledge = self(inputs, taps)
+            return [
+                self.logits(knowledge[tap]) if tap.is_output else knowledge[tap]
+                for tap in taps
+            ]
+
+        return tap_shapes(run, inputs, taps) if taps else {}
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Check, before anything runs, that the teacher has what terms need.
+
+        Raises:
+            ValueError: it has not.
+        """
+        for request in requests:
+            self._check_gradients(request.taps)
+            for need in sorted(request.needs & set(self.lacks)):
+                raise ValueError(f"Term '{request.term}': {self.lacks[need]}")
+
+    def follow(self, step) -> None:
+        """Update the copies, at each step before the call."""
+
+    @property
+    def replicated(self) -> keras.Layer | None:
+        """The layer whose variables must be the same on all replicas."""
+        return self.copies
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """Return the callbacks that `fit` adds before the user's."""
+        return []
+
+    def locate(self, tap: Tap) -> tuple[keras.Model, Tap]:
+        """Return the model that a tap is in, and the tap of that model."""
+        (model,) = self.models
+        return model, tap
+
+    def find_norm(self, inputs, tap: Tap) -> None:
+        """Find the batch normalization whose output is tapped, for `norm`.
+
+        Args:
+            inputs: specs of what the teacher takes.
+            tap: of the output of a normalization, or of a sum of several.
+
+        Raises:
+            ValueError: another layer computes it.
+        """
+        model, inner = self.locate(tap)
+        self._norms[tap] = tapping.norms_of(model, inputs, inner)
+
+    def norm(self, tap: Tap) -> tuple:
+        """Return standard deviation and mean, `(C,)`, of a normalization's output.
+
+        Those of a sum are of independent parts.
+        """
+        scales, offsets = zip(*map(_scale_and_offset, self._norms[tap]), strict=True)
+        if len(scales) > 1:
+            return ops.sqrt(sum(ops.square(scale) for scale in scales)), sum(offsets)
+        return scales[0], offsets[0]
+
+    def head_classes(self, inputs, tap: Tap) -> int:
+        """Return V of the last layer, whose input is tapped.
+
+        Args:
+            inputs: specs of what the teacher takes.
+            tap: of the input of the layer that returns the logits.
+
+        Raises:
+            ValueError: the tap is of something else.
+        """
+        model, inner = self.locate(tap)
+        return heads.head_classes(model, inputs, inner)
+
+    def head(self, tap: Tap) -> heads.Head:
+        """Return the last layer, whose input is tapped, without gradient."""
+        return heads.Head(
+            *(
+                ops.stop_gradient(x) if keras.ops.is_tensor(x) else x
+                for x in heads.head_of(*self.locate(tap))
+            )
+        )
+
+    def _check_gradients(self, taps: Iterable[Tap]) -> None:
+        gradients = [str(tap) for tap in taps if tap.is_gradient]
+        if gradients and INPUT_GRADIENT in self.lacks:
+            raise ValueError(f"{self.lacks[INPUT_GRADIENT]} Got the taps {gradients}.")
+
+
+def check_trained(model) -> None:
+    """Check that a teacher is a model, and one that has weights."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "A teacher is a keras.Model, a kd.Teacher or a kd.EnsembleTeacher; got "
+            f"{type(model).__name__}."
+        )
+    if not model.built:
+        raise ValueError(
+            f"The teacher '{model.name}' is not built, so it can't have been trained. "
+            "Train it first, or load its weights after a call on one batch."
+        )
+
+
+def _scale_and_offset(norm):
+    # A frozen one has both, and no mean.
+    size = getattr(norm, "moving_mean", norm.gamma).shape
+    scale = ops.ones(size) if norm.gamma is None else ops.abs(norm.gamma)
+    offset = ops.zeros(size) if norm.beta is None else norm.beta
+    return ops.convert_to_tensor(scale), ops.convert_to_tensor(offset)

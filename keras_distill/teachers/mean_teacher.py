@@ -1,0 +1,46 @@
+"""A teacher whose weights are a running mean of the student's."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_distill.teachers.copies import Copies
+from keras_distill.teachers.teacher import Teacher
+
+
+class MeanTeacher(Teacher):
+    """A teacher whose weights are a running mean of the student's.
+
+    At each step, before it is called,
+
+        w_t <- d * w_t + (1 - d) * w_s,   d = min(decay, (1 + step) / (10 + step))
+
+    so that the mean soon forgets the initial weights. It is a copy of the student, saved
+    in the distiller's backups, and runs in inference form.
+
+    Args:
+        student: the built model that the distiller trains.
+        decay: d, at least 0 and below 1. Default 0.999.
+
+    Raises:
+        TypeError: the student is not a `keras.Model`.
+        ValueError: it is not built, or the decay is out of range.
+
+    Example:
+        >>> distiller = kd.Distiller(student, kd.MeanTeacher(student))
+
+    Source:
+        Tarvainen, Valpola 2017, Mean teachers are better role models.
+    """
+
+    def __init__(self, student: keras.Model, decay: float = 0.999):
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(f"decay is at least 0 and below 1; got {decay}.")
+        self.decay = decay
+        self.copies = Copies([student], "mean_teacher")
+        super().__init__(self.copies.models[0])
+
+    def follow(self, step) -> None:
+        """Update the running mean."""
+        del step
+        self.copies.average(self.decay)

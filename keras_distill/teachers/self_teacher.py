@@ -1,0 +1,34 @@
+"""A student as its own teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import keras
+from keras import ops
+
+from keras_distill.taps import Tap
+from keras_distill.teachers.base_teacher import BaseTeacher
+
+
+class SelfTeacher(BaseTeacher):
+    """A model that teaches itself: its knowledge comes from the student's own run.
+
+    Args:
+        model: the student.
+    """
+
+    lacks: ClassVar[dict] = {}
+
+    def __init__(self, model: keras.Model):
+        super().__init__()
+        self.model = model
+
+    def locate(self, tap: Tap) -> tuple[keras.Model, Tap]:
+        """Return the student, and the tap."""
+        return self.model, tap
+
+    def knowledge(self, features: dict, taps: Iterable[Tap]) -> dict[Tap, object]:
+        """Return the knowledge in the student's tensors, without gradient."""
+        return {tap: ops.stop_gradient(features[tap]) for tap in taps}

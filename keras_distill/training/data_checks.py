@@ -1,0 +1,130 @@
+"""Checks of the data that `fit` is called with, before the first step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+
+
+def check_logits_loss(loss) -> None:
+    """Check that no compiled loss takes probabilities, for a student of logits."""
+    for part in keras.tree.flatten(loss):
+        if _takes_probabilities(part):
+            raise ValueError(
+                f"The student returns logits, but the loss {getattr(part, 'name', part)!r} "
+                "takes probabilities (from_logits=False). Use, for example, "
+                "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+            )
+
+
+def _takes_probabilities(loss) -> bool:
+    if isinstance(loss, keras.losses.Loss):
+        return loss.get_config().get("from_logits") is False
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    return name.endswith("crossentropy") or name == "ce"
+
+
+def check_labels(labels, classes: int | None, loss) -> None:
+    """Check that there are labels, within the classes, where the compiled loss needs them.
+
+    Args:
+        labels: of a batch, or None.
+        classes: of the student; None if unknown.
+        loss: as `compile` takes it, or None.
+    """
+    if loss is None:
+        return
+    if labels is None:
+        raise ValueError(
+            "A loss for labels was compiled, but the data have none. Leave out the loss "
+            "in compile(), and set label_weight=0, to learn from the teacher alone."
+        )
+    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+        _check_classes(labels, classes, loss.get_config().get("ignore_class"))
+
+
+def check_term_labels(labels, classes: int | None, terms: Iterable) -> None:
+    """Check that there are labels, within the classes, where a term needs them."""
+    for term in terms:
+        if not term.loss.labels_are_classes:
+            continue
+        if labels is None:
+            raise ValueError(
+                f"The loss of term '{term.name}' takes labels, but the data have none. "
+                "Pass labels, or set the loss's label_weight to 0."
+            )
+        _check_classes(labels, classes)
+
+
+def _check_classes(labels, classes: int | None, ignored=None) -> None:
+    if not classes:
+        return
+    labels = np.asarray(labels)
+    outside = (labels < 0) | (labels >= classes)
+    if ignored is not None:
+        outside &= labels != ignored
+    if outside.any():
+        raise ValueError(
+            f"Labels must lie in 0..{classes - 1}, as the student returns {classes} "
+            f"logits; got {np.unique(labels[outside])[:5].tolist()}. Relabel the data, or "
+            "give student and teacher more classes."
+        )
+
+
+def check_rereadable(x) -> None:
+    """Check that data can be read by several trainings; a generator cannot."""
+    if hasattr(x, "__next__"):
+        raise ValueError(
+            "Several trainings read the data one after another, and a generator ends "
+            "with the first. Pass arrays, a tf.data.Dataset or a keras.utils.PyDataset."
+        )
+
+
+def first_batch(x, y):
+    """Return the data, and all of it if it is arrays, else the first batch.
+
+    Returns:
+        The data to train on, to which a generator's first batch is returned, and the
+        batch as `(x, y, ...)`, or None if none can be read.
+
+    Raises:
+        ValueError: the data are empty.
+    """
+    if isinstance(x, keras.utils.PyDataset):
+        count = x.num_batches
+        if count is not None:
+            _check_not_empty(count)
+        return x, x[0]
+    if hasattr(x, "element_spec"):
+        return x, _first_of(x) if hasattr(x, "take") else None
+    if hasattr(x, "__next__"):
+        batch = _first_of(x)
+        return _with_first(batch, x), batch
+    arrays = [leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape")]
+    if arrays:
+        _check_not_empty(arrays[0].shape[0])
+        return x, (x, y)
+    return x, None
+
+
+def _with_first(first, rest):
+    yield first
+    yield from rest
+
+
+def _first_of(batches):
+    batch = next(iter(batches), None)
+    _check_not_empty(0 if batch is None else 1)
+    return batch
+
+
+def _check_not_empty(count: int) -> None:
+    if not count:
+        raise ValueError(
+            "The training data are empty: expected at least one batch, got none. Check "
+            "the filter, the split or the path that they come from."
+        )
