@@ -103,11 +103,8 @@ class Contrastive(DistillationLoss):
         random = noise.uniform(ops.arange(self.negatives), self.seed, step)
         drawn = ops.cast(random * self.samples, "int32")
         itself = ids[:, None] == drawn[None]
-        student_bank, teacher_bank = (
-            (ops.take(bank, ids, axis=0), ops.take(bank, drawn, axis=0))
-            for bank in memory.banks
-        )
-        sides = [(student, *teacher_bank), (teacher, *student_bank)]
+        banks = [[ops.take(b, i, axis=0) for i in (ids, drawn)] for b in memory.banks]
+        sides = [(student, *banks[1]), (teacher, *banks[0])]
         log_z = memory.log_z(
             lambda: [self._log_mean(*side) for side in sides], ops.shape(ids)[0]
         )

@@ -23,8 +23,7 @@ class LogitRegression(DistillationLoss):
     Recommended weight: 1.0, alone or beside labels.
 
     Args:
-        centred: whether to subtract the mean over the classes from both sides' logits.
-            Default False.
+        centred: whether to subtract the mean over the classes. Default False.
         name, reduction, dtype: as in `DistillationLoss`.
 
     Example:

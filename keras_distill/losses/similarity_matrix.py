@@ -22,8 +22,7 @@ class SimilarityMatrix(DistillationLoss):
         value_i = 1/N * sum_j (G_s,ij / ||G_s,i|| - G_t,ij / ||G_t,i||)^2,   G = f f^T
 
     over the batch of N; its mean over i is the paper's `1/N^2 ||G_s - G_t||_F^2`. Under
-    replicas the batch is the global one. No adapter is needed: features of any shape
-    compare.
+    replicas the batch is the global one. No adapter is needed: any shapes compare.
 
     Recommended weight: 3000 (the paper's).
 
