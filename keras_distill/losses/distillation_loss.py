@@ -13,8 +13,6 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill.adapters.match import Match
 from keras_distill.losses.schedules import at_step
 
-CONTEXT = ("labels", "student_logits", "teacher_logits", "sample_ids", "step", "mask")
-
 
 class DistillationLoss(keras.losses.Loss):
     """Base class of losses that compare a teacher's and a student's tensors.

@@ -28,7 +28,7 @@ class FlipSymmetry(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Example:
-        >>> both = ("label_gradient", "mirrored_label_gradient")
+        >>> both = kd.Tap.input_gradient(), kd.Tap.input_gradient(mirrored=True)
         >>> kd.Term(kd.losses.FlipSymmetry(), student=both)
 
     Source:

@@ -19,9 +19,9 @@ class GradientAttention(DistillationLoss):
 
         1/2 * || d CE(y, z_s) / dx - d CE(y, z_t) / dx ||_2
 
-    Tap `"label_gradient"` on both sides. The student is differentiated twice: a step
-    costs about one more backward pass of the student and one of the teacher, and twice
-    the memory. Inputs of different sizes are pooled; the channels must be the same.
+    Tap `kd.Tap.input_gradient()` on both sides. The student is differentiated twice: a
+    step costs about one more backward pass of the student and one of the teacher, and
+    twice the memory. Inputs of different sizes are pooled; their channels must agree.
 
     Recommended weight: 1, the best of 0.1, 1 and 10 on held-out digits; at 10 the
     student does best to be sensitive to nothing.
@@ -30,8 +30,8 @@ class GradientAttention(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Example:
-        >>> taps = "label_gradient", "label_gradient"
-        >>> kd.Term(kd.losses.GradientAttention(), *taps)
+        >>> gradient = kd.Tap.input_gradient()
+        >>> kd.Term(kd.losses.GradientAttention(), student=gradient, teacher=gradient)
 
     Source:
         Zagoruyko, Komodakis 2017, Paying more attention to attention, section 3.2.

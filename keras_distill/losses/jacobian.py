@@ -19,9 +19,10 @@ class Jacobian(DistillationLoss):
 
         || J_s / ||J_s|| - J_t / ||J_t|| ||^2,   J = d z_k / dx,  k = argmax z_t
 
-    Tap `"class_gradient"` on both sides. The student is differentiated twice: a step
-    costs about one more backward pass of the student and one of the teacher, and twice
-    the memory. Inputs of different sizes are pooled; the channels must be the same.
+    Tap `kd.Tap.input_gradient("first_class")` on both sides. The student is
+    differentiated twice: a step costs about one more backward pass of the student and
+    one of the teacher, and twice the memory. Inputs of different sizes are pooled; the
+    channels must be the same.
 
     Recommended weight: 1.0.
 
@@ -29,7 +30,8 @@ class Jacobian(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Example:
-        >>> kd.Term(kd.losses.Jacobian(), "class_gradient", "class_gradient")
+        >>> gradient = kd.Tap.input_gradient("first_class")
+        >>> kd.Term(kd.losses.Jacobian(), student=gradient, teacher=gradient)
 
     Source:
         Srinivas, Fleuret 2018, Knowledge transfer with Jacobian matching; Czarnecki et

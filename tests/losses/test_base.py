@@ -8,7 +8,8 @@ from keras import ops
 import keras_distill as kd
 from keras_distill.adapters.match import Match
 from keras_distill.losses import DistillationLoss, Hint, SoftTarget
-from keras_distill.losses.distillation_loss import CONTEXT
+
+NEEDS = ("labels", "student_logits", "teacher_logits", "sample_ids", "step", "mask")
 
 
 class Distance(DistillationLoss):
@@ -120,7 +121,7 @@ class Everything(DistillationLoss):
     """Needs everything, records it, and is zero."""
 
     match = Match.NOTHING
-    needs = CONTEXT
+    needs = NEEDS
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
