@@ -169,19 +169,17 @@ def _runs_kernels() -> bool:
         return False
     import tensorflow as tf
 
-    return tf.executing_eagerly() or not _xla_compiles()
+    return tf.executing_eagerly() or not _xla_compiles(tf.compat.v1.get_default_graph())
 
 
-def _xla_compiles() -> bool:
-    """Whether XLA will compile the function that TensorFlow is tracing.
+def _xla_compiles(graph) -> bool:
+    """Whether XLA will compile a graph that TensorFlow is tracing.
 
     Stands in for a public form of `control_flow_util.GraphOrParentsInXlaContext`. No
     public issue asks for one; tensorflow issue 63632 uses a private form too.
     """
-    import tensorflow as tf
     from tensorflow.python.ops import control_flow_util
 
-    graph = tf.compat.v1.get_default_graph()
     return control_flow_util.GraphOrParentsInXlaContext(graph)
 
 

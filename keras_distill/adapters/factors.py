@@ -94,8 +94,7 @@ class Paraphraser(layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
         if not rate > 0:
             raise ValueError(
-                "rate is above 0, the code's channels per channel of the teacher; got "
-                f"{rate}."
+                f"rate, code channels per teacher channel, must be above 0; got {rate}."
             )
         self.rate = rate
 

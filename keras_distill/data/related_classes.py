@@ -63,9 +63,7 @@ class RelatedClasses:
         if not 0.0 <= similarity <= 1.0:
             raise ValueError(f"similarity is a cosine, 0 to 1; got {similarity}.")
         if difficulty < 0:
-            raise ValueError(
-                f"difficulty is a number of sines, 0 or more; got {difficulty}."
-            )
+            raise ValueError(f"difficulty must be 0 or more; got {difficulty}.")
         if super_classes < 1 or classes % super_classes or features <= super_classes:
             raise ValueError(
                 "classes must be a multiple of super_classes, and features larger than "
