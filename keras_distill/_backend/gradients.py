@@ -13,14 +13,14 @@ from keras_distill._backend.keras_layers import flatten_layers
 
 
 def custom_gradient(function: Callable) -> Callable:
-    """Differentiate a function by a rule of its own, on every backend alike.
+    """Differentiate a function by its own rule, in the same way on every backend.
 
-    Stands in for one calling convention of `keras.ops.custom_gradient`, whose rule gets
-    the gradient by the output in another way on each backend.
+    Stands in for `keras.ops.custom_gradient`, which passes the upstream gradient to the
+    rule in a different way on each backend, and supports one output on torch.
 
     Args:
-        function: from tensors to a value and its rule: a function from the gradient by
-            the value to that by each tensor.
+        function: from tensors to one tensor and a rule: a function from the gradient by
+            that tensor to the gradient by each input.
 
     Example:
         >>> @custom_gradient
