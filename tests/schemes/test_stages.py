@@ -189,12 +189,8 @@ def test_it_resumes_in_the_interrupted_stage(tmp_path, stopped):
     assert resumed[0]["hint"] == pytest.approx(histories[0]["hint"], rel=1e-5)
     again = new_distiller()
     assert run(again, fitnets(), backup=tmp_path) == resumed
-    for a, b, c in zip(
-        distiller.student.weights,
-        again.student.weights,
-        expected.student.weights,
-        strict=True,
-    ):
+    weights = [x.student.weights for x in (distiller, again, expected)]
+    for a, b, c in zip(*weights, strict=True):
         np.testing.assert_array_equal(np.array(a), np.array(b))
         np.testing.assert_allclose(np.array(a), np.array(c), atol=1e-5)
     with pytest.raises(ValueError, match="another scheme"):
@@ -311,9 +307,8 @@ def test_weights_of_layers_with_sublayers_belong_to_the_part(trains, blocks, cal
     )
     for name in ("b1", "b2", "b3"):
         flat = Block(calls, name=name)(flat)
-    distiller = new_distiller(
-        keras.Model(x, keras.layers.Dense(3, name="logits")(flat))
-    )
+    student = keras.Model(x, keras.layers.Dense(3, name="logits")(flat))
+    distiller = new_distiller(student)
     before = values(distiller.student)
     run(distiller, [kd.Stage([], trains=trains)])
     assert changed_layers(distiller.student, before, part=0) == blocks
