@@ -101,9 +101,8 @@ class Ledger:
             model.load_weights(weights)
             return json.loads(history.read_text())
         in_progress = self.folder / f"{part}.backup"
-        kind = keras.callbacks.BackupAndRestore
-        if isinstance(model, Fitting):
-            kind = BackupAndRestore
+        plain = keras.callbacks.BackupAndRestore
+        kind = BackupAndRestore if isinstance(model, Fitting) else plain
         backup = kind(in_progress, delete_checkpoint=False)
         logs = train([backup]).history
         logs = {name: [float(x) for x in values] for name, values in logs.items()}

@@ -54,8 +54,7 @@ def recasting_stages(
         Stages for `kd.fit_stages`.
 
     Raises:
-        ValueError: there are no blocks, a layer does not exist, or the last block's shape
-            differs from the teacher's.
+        ValueError: no blocks, a missing layer, or last blocks of different shapes.
 
     Example:
         >>> stages = kd.recasting_stages(
