@@ -49,3 +49,24 @@ def creation_ranks(nodes: list) -> list[int]:
                 ranks[id(node)] = counts[id(operation)]
                 counts[id(operation)] += 1
     return [ranks[id(node)] for node in nodes]
+
+
+def in_order_of_creation(nodes: list) -> list:
+    """Return the nodes of one graph in an order in which they could have been created.
+
+    A node comes after those whose outputs it takes and after older ones of its operation.
+    """
+    waiting = list(zip(nodes, creation_ranks(nodes), strict=True))
+    ordered, available, counts = [], set(), defaultdict(int)
+    while waiting:
+        i, node = next(
+            (i, node)
+            for i, (node, rank) in enumerate(waiting)
+            if rank == counts[id(node.operation)]
+            and all(id(x) in available for x in node.input_tensors)
+        )
+        del waiting[i]
+        ordered.append(node)
+        available.update(map(id, node.outputs))
+        counts[id(node.operation)] += 1
+    return ordered

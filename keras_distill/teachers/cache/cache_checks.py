@@ -75,9 +75,11 @@ def check_requests(contents: Contents, requests: Sequence[Request]) -> None:
     cached = contents.made_of["temperature"]
     for request in requests:
         if cached != "any" and request.temperature not in (None, cached):
+            is_scheduled = request.temperature == "scheduled"
+            temperature = "a scheduled one" if is_scheduled else request.temperature
             raise ValueError(
                 f"The cache has predictions at the temperature {cached:g}; the term "
-                f"'{request.term}' compares at {request.temperature}. Pass temperature="
+                f"'{request.term}' compares at {temperature}. Pass temperature="
                 f"{cached:g} to the loss, or build a cache at its temperature, or one "
                 "without top_k."
             )

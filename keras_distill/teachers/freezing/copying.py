@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 
 from keras_distill._backend.files import to_numpy
+from keras_distill._backend.keras_graphs import in_order_of_creation, nodes_of
 from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill.taps.layer_paths import FOLDED
 from keras_distill.teachers.freezing.folding import is_normalization
@@ -63,17 +64,20 @@ class Copier:
         return copy
 
     def _model(self, model):
-        graph = self.graphs[id(model)]
-        # Keras's own cloning would rename the inputs.
-        inputs_of = {
-            id(layer.output): layers.InputLayer.from_config(layer.get_config()).output
-            for layer in graph.layers
-            if isinstance(layer, layers.InputLayer)
-        }
-        inputs = keras.tree.map_structure(lambda x: inputs_of[id(x)], graph.input)
-        return keras.models.clone_model(
-            graph, input_tensors=inputs, clone_function=self._operation
+        graph, copies = self.graphs[id(model)], {}
+        # Keras's own cloning renames inputs and calls shared layers in another order.
+        for node in in_order_of_creation(nodes_of(graph)):
+            if node.is_input:
+                outputs = _same(node.operation).output
+            else:
+                args, kwargs = node.arguments.fill_in(copies)
+                outputs = self._operation(node.operation)(*args, **kwargs)
+            outputs = keras.tree.flatten(outputs)
+            copies |= zip(map(id, node.outputs), outputs, strict=True)
+        ends = keras.tree.map_structure(
+            lambda x: copies[id(x)], (graph.input, graph.output)
         )
+        return keras.Model(*ends, name=graph.name)
 
     def _operation(self, operation):
         if id(operation) in self.copies:

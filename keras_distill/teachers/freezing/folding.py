@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import keras
 from keras import layers
 
-from keras_distill._backend.keras_graphs import nodes_of
+from keras_distill._backend.keras_graphs import nodes_of, runs_graph
 
 FOLDABLE = (
     *(layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.Dense),
@@ -23,10 +23,8 @@ def graph_of(model: keras.Layer) -> keras.Model | None:
     if isinstance(model, keras.Sequential):
         if type(model).call is keras.Sequential.call:
             return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    elif isinstance(model, keras.Model) and hasattr(model, "operations"):
-        graph = keras.Model(model.input, model.output, name=model.name)
-        if type(model).call is type(graph).call:
-            return graph
+    elif runs_graph(model):
+        return keras.Model(model.input, model.output, name=model.name)
     return None
 
 

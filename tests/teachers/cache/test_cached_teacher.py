@@ -334,13 +334,13 @@ def test_the_student_trains_on_the_teachers_view(rows, tmp_path, teacher, sample
 
 TERMS = {
     "the term 'soft_target' compares at 2.0": [kd.Term(kd.losses.SoftTarget(2.0))],
-    "compares at a schedule's": [
+    "compares at a scheduled one": [
         kd.Term(
             kd.losses.SoftTarget(keras.optimizers.schedules.ExponentialDecay(4, 9, 1))
         )
     ],
     "'logit_regression' compares at 1.0": [kd.Term(kd.losses.LogitRegression())],
-    r"terms ask for \['hidden'\]": [
+    r"terms need \['hidden'\]": [
         kd.Term(kd.losses.Hint(), student="hidden", teacher="hidden")
     ],
 }
@@ -365,7 +365,7 @@ def test_bad_input(tmp_path, teacher, student, samples):
     with pytest.raises(ValueError, match="temperature must be above 0; got -1"):
         kd.CachedTeacher(tmp_path / "none", teacher, top_k=3, temperature=-1.0)
     with pytest.raises(ValueError, match=r"\['label_gradient'\]"):
-        kd.CachedTeacher(tmp_path / "none", teacher, taps="label_gradient")
+        kd.CachedTeacher(tmp_path / "none", teacher, taps=Tap.input_gradient())
     soft = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     soft.add(keras.layers.Dense(10, "softmax"))
     with pytest.raises(ValueError, match="ends in probabilities"):
