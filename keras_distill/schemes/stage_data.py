@@ -29,7 +29,8 @@ class StageData:
         self.has_batch, self.inputs, self.labels = batch is not None, None, None
         if self.has_batch:
             self.inputs, self.labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        self.compiled = {"optimizer": distiller.optimizer, **distiller.compile_arguments}
+        self.compiled = {"optimizer": distiller.optimizer}
+        self.compiled |= distiller.compile_arguments
         self.strategy = getattr(distiller, "distribute_strategy", None)
 
     def scope(self):
