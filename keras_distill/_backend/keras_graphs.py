@@ -25,7 +25,7 @@ def nodes_of(model: keras.Model) -> list:
 
     Stands in for a public form of `keras.Function._nodes_by_depth`. A question for a way
     to walk a model's graph, https://github.com/keras-team/keras/issues/19278, was closed
-    without one; no open issue asks for it.
+    without one.
     """
     by_depth = model._nodes_by_depth
     return [
@@ -36,7 +36,8 @@ def nodes_of(model: keras.Model) -> list:
 def creation_ranks(nodes: list) -> list[int]:
     """Return for each node its rank among those of its operation, the oldest first.
 
-    Stands in for a public form of `keras.Operation._inbound_nodes`.
+    Stands in for a public form of `keras.Operation._inbound_nodes`, for which
+    https://github.com/keras-team/keras/issues/20267 asks.
 
     Args:
         nodes: of one graph, as `nodes_of` returns them.
