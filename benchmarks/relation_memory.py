@@ -78,7 +78,7 @@ def measure(name, batch):
     for size in (8, batch):
         if name == "Contrastive":
             memory = context(size)["memory"]
-            memory.known.assign(0.0)
+            memory.initialized.assign(0.0)
         before = peak_bytes()
         sides = rng.normal(size=(2, size, WIDTH)).astype("float32")
         teacher, student = (tf.constant(side) for side in sides)

@@ -89,7 +89,7 @@ class MemoryBank(layers.Layer):
             weight(name, shape, unit_vectors) for name in ("student", "teacher")
         ]
         self.constants = weight("log_z", (2,), "zeros")
-        self.known = weight("known", (), "zeros")
+        self.initialized = weight("initialized", (), "zeros")
 
     def log_z(self, first, count) -> list:
         """Return log Z of both directions, as estimated from the first batch.
@@ -100,16 +100,16 @@ class MemoryBank(layers.Layer):
             count: B.
         """
         means = ops.cond(
-            self.known > 0,
+            self.initialized > 0,
             lambda: ops.zeros((count, 2)),
             lambda: ops.stop_gradient(ops.stack(first(), axis=-1)),
         )
         means = strategies.gather(means)
         size = ops.cast(ops.shape(means)[0], means.dtype)
         log_z = ops.logsumexp(means, axis=0) - ops.log(size) + math.log(self.samples)
-        log_z = ops.where(self.known > 0, self.constants.value, log_z)
+        log_z = ops.where(self.initialized > 0, self.constants.value, log_z)
         self.constants.assign(log_z)
-        self.known.assign(ops.ones(()))
+        self.initialized.assign(ops.ones(()))
         return [log_z[0], log_z[1]]
 
     def update(self, ids, student, teacher, momentum: float) -> None:

@@ -18,7 +18,7 @@ from keras_distill.losses.divergence import Divergence
 
 # With this many classes or more, the tokens of a sequence are compared in chunks: a
 # 64th of the tokens, or as many as have this number of logits.
-VOCABULARY, SHARE, LOGITS = 256, 64, 2**19
+VOCABULARY, COUNT, LOGITS = 256, 64, 2**19
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -100,7 +100,7 @@ def by_token(teacher, student, temperature):
     width = shape[-1]
     teacher = ops.reshape(teacher, (-1, width))
     tokens = ops.shape(teacher)[0]
-    chunks = Chunks(tokens, chunk_size(tokens, SHARE, max(1, LOGITS // width)))
+    chunks = Chunks(tokens, chunk_size(tokens, COUNT, max(1, LOGITS // width)))
     dtype = temperature.dtype
     held = multiplies_in_place() and student.dtype == dtype
 

@@ -15,7 +15,7 @@ from keras_distill.losses.soft_target import divergence, prediction
 from keras_distill.taps.heads import Head
 
 # Chunks, the least tokens of a chunk, and parts in which the kernel's gradient is summed.
-SHARE, LEAST, PARTS = 32, 32, 8
+COUNT, LEAST, PARTS = 32, 32, 8
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -113,7 +113,7 @@ class VocabularySoftTarget(DistillationLoss):
             _rows(teacher), teacher_head, labels, temperature, self.label_weight
         )
         tokens = ops.shape(targets.teacher)[0]
-        chunks = Chunks(tokens, self.chunk or chunk_size(tokens, SHARE, LEAST))
+        chunks = Chunks(tokens, self.chunk or chunk_size(tokens, COUNT, LEAST))
         values = _values(targets, chunks, _rows(student), student_head)
         return ops.reshape(values, ops.shape(student)[:-1])
 

@@ -107,7 +107,7 @@ def test_gradient_equals_finite_differences(
     student, teacher, loss, memory, banks = setting
     log_z, drawn = [1.5, 2.0], drawn_at(0)
     memory.constants.assign(log_z)
-    memory.known.assign(1.0)
+    memory.initialized.assign(1.0)
 
     def sides(x):
         return (x, teacher) if side == "student" else (student, x)
