@@ -3,10 +3,9 @@
     python examples/tian2020_peers.py --test
     python examples/tian2020_peers.py --dataset cifar10_jpeg --train-size 5000
 
-The methods of their table, and KDSVD, with one teacher and one student, trained as in
-`compare.py`. Small-scale stand-in: residual networks of 20 and 8 layers instead of wide
-residual networks of 40 and 16; the student sees few samples, the teacher all. Nothing was
-tuned.
+The methods of their table, and KDSVD, trained as in `compare.py`. Small-scale stand-in:
+residual networks of 20 and 8 layers instead of wide residual networks of 40 and 16; the
+student sees few samples, the teacher all. Nothing was tuned.
 """
 
 import compare

@@ -7,8 +7,7 @@ A deep residual network teaches a shallow one in two stages: first the FSP matri
 first and last layer of each stage, without labels; then labels alone. Baselines: the
 student alone, and FitNets' hint instead of the matrices. Small-scale stand-in: smaller
 networks; the students see the first `--train-size` training samples after a seeded
-shuffle, the teacher all. Nothing was tuned. Finished runs are stored in `--out` and not
-repeated.
+shuffle, the teacher all. Nothing was tuned. Finished runs are stored in `--out`.
 """
 
 import argparse

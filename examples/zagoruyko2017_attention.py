@@ -113,10 +113,7 @@ def run(runs, data, pair, shapes, seed, eager):
 
 def report(runs, pairs, seeds):
     rows = [
-        {
-            "pair": f"{pair} (paper, CIFAR-10)",
-            **dict(zip(COLUMNS, row, strict=True)),
-        }
+        {"pair": f"{pair} (paper, CIFAR-10)", **dict(zip(COLUMNS, row, strict=True))}
         for pair, row in PAPER.items()
     ]
     rows += [

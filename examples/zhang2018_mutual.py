@@ -5,9 +5,9 @@
 Pairs of networks of the same size and of different sizes, each trained alone, together,
 and together with copies that are refreshed every 50 steps (codistillation), and a student
 with its own mean teacher. Small-scale stand-in: digits or CIFAR-10's JPEG copy instead of
-CIFAR-100, small residual networks, few training samples. For the choice of the settings
-for CIFAR-10's copy, see docs/results/zhang2018_mutual.md; nothing else was tuned. Finished
-runs are stored in `--out` and not repeated.
+CIFAR-100, small residual networks, few training samples. Settings for CIFAR-10's copy were
+chosen as in docs/results/zhang2018_mutual.md; nothing else was tuned. Finished runs are
+stored in `--out`.
 """
 
 import argparse
