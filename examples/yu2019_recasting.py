@@ -8,8 +8,8 @@ teacher's output, after the stacks recast before, and then all are fine-tuned on
 and labels. Baselines with the same number of epochs: labels from scratch, and soft
 targets. Small-scale stand-in: digits or CIFAR-10's JPEG copy instead of CIFAR-10 and
 VGG-16, few training samples for the student. Epochs and learning rate were raised once,
-from 15 and 30 at 1e-3, where no student had converged on the test images. Finished runs
-are stored in `--out`.
+from 15 and 30 at 1e-3, where no student had converged on the test images; nothing else
+was tuned. Finished runs are stored in `--out`.
 """
 
 import argparse
