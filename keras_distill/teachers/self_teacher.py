@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import keras
 from keras import ops
 
-from keras_distill.taps import Tap
+from keras_distill.taps import Tap, shapes_of
 from keras_distill.teachers.base_teacher import BaseTeacher
 
 
@@ -24,6 +24,10 @@ class SelfTeacher(BaseTeacher):
     def __init__(self, model: keras.Model):
         super().__init__()
         self.model = model
+
+    def shapes(self, inputs, taps: Sequence[Tap]) -> dict[str, list]:
+        """Return the shape of each tap of the student."""
+        return shapes_of(self.model, inputs, taps)
 
     def locate(self, tap: Tap) -> tuple[keras.Model, Tap]:
         """Return the student, and the tap."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 
 import keras
 
@@ -66,8 +65,9 @@ def share_statistics(model) -> None:
         layers = model.replicated_layers()
         variables = [v for layer in layers for v in layer.non_trainable_variables]
         variables = [v for v in variables if tf.as_dtype(v.dtype).is_floating]
-        run = functools.partial(strategy.run, _assign_means, args=(variables,))
-        model.sharing = tf.function(run)
+        model.sharing = tf.function(
+            lambda: strategy.run(_assign_means, args=(variables,))
+        )
     model.sharing()
 
 

@@ -160,11 +160,11 @@ BAD = {
     ),
     "a loss on probabilities": (
         lambda: fit(loss=keras.losses.SparseCategoricalCrossentropy()),
-        ["gives logits", "from_logits=True"],
+        ["returns logits", "from_logits=True"],
     ),
     "a loss on probabilities by name": (
         lambda: fit(loss="sparse_categorical_crossentropy"),
-        ["gives logits", "from_logits=True"],
+        ["returns logits", "from_logits=True"],
     ),
     "labels outside the classes": (lambda: fit(y=Y + 1), ["0..2", "[3]"]),
     "negative labels": (lambda: fit(y=Y - 1), ["0..2", "[-1]"]),

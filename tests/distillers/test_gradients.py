@@ -8,7 +8,7 @@ from keras import layers, ops
 
 import keras_distill as kd
 from keras_distill import taps
-from keras_distill.distillers.gradient_scores import scores
+from keras_distill.distillers.gradient_scores import gradient_scores
 from tests.nets import conv_pair
 
 GRADIENT_ATTENTION = kd.losses.GradientAttention, "label_gradient"
@@ -119,7 +119,7 @@ def test_second_derivatives_pass_through_normalisation(norm, double_precision):
 
     def value():
         found = taps.forward(
-            model, images, [tap], training=True, scores=scores(labels)
+            model, images, [tap], training=True, scores=gradient_scores(labels)
         )[1]
         return loss(target, found[tap])
 

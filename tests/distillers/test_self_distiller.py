@@ -160,7 +160,7 @@ BAD = {
     "words": (lambda: make("words", net=of_words()), ["real numbers"]),
     "a shape that can't be reached": (
         lambda: make("stack2", features="stack1"),
-        ["can't bring", "stack2"],
+        ["cannot reduce", "stack2"],
     ),
     "a share": (lambda: make("stack1", soft_weight=1.5), ["0..1", "1.5"]),
     "a negative weight": (

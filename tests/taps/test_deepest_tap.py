@@ -119,7 +119,7 @@ def test_an_error_in_a_layer_is_not_swallowed():
     kd.Teacher(model)(X, [Tap("last")])
     with pytest.raises(ValueError):
         kd.Teacher(model)(X[:, :3], [Tap("last")])
-    with pytest.raises(ValueError, match=r"called 2 times.*asks for call 2"):
+    with pytest.raises(ValueError, match=r"called 2 times.*names call 2"):
         kd.Teacher(model)(X, [Tap("inner/shared", call=2)])
 
 
