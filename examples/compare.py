@@ -28,7 +28,7 @@ from keras_distill import losses, targets
 STAGES = ("stack1", "stack2", "stack3")
 BEFORE = tuple(kd.Tap(stage, side="input") for stage in STAGES)
 FLOWS = tuple(zip(("stem_relu", *STAGES), STAGES, strict=False))
-MIRROR = ("label_gradient", "mirrored_label_gradient")
+MIRROR = (kd.Tap.input_gradient(), kd.Tap.input_gradient(mirrored=True))
 NETS = {"teacher": {"depth": 20, "width": 16}, "student": {"depth": 8, "width": 16}}
 SMOKE_NETS = {name: {"depth": 8, "width": 4} for name in NETS}
 TRAIN_SIZE, BATCH = {"digits": 400}, 64
@@ -110,9 +110,13 @@ def features(data, epochs):
         "FitNet": before_labels(on(["stack2"], losses.Hint())),
         "AT": with_labels(on(STAGES, losses.AttentionMap())),
         "F-ActT": with_labels(on(STAGES, losses.FullActivation())),
-        "gradient AT": with_labels(on(["label_gradient"], losses.GradientAttention())),
+        "gradient AT": with_labels(
+            on([kd.Tap.input_gradient()], losses.GradientAttention())
+        ),
         "flip symmetry": with_labels([kd.Term(losses.FlipSymmetry(), student=MIRROR)]),
-        "Jacobian": with_labels(on(["class_gradient"], losses.Jacobian())),
+        "Jacobian": with_labels(
+            on([kd.Tap.input_gradient("first_class")], losses.Jacobian())
+        ),
         "FSP": before_labels(on(FLOWS, losses.FlowMatrix())),
         "KDSVD": with_labels(on(FLOWS, losses.SingularFlow())),
         "NST": with_labels(on(["stack3"], losses.NeuronSelectivity())),

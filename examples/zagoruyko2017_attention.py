@@ -69,7 +69,7 @@ def on_stacks(loss, weight=None):
 
 
 def terms(method):
-    symmetric = ("label_gradient", "mirrored_label_gradient")
+    symmetric = (kd.Tap.input_gradient(), kd.Tap.input_gradient(mirrored=True))
     by_method = {
         "AT": on_stacks(kd.losses.AttentionMap(2), 1e3),
         "F-ActT": on_stacks(kd.losses.FullActivation()),

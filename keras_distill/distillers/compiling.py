@@ -16,9 +16,8 @@ class KeptCompile:
 
     kept_compile = Untracked({})
 
-    @property
     def compile_arguments(self) -> dict:
-        """What `compile` was called with, beside the optimizer."""
+        """Return what `compile` was called with, beside the optimizer."""
         return self.kept_compile.value
 
     def keep_compile(self, **arguments) -> None:
@@ -30,7 +29,7 @@ class KeptCompile:
         """Return what `compile` was called with."""
         if not self.compiled:
             return {}
-        arguments = {"optimizer": self.optimizer, **self.compile_arguments}
+        arguments = {"optimizer": self.optimizer, **self.compile_arguments()}
         serialize = keras.saving.serialize_keras_object
         return {name: serialize(value) for name, value in arguments.items()}
 

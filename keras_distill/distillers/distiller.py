@@ -155,9 +155,8 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         """The student's penalties, which an evaluation counts."""
         return losses_of_run(self) or self.student.losses
 
-    @property
     def penalties(self) -> list:
-        """The penalties of the student and the adapters, which training counts."""
+        """Return the penalties of the student and the adapters, which training counts."""
         adapters = (p for bound in self.terms.values() for p in bound.losses)
         return [*self.student.losses, *adapters]
 
@@ -189,7 +188,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
     def predicts_in_step(self) -> bool:
         """Whether a step needs the student's prediction, and not only its taps."""
         kinds = "metrics", "weighted_metrics"
-        metrics = any(self.compile_arguments.get(kind) for kind in kinds)
+        metrics = any(self.compile_arguments().get(kind) for kind in kinds)
         return bool(getattr(self, "loss", None) or metrics or not self.student_taps)
 
     def check_fit(self, batch) -> None:

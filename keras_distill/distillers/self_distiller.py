@@ -137,7 +137,7 @@ class SelfDistiller(Distiller):
             return
         x, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
         if self.loss is not None:
-            loss = self.compile_arguments["loss"]
+            loss = self.compile_arguments()["loss"]
             data_checks.check_labels(labels, self.classes, loss)
         few = keras.tree.map_structure(
             lambda part: None if part is None else part[:2], x

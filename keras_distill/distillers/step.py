@@ -124,7 +124,7 @@ class DistillationStep(TrainStep):
 
     def total(self, parts: dict):
         """Weigh the labels and the terms, and add the penalties as they are."""
-        total = _penalty(self.penalties)
+        total = _penalty(self.penalties())
         for name, bound in self.terms.items():
             total += bound.weight * ops.cast(parts[name], "float32")
         if "label_loss" in parts:

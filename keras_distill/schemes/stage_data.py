@@ -30,7 +30,7 @@ class StageData:
         if self.has_batch:
             self.inputs, self.labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
         self.compiled = {"optimizer": distiller.optimizer}
-        self.compiled |= distiller.compile_arguments
+        self.compiled |= distiller.compile_arguments()
         self.strategy = getattr(distiller, "distribute_strategy", None)
 
     def scope(self):

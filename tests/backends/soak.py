@@ -42,7 +42,11 @@ def of_terms():
         kd.Term(kd.losses.SoftTarget(rising), weight=rising),
         kd.Term(kd.losses.Hint(), "stack2", "stack2"),
         kd.Term(kd.losses.DistanceRelation(), "stack2", "stack2"),
-        kd.Term(kd.losses.GradientAttention(), "label_gradient", "label_gradient"),
+        kd.Term(
+            kd.losses.GradientAttention(),
+            kd.Tap.input_gradient(),
+            kd.Tap.input_gradient(),
+        ),
         kd.Term(contrast, "stack2", "stack2"),
     ]
     inputs = {"student_inputs": "image", "teacher_inputs": "image"}

@@ -34,7 +34,7 @@ def net(filters, name):
 
 def make():
     student, teacher = net((3, 4), "student"), net((4, 6), "teacher")
-    gradients = "label_gradient", "label_gradient"
+    gradients = kd.Tap.input_gradient(), kd.Tap.input_gradient()
     falling = keras.optimizers.schedules.PolynomialDecay(4.0, 2, 1.0)
     terms = [
         kd.Term(losses.SoftTarget(falling), weight=0.9),

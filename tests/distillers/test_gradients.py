@@ -11,8 +11,8 @@ from keras_distill import taps
 from keras_distill.distillers.gradient_scores import gradient_scores
 from tests.nets import conv_pair
 
-GRADIENT_ATTENTION = kd.losses.GradientAttention, "label_gradient"
-JACOBIAN = kd.losses.Jacobian, "class_gradient"
+GRADIENT_ATTENTION = kd.losses.GradientAttention, kd.Tap.input_gradient()
+JACOBIAN = kd.losses.Jacobian, kd.Tap.input_gradient("first_class")
 both = pytest.mark.parametrize(("loss", "tap"), [GRADIENT_ATTENTION, JACOBIAN])
 
 
@@ -115,7 +115,7 @@ def test_second_derivatives_pass_through_normalisation(norm, double_precision):
     rng = np.random.default_rng(0)
     images = tf.constant(rng.normal(size=(8, 6, 6, 1)))
     target, labels = rng.normal(size=images.shape), rng.integers(0, 5, 8)
-    tap, loss = kd.Tap("label_gradient"), kd.losses.GradientAttention()
+    tap, loss = kd.Tap.input_gradient(), kd.losses.GradientAttention()
 
     def value():
         found = taps.forward(
@@ -155,7 +155,7 @@ def asymmetry(model, x, y):
     return (0.5 * np.linalg.norm(gap, axis=-1)).mean()
 
 
-SYMMETRY = {"student": ("label_gradient", "mirrored_label_gradient")}
+SYMMETRY = {"student": (kd.Tap.input_gradient(), kd.Tap.input_gradient(mirrored=True))}
 
 
 @pytest.mark.parametrize("way", ["run_eagerly", "jit_compile"])
@@ -238,8 +238,8 @@ def test_beside_other_terms_one_pass_of_each_net(nets, images, cross_entropy):
     terms = [
         kd.Term(kd.losses.SoftTarget(), weight=0.5),
         kd.Term(kd.losses.AttentionMap(), "stack2", "stack2"),
-        kd.Term(kd.losses.GradientAttention(), *["label_gradient"] * 2),
-        kd.Term(kd.losses.Jacobian(), *["class_gradient"] * 2),
+        kd.Term(kd.losses.GradientAttention(), *[kd.Tap.input_gradient()] * 2),
+        kd.Term(kd.losses.Jacobian(), *[kd.Tap.input_gradient("first_class")] * 2),
     ]
     distiller = kd.Distiller(student, teacher, terms=terms)
     distiller.compile("adam", cross_entropy, run_eagerly=True)
@@ -254,7 +254,11 @@ def test_beside_other_terms_one_pass_of_each_net(nets, images, cross_entropy):
 @pytest.mark.long
 def test_gradients_survive_saving(nets, images, cross_entropy, tmp_path):
     student, teacher = nets
-    term = kd.Term(kd.losses.Jacobian(), "class_gradient", "class_gradient")
+    term = kd.Term(
+        kd.losses.Jacobian(),
+        kd.Tap.input_gradient("first_class"),
+        kd.Tap.input_gradient("first_class"),
+    )
     alone = kd.Term(kd.losses.FlipSymmetry(), **SYMMETRY)
     distiller = kd.Distiller(student, teacher, terms=[term, alone])
     distiller.compile("adam", cross_entropy)
@@ -290,7 +294,11 @@ def test_a_mirrored_pass_leaves_penalties_as_they_are(images):
 def test_ensembles_have_no_gradient():
     student, teacher = conv_pair()
     other = conv_pair()[1]
-    term = kd.Term(kd.losses.Jacobian(), "class_gradient", "class_gradient")
+    term = kd.Term(
+        kd.losses.Jacobian(),
+        kd.Tap.input_gradient("first_class"),
+        kd.Tap.input_gradient("first_class"),
+    )
     with pytest.raises(ValueError, match="An ensemble has no gradient"):
         distiller = kd.Distiller(
             student, kd.EnsembleTeacher([teacher, other]), terms=[term]
@@ -304,7 +312,7 @@ def test_tokens_have_no_gradient():
     x = layers.GlobalAveragePooling1D()(layers.Embedding(5, 3)(inputs))
     student = keras.Model(inputs, layers.Dense(2)(x), name="student")
     teacher = keras.models.clone_model(student)
-    term = kd.Term(kd.losses.GradientAttention(), *["label_gradient"] * 2)
+    term = kd.Term(kd.losses.GradientAttention(), *[kd.Tap.input_gradient()] * 2)
     with pytest.raises(ValueError, match="one input of real numbers"):
         kd.Distiller(student, teacher, terms=[term])
 

@@ -280,7 +280,7 @@ BAD = {
     ),
     "other vocabularies": (
         lambda: distill(net(3), other_vocabulary()),
-        ["class counts differ", "gives 300 logits", "teacher's 299"],
+        ["class counts differ", "returns 300 logits", "teacher's 299"],
     ),
     "an ensemble": (
         lambda: distill(net(3), ensemble()),

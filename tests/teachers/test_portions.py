@@ -184,7 +184,11 @@ def test_a_student_learns_the_same(nets, cross_entropy):
 def test_gradients_by_the_input_are_refused_before_anything_runs(nets):
     student, teacher = nets
     teacher = kd.Teacher(teacher, portions=2)
-    term = kd.Term(kd.losses.Jacobian(), "class_gradient", "class_gradient")
+    term = kd.Term(
+        kd.losses.Jacobian(),
+        kd.Tap.input_gradient("first_class"),
+        kd.Tap.input_gradient("first_class"),
+    )
     with pytest.raises(ValueError, match=r"2 portions.*class_gradient"):
         kd.Distiller(student, teacher, terms=[term])
     with pytest.raises(ValueError, match=r"2 portions.*class_gradient"):

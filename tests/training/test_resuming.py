@@ -198,7 +198,7 @@ def test_damaged_backups_without_another_are_refused(images, tmp_path):
     with pytest.raises(ValueError, match=said):
         run(images, [double(tmp_path)])
     previous.unlink()
-    said = "no other backup is there. Put a copy of the file in its place, or remove"
+    said = "there is no other backup. Put a copy of the file in its place, or remove"
     with pytest.raises(ValueError, match=re.escape(said)):
         run(images, [double(tmp_path)])
 
@@ -273,5 +273,5 @@ def test_a_backup_of_another_model_is_refused(images, tmp_path):
     other = kd.Distiller(student, teacher)
     other.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", 1)
-    with pytest.raises(ValueError, match="of another model, optimiser or terms"):
+    with pytest.raises(ValueError, match="of another model, optimizer or terms"):
         other.fit(shuffled(images), verbose=0, callbacks=[backup])
