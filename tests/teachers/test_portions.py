@@ -197,5 +197,5 @@ def test_gradients_by_the_input_are_refused_before_anything_runs(nets):
 
 @pytest.mark.parametrize("portions", [0, -1, 2.5, True, None])
 def test_portions_are_a_count(nets, portions):
-    with pytest.raises(ValueError, match="portions is a whole number"):
+    with pytest.raises(ValueError, match="portions is an integer"):
         kd.Teacher(nets[1], portions=portions)
