@@ -280,13 +280,7 @@ ROWS = [
             ("verification", losses.Verification),
         )
     ),
-    Row(
-        "full_activation",
-        losses.FullActivation,
-        distance,
-        ("stack2",),
-        MAP,
-    ),
+    Row("full_activation", losses.FullActivation, distance, ("stack2",), MAP),
     Row(
         "neuron_selectivity",
         losses.NeuronSelectivity,
@@ -305,14 +299,7 @@ ROWS = [
         adapter=None,
         arguments={"margin": 0.5},
     ),
-    Row(
-        "margin_activation",
-        losses.MarginActivation,
-        other_side,
-        (),
-        MAP,
-        zero=False,
-    ),
+    Row("margin_activation", losses.MarginActivation, other_side, (), MAP, zero=False),
     Row(
         "variational_information",
         losses.VariationalInformation,

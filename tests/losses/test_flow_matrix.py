@@ -157,9 +157,7 @@ def test_masked_positions_change_nothing(index, gradient):
     changed = list(student)
     changed[index] = np.where(MASK[..., None], student[index], 1e3)
     np.testing.assert_allclose(
-        loss(teacher, changed, mask=MASK),
-        loss(teacher, student, mask=MASK),
-        rtol=1e-4,
+        loss(teacher, changed, mask=MASK), loss(teacher, student, mask=MASK), rtol=1e-4
     )
 
     def of_one(features):
