@@ -1,7 +1,5 @@
 """A memory of each sample's embeddings, and scores against it."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

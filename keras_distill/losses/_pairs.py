@@ -1,7 +1,5 @@
 """Distances and inner products between all pairs of samples."""
 
-from __future__ import annotations
-
 from keras import ops
 
 from keras_distill.losses._scaling import peak

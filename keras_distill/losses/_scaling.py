@@ -1,7 +1,5 @@
 """Scaling that keeps squares from overflowing."""
 
-from __future__ import annotations
-
 from keras import ops
 
 

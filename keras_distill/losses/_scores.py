@@ -1,7 +1,5 @@
 """Scores that rank the other samples of a batch by nearness."""
 
-from __future__ import annotations
-
 from keras import ops
 
 from keras_distill import strategies

@@ -1,7 +1,5 @@
 """Margin losses on triplets of samples, one anchor at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from keras import ops

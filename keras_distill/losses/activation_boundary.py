@@ -1,7 +1,5 @@
 """The sign of each neuron's value before the activation."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

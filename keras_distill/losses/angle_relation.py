@@ -1,7 +1,5 @@
 """Angles between samples."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """Attention maps: where in the image a layer is active."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """Samples of one class nearer to each other than to those of another."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

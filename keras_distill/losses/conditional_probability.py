@@ -1,7 +1,5 @@
 """The probability with which one sample would pick another as its neighbor."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """Labels weighted by the teacher's confidence in each sample."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """Contrastive distillation: embeddings of one sample across teacher and student."""
 
-from __future__ import annotations
-
 import math
 
 import keras

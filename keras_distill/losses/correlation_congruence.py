@@ -1,7 +1,5 @@
 """Correlations between samples under a Gaussian kernel."""
 
-from __future__ import annotations
-
 import math
 
 import keras

@@ -1,7 +1,5 @@
 """Soft targets in two parts: the true class against the rest, and the rest alone."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule

@@ -1,7 +1,5 @@
 """Distances between samples, relative to their mean."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """Base of every distillation loss: dtype, context, weights and reduction."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import ClassVar

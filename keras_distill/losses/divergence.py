@@ -1,7 +1,5 @@
 """Base of losses on softened predictions: a temperature and a target."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule

@@ -1,7 +1,5 @@
 """Factor transfer: a paraphrase of the teacher's layer, which the student translates to."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """Symmetry of the label gradient under mirroring of the image."""
 
-from __future__ import annotations
-
 import keras
 
 from keras_distill.adapters.match import Match

@@ -1,7 +1,5 @@
 """Flow matrices: how features change from one layer to a later one."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

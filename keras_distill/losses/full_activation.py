@@ -1,7 +1,5 @@
 """Whole layers, each scaled to length 1."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

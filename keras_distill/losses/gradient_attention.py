@@ -1,7 +1,5 @@
 """Gradient attention: the pixels that the loss is sensitive to."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

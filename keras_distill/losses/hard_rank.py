@@ -1,7 +1,5 @@
 """The teacher's ranking of the other samples by nearness."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """Hints: the teacher's hidden layer as a target for a guided layer."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """The Jacobian: how the logit of the teacher's class depends on each pixel."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """Jensen-Shannon divergence of the student's and the teacher's prediction."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 from keras import ops

@@ -1,7 +1,5 @@
 """Logit regression: the teacher's logits themselves as targets."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

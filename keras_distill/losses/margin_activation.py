@@ -1,7 +1,5 @@
 """Values before the activation, behind a rectifier with a margin."""
 
-from __future__ import annotations
-
 import math
 
 import keras

@@ -1,7 +1,5 @@
 """The patterns that the channels of a layer respond to."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

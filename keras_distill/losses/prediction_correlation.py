@@ -1,7 +1,5 @@
 """Correlations of predictions: over the classes of a sample, over the samples of a class."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule

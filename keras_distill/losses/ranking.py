@@ -1,7 +1,5 @@
 """The teacher's ranking of its top items."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 from keras import ops

@@ -1,7 +1,5 @@
 """Reverse soft targets: the mean is taken over the student's prediction."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

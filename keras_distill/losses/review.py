@@ -1,7 +1,5 @@
 """Knowledge review: each of the teacher's stages, learned by the student's deeper ones."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """Weights and temperatures: numbers, or schedules of steps."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule

@@ -1,7 +1,5 @@
 """Similarities between samples, as a layer activates."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """Singular flow: how the main directions of a layer's channels change to a later layer."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

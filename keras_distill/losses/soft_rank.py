@@ -1,7 +1,5 @@
 """The probability of every order of the nearest samples."""
 
-from __future__ import annotations
-
 import itertools
 
 import keras

@@ -1,7 +1,5 @@
 """Soft targets: the teacher's softened distribution over the classes."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import keras

@@ -1,7 +1,5 @@
 """A lower bound of the mutual information of two layers."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,18 +1,11 @@
 """Verification: whether two samples are of one class, by their distance."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import (
-    distances,
-    flatten,
-    normalize,
-    squared_distances,
-)
+from keras_distill.losses._pairs import distances, flatten, normalize, squared_distances
 from keras_distill.losses.class_triplet import class_indices
 from keras_distill.losses.distillation_loss import DistillationLoss
 

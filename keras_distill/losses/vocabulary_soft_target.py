@@ -1,7 +1,5 @@
 """Soft targets over a vocabulary, without holding the logits of all tokens."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
@@ -85,14 +83,7 @@ class VocabularySoftTarget(DistillationLoss):
         self.labels_are_classes = label_weight > 0
 
     def call(
-        self,
-        teacher,
-        student,
-        *,
-        temperature,
-        teacher_head,
-        student_head,
-        labels=None,
+        self, teacher, student, *, temperature, teacher_head, student_head, labels=None
     ):
         """Return `(B, L)` for states `(B, L, D)`, `(B,)` for `(B, D)`.
 

@@ -1,7 +1,5 @@
 """Triplets whose order several teachers vote on."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 
