@@ -29,10 +29,7 @@ def test_every_exported_object_has_an_example():
             assert "Example:" in member.__doc__, f"{name} has no example"
 
 
-PAGES = [
-    pytest.param("guide/index.md", marks=pytest.mark.long),
-    "adding_a_method.md",
-]
+PAGES = [pytest.param("guide/index.md", marks=pytest.mark.long), "adding_a_method.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -4,8 +4,6 @@ Compilers unroll Python loops; on TensorFlow the loops of `keras.ops` run iterat
 parallel and its slice updates copy the whole tensor. So each backend has its own here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import keras

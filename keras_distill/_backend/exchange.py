@@ -1,7 +1,5 @@
 """A method exchanged on some instances, and on no class, for the length of a `with`."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable, Iterable

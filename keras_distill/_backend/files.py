@@ -1,7 +1,5 @@
 """Atomic writes of files, and arrays in files with verified checksums."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib

@@ -1,7 +1,5 @@
 """Gradients that each backend takes its own way."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 

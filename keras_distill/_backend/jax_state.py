@@ -1,7 +1,5 @@
 """The state of a model outside of its variables, where `fit` keeps it on JAX."""
 
-from __future__ import annotations
-
 import keras
 
 

@@ -1,7 +1,5 @@
 """What Keras keeps private of the graph of a functional model."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 
 import keras

@@ -1,7 +1,5 @@
 """What Keras layers and tensors keep private."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras

@@ -1,7 +1,5 @@
 """What Keras's trainers keep private: hooks around a step, and the strategy."""
 
-from __future__ import annotations
-
 import keras
 
 

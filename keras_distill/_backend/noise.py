@@ -1,7 +1,5 @@
 """Stateless random numbers, equal on every backend, compiler and replica."""
 
-from __future__ import annotations
-
 from keras import ops
 
 

@@ -1,7 +1,5 @@
 """A linear connector with batch normalization."""
 
-from __future__ import annotations
-
 import keras
 from keras import layers
 

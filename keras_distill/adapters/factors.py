@@ -1,7 +1,5 @@
 """The paraphraser and the translator of factor transfer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import keras

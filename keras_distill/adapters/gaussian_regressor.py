@@ -1,7 +1,5 @@
 """A regressor that predicts a mean and a variance."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 from keras import layers, ops

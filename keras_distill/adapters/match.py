@@ -1,7 +1,5 @@
 """What must agree between two tensors, and which adapters make it agree."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import ClassVar
 
@@ -42,11 +40,11 @@ class Match:
     pools: bool = False
     projects: bool = False
 
-    ALL: ClassVar[Match]
-    SPACE: ClassVar[Match]
-    CHANNELS: ClassVar[Match]
-    NOTHING: ClassVar[Match]
-    CLASSES: ClassVar[Match]
+    ALL: ClassVar["Match"]
+    SPACE: ClassVar["Match"]
+    CHANNELS: ClassVar["Match"]
+    NOTHING: ClassVar["Match"]
+    CLASSES: ClassVar["Match"]
 
     def check(self, student: Shape, teacher: Shape) -> None:
         """Check that two shapes agree; a size that is unknown agrees with any.

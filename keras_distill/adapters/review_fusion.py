@@ -1,7 +1,5 @@
 """Attention-based fusion of the student's stages, for knowledge review."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

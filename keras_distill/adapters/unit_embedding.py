@@ -1,7 +1,5 @@
 """An embedding of norm 1."""
 
-from __future__ import annotations
-
 import math
 
 import keras

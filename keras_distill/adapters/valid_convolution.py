@@ -1,7 +1,5 @@
 """The convolutional regressor of FitNets."""
 
-from __future__ import annotations
-
 import keras
 from keras import layers
 

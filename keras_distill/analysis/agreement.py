@@ -1,7 +1,5 @@
 """Agreement of a student with its teacher, calibration, and accuracy by class."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 

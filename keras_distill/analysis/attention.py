@@ -1,7 +1,5 @@
 """Attention maps of layers, side by side with the images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import keras

@@ -1,7 +1,5 @@
 """Class relations in a teacher's predictions and in the weights of its last layer."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

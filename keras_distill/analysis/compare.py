@@ -1,7 +1,5 @@
 """Comparison of methods over several seeds, with finished runs kept on disk."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence

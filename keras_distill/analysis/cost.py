@@ -1,7 +1,5 @@
 """Cost of a model: parameters, multiplications, time."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import statistics

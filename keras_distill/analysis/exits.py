@@ -1,7 +1,5 @@
 """Cost and accuracy of each exit of a network."""
 
-from __future__ import annotations
-
 from keras_distill.analysis.cost import cost
 from keras_distill.analysis.wrong import wrong
 from keras_distill.data import Samples

@@ -1,7 +1,5 @@
 """Rescaling of each sample's gradient by soft targets."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import keras

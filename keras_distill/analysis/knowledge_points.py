@@ -1,7 +1,5 @@
 """Knowledge points: the cells of an image that a network uses, also over training."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Geometry of a student's last layer, compared with the teacher's predictions."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 

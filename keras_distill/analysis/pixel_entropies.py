@@ -1,7 +1,5 @@
 """Pixel entropies: how much of each part of an image a layer discards."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import keras

@@ -1,7 +1,5 @@
 """Logits of models, in float64."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

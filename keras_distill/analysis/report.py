@@ -1,7 +1,5 @@
 """Report on a teacher and its students: a table and a self-contained HTML page."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import html

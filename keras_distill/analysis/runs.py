@@ -1,7 +1,5 @@
 """Results of many runs, saved to disk as they finish."""
 
-from __future__ import annotations
-
 import json
 import os
 import pathlib

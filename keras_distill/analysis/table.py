@@ -1,7 +1,5 @@
 """Markdown tables."""
 
-from __future__ import annotations
-
 import numbers
 import re
 from collections.abc import Mapping, Sequence

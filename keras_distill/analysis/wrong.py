@@ -1,7 +1,5 @@
 """Samples that a classifier gets wrong."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

@@ -1,7 +1,5 @@
 """Batches as a `tf.data` pipeline, with augmentation and sample ids."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import keras

@@ -1,7 +1,5 @@
 """Text as characters, for language models."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

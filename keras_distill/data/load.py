@@ -1,7 +1,5 @@
 """Image datasets by name; TFDS and scikit-learn are imported when needed."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from keras_distill.data.samples import ImageSet, Samples

@@ -1,7 +1,5 @@
 """Synthetic data with a chosen similarity of the classes and a chosen difficulty."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

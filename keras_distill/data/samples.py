@@ -1,7 +1,5 @@
 """Samples as arrays: batches, sample ids and transfer sets are plain indexing."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 
@@ -49,11 +47,11 @@ class Samples:
         """Return the number of samples."""
         return len(self.labels)
 
-    def __getitem__(self, index) -> Samples:
+    def __getitem__(self, index) -> "Samples":
         """Select samples by slice, index array or boolean mask; they keep their ids."""
         return Samples(self.images[index], self.labels[index], self.ids[index])
 
-    def split(self, fraction: float, seed: int = 0) -> tuple[Samples, Samples]:
+    def split(self, fraction: float, seed: int = 0) -> "tuple[Samples, Samples]":
         """Split at random into the rest and a fraction that is held out, e.g. for tuning.
 
         Raises:
@@ -65,7 +63,7 @@ class Samples:
         held_out = round(fraction * len(self))
         return self[np.sort(order[held_out:])], self[np.sort(order[:held_out])]
 
-    def few(self, count: int, seed: int = 0) -> Samples:
+    def few(self, count: int, seed: int = 0) -> "Samples":
         """Draw `count` samples at random without replacement, in random order.
 
         Raises:
@@ -77,11 +75,11 @@ class Samples:
             )
         return self[np.random.default_rng(seed).permutation(len(self))[:count]]
 
-    def only(self, classes: Iterable[int]) -> Samples:
+    def only(self, classes: Iterable[int]) -> "Samples":
         """Keep only the samples of these classes, for a transfer set of a few classes."""
         return self[np.isin(self.labels, list(classes))]
 
-    def without(self, classes: Iterable[int]) -> Samples:
+    def without(self, classes: Iterable[int]) -> "Samples":
         """Leave out the samples of these classes, for a transfer set without them."""
         return self[~np.isin(self.labels, list(classes))]
 

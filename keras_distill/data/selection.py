@@ -1,7 +1,5 @@
 """Selection of a model's inputs and sample weights from a batch."""
 
-from __future__ import annotations
-
 import keras
 
 from keras_distill.taps import Tap

@@ -1,7 +1,5 @@
 """Digits on textured backgrounds: images with a known position of the object."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from keras_distill.data.load import load

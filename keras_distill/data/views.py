@@ -1,7 +1,5 @@
 """Reproducible random augmentation: a fixed number of views of each sample."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 

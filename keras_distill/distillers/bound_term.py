@@ -1,7 +1,5 @@
 """A term at work inside a distiller."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

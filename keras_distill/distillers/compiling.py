@@ -1,7 +1,5 @@
 """What `compile` was called with, kept and copied."""
 
-from __future__ import annotations
-
 import keras
 
 from keras_distill._backend.keras_layers import Untracked

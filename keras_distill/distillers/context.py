@@ -1,7 +1,5 @@
 """What losses need beside the tensors of their taps, with one provider per name."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import ClassVar

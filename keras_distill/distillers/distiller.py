@@ -1,7 +1,5 @@
 """The distiller: a student that `fit` trains on labels and on a teacher's knowledge."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras
@@ -258,7 +256,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> Distiller:
+    def from_config(cls, config: dict, custom_objects=None) -> "Distiller":
         """Create a distiller that predicts, and trains once its teacher is set."""
         config = keras.saving.deserialize_keras_object(config, custom_objects)
         return cls(config.pop("student"), None, **config)
@@ -273,7 +271,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
 
     def with_terms(
         self, terms: Sequence[Term], label_weight: float | LearningRateSchedule = 1.0
-    ) -> Distiller:
+    ) -> "Distiller":
         """Return another distiller of the same student, teacher and inputs.
 
         Args:

@@ -1,7 +1,5 @@
 """Exits: heads on layers inside a model, that predict before its end."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 

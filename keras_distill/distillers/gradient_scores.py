@@ -1,7 +1,5 @@
 """The scalars that tapped input gradients are gradients of."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

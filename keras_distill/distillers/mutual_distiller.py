@@ -1,7 +1,5 @@
 """Mutual learning: peers that train together and teach each other."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -251,7 +249,7 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> MutualDistiller:
+    def from_config(cls, config: dict, custom_objects=None) -> "MutualDistiller":
         """Create a distiller from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 

@@ -1,7 +1,5 @@
 """The named parts of the loss: a replica's part of each mean, and their running means."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

@@ -1,7 +1,5 @@
 """One of several students that teach each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from keras_distill.distillers.distiller import Distiller

@@ -1,7 +1,5 @@
 """Self-distillation: a model whose deepest prediction teaches its earlier exits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras
@@ -172,7 +170,7 @@ class SelfDistiller(Distiller):
         }
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> SelfDistiller:
+    def from_config(cls, config: dict, custom_objects=None) -> "SelfDistiller":
         """Create a distiller from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 

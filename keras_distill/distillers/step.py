@@ -1,7 +1,5 @@
 """The step: batch, teacher, taps, losses, total, gradient; a thin one per backend."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Terms: one loss between taps of student and teacher, and its part in the total."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras
@@ -65,7 +63,7 @@ class Term:
 
     def copy(
         self, teacher: Sequence[Tap] | None = None, name: str | None = None
-    ) -> Term:
+    ) -> "Term":
         """Return a term of the same loss whose adapters are layers of its own.
 
         Args:
@@ -94,7 +92,7 @@ class Term:
         }
 
     @classmethod
-    def from_config(cls, config: dict) -> Term:
+    def from_config(cls, config: dict) -> "Term":
         """Create a term from its arguments."""
         deserialize = keras.saving.deserialize_keras_object
         return cls(

@@ -1,7 +1,5 @@
 """Checks of terms and models, before the first step."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Residual networks for small images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

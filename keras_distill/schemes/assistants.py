@@ -1,7 +1,5 @@
 """Teacher assistants: the models of intermediate size between teacher and student."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

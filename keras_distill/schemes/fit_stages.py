@@ -1,7 +1,5 @@
 """Training in stages."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from keras_distill.distillers import term_checks

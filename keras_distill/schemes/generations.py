@@ -1,7 +1,5 @@
 """Generations: a chain of models in which each teaches the next."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Progress of a scheme: a bar over its trainings, and a record from which it resumes."""
 
-from __future__ import annotations
-
 import json
 import os
 import pathlib

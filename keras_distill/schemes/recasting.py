@@ -1,7 +1,5 @@
 """Network recasting: the blocks of a network are replaced one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

@@ -1,7 +1,5 @@
 """The training data of a scheme."""
 
-from __future__ import annotations
-
 import contextlib
 
 import keras

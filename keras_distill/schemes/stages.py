@@ -1,7 +1,5 @@
 """Stages: the consecutive trainings of one student."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Replicas: their number, and what they gather and reduce within a step."""
 
-from __future__ import annotations
-
 import keras
 
 NO_SAMPLES = (

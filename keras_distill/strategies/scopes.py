@@ -1,7 +1,5 @@
 """Strategies by name, created from the devices and the environment."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

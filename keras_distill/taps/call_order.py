@@ -3,8 +3,6 @@
 A functional model runs its graph by depth, which may be another order.
 """
 
-from __future__ import annotations
-
 import weakref
 from typing import NamedTuple
 

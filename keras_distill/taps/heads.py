@@ -1,7 +1,5 @@
 """Heads: the last layer of a model, a matrix product from states to logits."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import NamedTuple
 

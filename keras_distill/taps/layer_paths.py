@@ -1,7 +1,5 @@
 """The layers of a model by their paths."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """What a pass would do, found from shapes alone."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """A forward pass that returns what is tapped, whole or no further than it must."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable, Mapping
 

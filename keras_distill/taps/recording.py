@@ -5,8 +5,6 @@ instance, so nested, subclassed and shared layers are reached alike, eagerly and
 trace, and nothing runs twice.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import threading
@@ -39,7 +37,7 @@ class RecordedCall(list):
         super().__init__([inputs])
         self.begin, self.end = begin, None
 
-    def is_inside(self, other: RecordedCall) -> bool:
+    def is_inside(self, other: "RecordedCall") -> bool:
         """Whether the call was made while another ran."""
         return other.begin < self.begin and (other.end is None or self.end < other.end)
 

@@ -1,7 +1,5 @@
 """Which layers of a student and a teacher go together."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What names a tensor inside a model."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 
@@ -71,7 +69,7 @@ class Tap:
         object.__setattr__(self, "kind", kind)
 
     @classmethod
-    def layer(cls, path: str, call: int = 0, side: str = "output") -> Tap:
+    def layer(cls, path: str, call: int = 0, side: str = "output") -> "Tap":
         """Tap a layer, whatever its name.
 
         Args:
@@ -83,7 +81,7 @@ class Tap:
         return cls(path, call, side, "layer")
 
     @classmethod
-    def output(cls, name: str | int | None = None, member: int | None = None) -> Tap:
+    def output(cls, name: str | int | None = None, member: int | None = None) -> "Tap":
         """Tap the output of the model.
 
         Args:
@@ -97,7 +95,7 @@ class Tap:
         return cls("/".join(str(x) for x in parts if x is not None), kind="output")
 
     @classmethod
-    def input_gradient(cls, of: str = "labels", *, mirrored: bool = False) -> Tap:
+    def input_gradient(cls, of: str = "labels", *, mirrored: bool = False) -> "Tap":
         """Tap a gradient with respect to the model's input.
 
         Args:
@@ -141,14 +139,14 @@ class Tap:
         """The name or index of one of several outputs; empty for the only one."""
         return self.path.partition(LOGITS)[2].lstrip("/") if self.is_output else ""
 
-    def of_member(self) -> tuple[int | None, Tap]:
+    def of_member(self) -> "tuple[int | None, Tap]":
         """Split off the index of an ensemble's member, None if the path has none."""
         index, _, path = self.path.partition("/")
         if not path or not index.isdecimal():
             return None, self
         return int(index), dataclasses.replace(self, path=path)
 
-    def in_member(self, index: int) -> Tap:
+    def in_member(self, index: int) -> "Tap":
         """Return the tap of the same tensor in an ensemble's member."""
         return dataclasses.replace(self, path=f"{index}/{self.path}")
 
@@ -157,7 +155,7 @@ class Tap:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_config(cls, config: dict) -> Tap:
+    def from_config(cls, config: dict) -> "Tap":
         """Create a tap from its arguments, also those written by version 0.1."""
         if "kind" not in config and config["path"] in GRADIENTS:
             config = {**config, "kind": "gradient"}
@@ -167,7 +165,7 @@ class Tap:
         return self.kind == "layer" and _is_output_path(self.path)
 
 
-def as_taps(taps: str | Tap | Iterable[str | Tap]) -> tuple[Tap, ...]:
+def as_taps(taps: str | Tap | Iterable[str | Tap]) -> "tuple[Tap, ...]":
     """Return a tuple of taps from a path, a tap, or several of them.
 
     Raises:

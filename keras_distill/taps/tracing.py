@@ -1,7 +1,5 @@
 """Models run on shapes alone."""
 
-from __future__ import annotations
-
 import keras
 
 

@@ -1,7 +1,5 @@
 """The tensor of a tap, from what a pass recorded."""
 
-from __future__ import annotations
-
 import keras
 
 from keras_distill.taps.tap import LOGITS

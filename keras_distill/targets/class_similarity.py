@@ -1,7 +1,5 @@
 """The similarity of the classes to the teacher, independent of the sample."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 from keras import ops

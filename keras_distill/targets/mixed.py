@@ -1,7 +1,5 @@
 """Two targets in one."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

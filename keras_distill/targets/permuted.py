@@ -1,7 +1,5 @@
 """The teacher's prediction with the wrong classes shuffled."""
 
-from __future__ import annotations
-
 import math
 
 import keras

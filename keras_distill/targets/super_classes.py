@@ -1,7 +1,5 @@
 """A target made from a class hierarchy."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

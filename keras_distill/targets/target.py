@@ -1,7 +1,5 @@
 """The base class of targets, and the functions of logits that they share."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import keras

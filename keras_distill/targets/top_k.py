@@ -1,7 +1,5 @@
 """The top of the teacher's prediction."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

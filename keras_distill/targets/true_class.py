@@ -1,7 +1,5 @@
 """The teacher's confidence in the true class alone."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """The uniform distribution, as in label smoothing."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 from keras import ops

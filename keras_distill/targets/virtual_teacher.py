@@ -1,7 +1,5 @@
 """A synthetic teacher made from the labels."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 from keras import ops

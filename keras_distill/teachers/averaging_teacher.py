@@ -1,7 +1,5 @@
 """A teacher of several members whose predictions are averaged."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Sequence
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """What every teacher has: a call, the models that run in it, and what it lacks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 

@@ -1,7 +1,5 @@
 """Copies of models whose weights follow the models' own while those train."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

@@ -1,7 +1,5 @@
 """Ensembles: several models whose predictions are averaged, to teach and to predict."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras
@@ -79,7 +77,7 @@ class Ensemble(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> Ensemble:
+    def from_config(cls, config: dict, custom_objects=None) -> "Ensemble":
         """Create an ensemble from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 

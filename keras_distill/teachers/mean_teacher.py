@@ -1,7 +1,5 @@
 """A teacher whose weights are a running mean of the student's."""
 
-from __future__ import annotations
-
 import keras
 
 from keras_distill.teachers.copies import Copies

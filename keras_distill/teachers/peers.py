@@ -1,7 +1,5 @@
 """What each of several models that train together learns from the others."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import keras

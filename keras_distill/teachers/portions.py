@@ -1,7 +1,5 @@
 """A batch in portions, so that the tensors of one stay in a CPU's caches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from numbers import Integral
 

@@ -1,7 +1,5 @@
 """Codistillation: peers that train in processes of their own and meet in a folder."""
 
-from __future__ import annotations
-
 import os
 import time
 import warnings

@@ -1,7 +1,5 @@
 """A student as its own teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 

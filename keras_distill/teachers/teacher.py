@@ -1,7 +1,5 @@
 """A teacher that is one trained model."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable
 from typing import ClassVar

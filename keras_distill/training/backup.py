@@ -1,7 +1,5 @@
 """Backups from which a killed run continues, to the batch and to the bit."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

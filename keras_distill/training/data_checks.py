@@ -1,7 +1,5 @@
 """Checks of the data that `fit` is called with, before the first step."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """`fit`: what a distiller does before the first step, around each, and after the last."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import keras

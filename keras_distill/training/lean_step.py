@@ -4,8 +4,6 @@ Keras wraps each step for replicas and for several steps per execution, which co
 small one up to a twentieth of its time.
 """
 
-from __future__ import annotations
-
 import keras
 
 from keras_distill._backend.keras_trainer import strategy_of

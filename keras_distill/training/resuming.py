@@ -1,7 +1,5 @@
 """Where a killed run is resumed: the epochs and batches that a new one leaves out."""
 
-from __future__ import annotations
-
 import keras
 
 

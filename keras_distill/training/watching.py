@@ -1,7 +1,5 @@
 """Whether the parts of the loss are still finite, checked now and then."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

@@ -1,7 +1,5 @@
 """What Keras's `fit` lacks to train several replicas and keep them alike."""
 
-from __future__ import annotations
-
 import contextlib
 
 import keras

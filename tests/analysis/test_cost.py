@@ -69,11 +69,7 @@ BY_HAND = {
     ),
     "each step": ((5, 8), layers.TimeDistributed(layers.Dense(3)), 5 * 8 * 3),
     # Query, key, value and output of two heads of four.
-    "attention": (
-        (5, 8),
-        SelfAttention(),
-        4 * (5 * 8 * 8),
-    ),
+    "attention": ((5, 8), SelfAttention(), 4 * (5 * 8 * 8)),
     "nothing": ((6, 6, 4), layers.BatchNormalization(), 0),
 }
 

@@ -148,11 +148,7 @@ def test_learning_is_measured_over_checkpoints():
 
     # The first image has most points at the second checkpoint, the second at the third;
     # the third image never has a point.
-    found = [
-        at((0, 0)),
-        at((0, 0), (0, 1)),
-        at((0, 1), (1, 0)),
-    ]
+    found = [at((0, 0)), at((0, 0), (0, 1)), at((0, 1), (1, 0))]
     weights = [[np.array([3.0, 4.0])], [np.array([3.0, 5.0])], [np.array([3.0, 7.0])]]
     weights.append([np.array([0.0, 7.0])])
     learning = kd.analysis.learning_of_points(found, masks, weights)

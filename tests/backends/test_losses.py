@@ -50,9 +50,5 @@ def test_losses_and_gradients_equal_those_on_tensorflow(backend, compute):
         lossy = "conditional_probability" in name and name.endswith("values")
         bound = 1e-4 if lossy else 1e-5
         np.testing.assert_allclose(
-            found[name],
-            value,
-            rtol=0,
-            atol=bound * np.abs(value).max(),
-            err_msg=name,
+            found[name], value, rtol=0, atol=bound * np.abs(value).max(), err_msg=name
         )

@@ -185,7 +185,10 @@ def test_stopped_it_goes_on_as_one_that_was_not(tmp_path):
 
 
 BAD = {
-    "one peer": (lambda: kd.MutualDistiller([linear("a")]), ["two or more peers", "SelfDis"]),
+    "one peer": (
+        lambda: kd.MutualDistiller([linear("a")]),
+        ["two or more peers", "SelfDis"],
+    ),
     "one name twice": (
         lambda: kd.MutualDistiller([linear("a"), linear("a")]),
         ["different names", "'a'"],

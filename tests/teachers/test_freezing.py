@@ -272,10 +272,7 @@ def not_folded(case):
         "crossed": crossed,
         "second use": lambda: layers.Add(name="add")([x, y]),
         "output": lambda: [x, y],
-        "two into one": lambda: [
-            y,
-            norm(layers.Conv2D(4, 3, name="other")(inputs)),
-        ],
+        "two into one": lambda: [y, norm(layers.Conv2D(4, 3, name="other")(inputs))],
     }
     return moved(keras.Model(inputs, outputs.get(case, lambda: y)()))
 

@@ -1,7 +1,5 @@
 """Fixed dropout masks on the layers of a model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

@@ -1,7 +1,5 @@
 """Metadata: a compressed record of a teacher's activations on its training data."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence
@@ -47,7 +45,7 @@ class Metadata:
             np.savez_compressed(opened, settings=text, **self.arrays)
 
     @classmethod
-    def load(cls, file: str | os.PathLike) -> Metadata:
+    def load(cls, file: str | os.PathLike) -> "Metadata":
         """Load from a file.
 
         Raises:
@@ -128,7 +126,7 @@ def record_metadata(
     rank: int = 64,
     batch_size: int = 256,
     seed: int = 0,
-) -> Metadata:
+) -> "Metadata":
     """Record a teacher's activations on its data, to train students without the data.
 
     - `"top"`: means and covariances of the logits, for each predicted class.

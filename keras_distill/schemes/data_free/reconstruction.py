@@ -1,7 +1,5 @@
 """Reconstruction of inputs from a teacher and its metadata."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 from keras import ops

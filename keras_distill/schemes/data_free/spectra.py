@@ -1,7 +1,5 @@
 """Activations in the spectrum of the graph of their neurons."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Groups of classes that a generalist confuses."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

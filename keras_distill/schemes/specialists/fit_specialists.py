@@ -1,7 +1,5 @@
 """The training of a specialist for each group of classes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Logits in which all classes but those of a group are merged."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

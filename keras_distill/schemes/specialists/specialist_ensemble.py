@@ -1,7 +1,5 @@
 """A generalist and its specialists, as one model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras
@@ -116,7 +114,7 @@ class SpecialistEnsemble(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> SpecialistEnsemble:
+    def from_config(cls, config: dict, custom_objects=None) -> "SpecialistEnsemble":
         """Create a model from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 

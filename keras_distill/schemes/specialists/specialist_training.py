@@ -1,7 +1,5 @@
 """The training of one specialist, and of several in parallel."""
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Building the missing shards of a cache."""
 
-from __future__ import annotations
-
 import errno
 import shutil
 import time

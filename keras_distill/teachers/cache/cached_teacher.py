@@ -1,7 +1,5 @@
 """A teacher whose outputs are cached on disk."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -129,7 +127,7 @@ class CachedTeacher(BaseTeacher):
         shard_rows: int = 16384,
         patience: float = 60.0,
         verbose: int = 1,
-    ) -> CachedTeacher:
+    ) -> "CachedTeacher":
         """Run the teacher on every sample whose outputs are not cached yet.
 
         A build can be interrupted at any moment and continues with the first incomplete

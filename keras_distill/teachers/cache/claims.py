@@ -1,7 +1,5 @@
 """Claims on shards, so that several processes can build one cache."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 import socket

@@ -1,7 +1,5 @@
 """The file beside the shards: what a cache contains and what it was made of."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import pathlib

@@ -1,7 +1,5 @@
 """Fingerprints of what a cache was made of, to find out when it does not match."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 

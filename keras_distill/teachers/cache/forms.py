@@ -1,7 +1,5 @@
 """Forms of cached values: all numbers of a tensor, or a prediction's top classes."""
 
-from __future__ import annotations
-
 import math
 
 from keras import ops

@@ -1,7 +1,5 @@
 """Rows of a cache that fits into memory, looked up within a data pipeline's graph."""
 
-from __future__ import annotations
-
 import math
 
 import keras

@@ -1,7 +1,5 @@
 """Joining cached outputs with their samples in a `tf.data` pipeline."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

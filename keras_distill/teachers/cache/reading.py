@@ -1,7 +1,5 @@
 """Reading rows of a cache by sample id."""
 
-from __future__ import annotations
-
 import functools
 import pathlib
 

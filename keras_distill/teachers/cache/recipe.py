@@ -1,7 +1,5 @@
 """Which outputs of a teacher are cached, and in which form."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import keras

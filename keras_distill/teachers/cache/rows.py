@@ -1,7 +1,5 @@
 """Rows: the cached values of a sample, side by side."""
 
-from __future__ import annotations
-
 import functools
 
 import keras

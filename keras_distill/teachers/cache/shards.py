@@ -4,8 +4,6 @@ All rows have one size, so any of them can be read without the others. A record 
 block of rows; the last record is a note in JSON.
 """
 
-from __future__ import annotations
-
 import json
 import pathlib
 import struct
@@ -82,7 +80,7 @@ class Shards:
         start = sum(BEFORE + length + AFTER for length in self._lengths(shard))
         return _read_note(np.memmap(self.path(shard), mode="r")[start:])
 
-    def open(self, shard: int) -> ShardRows:
+    def open(self, shard: int) -> "ShardRows":
         """Return a shard's rows, which are read lazily."""
         return ShardRows(self.path(shard), self.row, self.block, self.counts[shard])
 

@@ -1,7 +1,5 @@
 """Data that a cache is built from, readable from a start to a stop index."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Copying a model's layers in inference form, with separate weights."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 import keras

@@ -1,7 +1,5 @@
 """The graph of a functional model, and which normalizations can be folded."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 

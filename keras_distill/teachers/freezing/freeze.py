@@ -1,7 +1,5 @@
 """A frozen copy of a teacher, and the check that its outputs are the same."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import keras
@@ -102,10 +100,7 @@ def _freeze_members(ensemble, inputs, keep, dtype, tolerance) -> EnsembleTeacher
         for index, member in enumerate(ensemble.members)
     ]
     return EnsembleTeacher(
-        members,
-        ensemble.average,
-        weights=ensemble.weights,
-        portions=ensemble.portions,
+        members, ensemble.average, weights=ensemble.weights, portions=ensemble.portions
     )
 
 

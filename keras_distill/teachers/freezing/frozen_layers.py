@@ -1,7 +1,5 @@
 """Layers that replace batch normalization in a frozen model."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 
