@@ -119,7 +119,7 @@ class BoundTerm(keras.Layer):
         student = _adapt_each(self.student_adapters, student)
         teacher = _adapt_each(self.teacher_adapters, teacher)
         values = context.values(self)
-        term_checks.check_mask(self.name, values["mask"], student[0])
+        term_checks.check_mask(self.name, values.get("mask"), student[0])
         teacher, student = loss.arrange(teacher, _adapt(self.joint_adapter, student))
         weight = weight_for(sample_weight, term.student[0])
         return loss(teacher, student, weight, **values, **scheduled)
@@ -127,7 +127,7 @@ class BoundTerm(keras.Layer):
 
 def _try(loss, student: Sequence, teacher: Sequence) -> None:
     """Run a loss on the adapted shapes, where that needs nothing of a step."""
-    if all(PROVIDERS[name].known_early for name in loss.needs):
+    if all(PROVIDERS[name].is_early for name in loss.needs):
         specs = [[keras.KerasTensor(shape) for shape in x] for x in (student, teacher)]
         trace(lambda sides: loss(*loss.arrange(sides[1], sides[0])), specs)
 

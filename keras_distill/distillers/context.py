@@ -1,8 +1,8 @@
 """What losses need beside the tensors of their taps, with one provider per name."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
@@ -31,15 +31,14 @@ class Context:
         sample_ids: of the batch, or None.
         features: the student's tensors by tap.
         knowledge: what the teacher returned, by tap.
-        student: the student.
-        teacher: the teacher.
+        student, teacher: of the distiller.
     """
 
-    step: object
-    labels: object
-    sample_ids: object
-    features: Mapping[Tap, object]
-    knowledge: Mapping[Tap, object]
+    step: Any
+    labels: Any
+    sample_ids: Any
+    features: Mapping[Tap, Any]
+    knowledge: Mapping[Tap, Any]
     student: keras.Model
     teacher: BaseTeacher
 
@@ -49,180 +48,95 @@ class Context:
         return self.teacher.logits(tensor, temperature) if tap.is_output else tensor
 
     def values(self, bound) -> dict:
-        """Return what the loss of a bound term needs, by name; what is unknown is left out."""
-        values = {n: PROVIDERS[n].value(self, bound) for n in bound.term.loss.needs}
-        mask = PROVIDERS["mask"].value(self, bound)
-        return {n: x for n, x in values.items() if x is not None} | {"mask": mask}
+        """Return what the loss of a bound term needs, by name, as far as it is known."""
+        names = dict.fromkeys([*bound.term.loss.needs, "mask"])
+        values = {name: PROVIDERS[name].value(self, bound) for name in names}
+        return {name: x for name, x in values.items() if x is not None}
 
 
-class Provider:
-    """Provides what a loss names in its `needs`.
+class Provider(NamedTuple):
+    """Provides what losses name in their `needs`.
 
-    Class attributes that a provider sets:
-
-    - `student_taps`, `teacher_taps`: taps that it needs beside those of the term.
-    - `known_early`: whether a loss can run on shapes alone without it.
+    Args:
+        value: from a context and a bound term to the value, None if it is unknown.
+        check: from term, student, teacher and the specs of their inputs; raises before
+            the first step if the value cannot be provided. Default: no check.
+        student_taps, teacher_taps: that it needs beside those of the term.
+        is_early: whether a loss can run on shapes alone without it.
     """
 
-    student_taps: ClassVar[tuple[Tap, ...]] = ()
-    teacher_taps: ClassVar[tuple[Tap, ...]] = ()
-    known_early: ClassVar[bool] = False
-
-    def check(self, term, student, teacher, student_specs, teacher_specs) -> None:
-        """Check, before the first step, that the value can be provided.
-
-        Args:
-            term: whose loss needs it.
-            student, teacher: of the distiller.
-            student_specs, teacher_specs: of their inputs.
-
-        Raises:
-            ValueError: it cannot.
-        """
-
-    def value(self, context: Context, bound):
-        """Return the value for a bound term, or None if it is unknown."""
-        raise NotImplementedError
+    value: Callable
+    check: Callable = lambda *arguments: None
+    student_taps: tuple[Tap, ...] = ()
+    teacher_taps: tuple[Tap, ...] = ()
+    is_early: bool = False
 
 
-class Labels(Provider):
-    """The labels of the batch."""
-
-    def value(self, context, bound):
-        """Return the labels."""
-        return context.labels
+def _mask(context: Context, bound):
+    return tapping.mask_of(context.features[bound.term.student[0]])
 
 
-class SampleIds(Provider):
-    """The ids of the samples."""
-
-    def value(self, context, bound):
-        """Return the ids."""
-        return context.sample_ids
+def _find_norm(term, student, teacher, student_specs, teacher_specs) -> None:
+    teacher.find_norm(teacher_specs, term.teacher[0])
 
 
-class Step(Provider):
-    """The step of the optimizer."""
-
-    def value(self, context, bound):
-        """Return the step."""
-        return context.step
-
-
-class StudentLogits(Provider):
-    """The student's logits."""
-
-    student_taps = (LOGITS,)
-
-    def value(self, context, bound):
-        """Return logits, `(B, ..., K)`."""
-        return context.features[LOGITS]
+def _check_heads(term, student, teacher, student_specs, teacher_specs) -> None:
+    classes = heads.head_classes(student, student_specs, term.student[0])
+    expected = teacher.head_classes(teacher_specs, term.teacher[0])
+    if classes != expected:
+        raise ValueError(
+            f"The class counts differ: the student's last layer returns {classes} logits, "
+            f"the teacher's {expected}. Both must predict the same classes in the same "
+            "order; no adapter can join them."
+        )
 
 
-class TeacherLogits(Provider):
-    """The teacher's logits, whose softmax at temperature 1 is its prediction."""
-
-    teacher_taps = (LOGITS,)
-
-    def value(self, context, bound):
-        """Return logits, `(B, ..., K)`."""
-        return context.teacher_tensor(LOGITS)
-
-
-class Mask(Provider):
-    """The Keras mask of the student's first tap."""
-
-    known_early = True
-
-    def value(self, context, bound):
-        """Return the mask, `(B, L)`, or None."""
-        return tapping.mask_of(context.features[bound.term.student[0]])
-
-
-class Memory(Provider):
-    """The layer that the loss's `memory()` created."""
-
-    def value(self, context, bound):
-        """Return the layer."""
-        return bound.memory
-
-
-class TeacherNorm(Provider):
-    """Standard deviation and mean of the batch normalization at the teacher's tap."""
-
-    def check(self, term, student, teacher, student_specs, teacher_specs):
-        """Find the normalization."""
-        teacher.find_norm(teacher_specs, term.teacher[0])
-
-    def value(self, context, bound):
-        """Return both, `(C,)` each."""
-        return context.teacher.norm(bound.term.teacher[0])
-
-
-class StudentHead(Provider):
-    """The last layer of the student, whose input is tapped."""
-
-    def check(self, term, student, teacher, student_specs, teacher_specs):
-        """Check that the last layers of both models have as many classes."""
-        classes = heads.head_classes(student, student_specs, term.student[0])
-        expected = teacher.head_classes(teacher_specs, term.teacher[0])
-        if classes != expected:
-            raise ValueError(
-                f"The class counts differ: the student's last layer returns {classes} "
-                f"logits, the teacher's {expected}. Both must predict the same classes "
-                "in the same order; no adapter can join them."
-            )
-
-    def value(self, context, bound):
-        """Return kernel, bias and whether the kernel is transposed."""
-        return heads.head_of(context.student, bound.term.student[0])
-
-
-class TeacherHead(Provider):
-    """The last layer of the teacher, whose input is tapped."""
-
-    def value(self, context, bound):
-        """Return kernel, bias and whether the kernel is transposed."""
-        return context.teacher.head(bound.term.teacher[0])
-
-
-PROVIDERS: dict[str, Provider] = {
-    "labels": Labels(),
-    "sample_ids": SampleIds(),
-    "step": Step(),
-    "student_logits": StudentLogits(),
-    "teacher_logits": TeacherLogits(),
-    "mask": Mask(),
-    "memory": Memory(),
-    NORM: TeacherNorm(),
-    "student_head": StudentHead(),
-    HEAD: TeacherHead(),
+PROVIDERS = {
+    "labels": Provider(lambda context, bound: context.labels),
+    "sample_ids": Provider(lambda context, bound: context.sample_ids),
+    "step": Provider(lambda context, bound: context.step),
+    "mask": Provider(_mask, is_early=True),
+    "memory": Provider(lambda context, bound: bound.memory),
+    "student_logits": Provider(
+        lambda context, bound: context.features[LOGITS], student_taps=(LOGITS,)
+    ),
+    "teacher_logits": Provider(
+        lambda context, bound: context.teacher_tensor(LOGITS), teacher_taps=(LOGITS,)
+    ),
+    NORM: Provider(
+        lambda context, bound: context.teacher.norm(bound.term.teacher[0]), _find_norm
+    ),
+    HEAD: Provider(lambda context, bound: context.teacher.head(bound.term.teacher[0])),
+    "student_head": Provider(
+        lambda context, bound: heads.head_of(context.student, bound.term.student[0]),
+        _check_heads,
+    ),
 }
 
 
 def student_taps(terms: Iterable) -> tuple[Tap, ...]:
     """Return the taps of the student of all terms, each once."""
-    taps = [
-        (t.student, *(PROVIDERS[n].student_taps for n in t.loss.needs)) for t in terms
-    ]
-    return tuple(
-        dict.fromkeys(tap for groups in taps for group in groups for tap in group)
-    )
+    taps = []
+    for term in terms:
+        needed = (PROVIDERS[name].student_taps for name in term.loss.needs)
+        taps += [*term.student, *(tap for group in needed for tap in group)]
+    return tuple(dict.fromkeys(taps))
 
 
-def requests_of(terms: Iterable) -> list[Request]:
+def requests_of(terms: Iterable) -> tuple[Request, ...]:
     """Return what each term needs from the teacher."""
-    return [_request(term) for term in terms]
+    return tuple(_request(term) for term in terms)
 
 
 def _request(term) -> Request:
     needs = set(term.loss.needs)
-    extra = [tap for name in term.loss.needs for tap in PROVIDERS[name].teacher_taps]
+    taps = [*term.teacher]
+    taps += [tap for name in term.loss.needs for tap in PROVIDERS[name].teacher_taps]
     if FIRST_CLASS_GRADIENT in term.student:
-        extra.append(LOGITS)
+        taps.append(LOGITS)
     if any(tap.is_gradient for tap in term.teacher):
         needs.add(INPUT_GRADIENT)
-    taps = tuple(dict.fromkeys([*term.teacher, *extra]))
+    taps = tuple(dict.fromkeys(taps))
     return Request(term.name, taps, frozenset(needs), _temperature(term))
 
 

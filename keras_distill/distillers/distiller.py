@@ -243,7 +243,6 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         return [layer for layer in layers if layer is not None]
 
     def get_config(self) -> dict:
-        """Return the arguments, without the teacher."""
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
@@ -257,16 +256,13 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> "Distiller":
-        """Create a distiller that predicts, and trains once its teacher is set."""
         config = keras.saving.deserialize_keras_object(config, custom_objects)
         return cls(config.pop("student"), None, **config)
 
     def get_build_config(self) -> dict | None:
-        """Return the shapes of the taps, from which adapters are built."""
         return self.shapes and {"shapes": self.shapes}
 
     def build_from_config(self, config: dict) -> None:
-        """Build the adapters as they were."""
         self._bind_shapes(config["shapes"])
 
     def with_terms(

@@ -236,7 +236,6 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         return (logs, state_of(self, values)) if state else logs
 
     def get_config(self) -> dict:
-        """Return the arguments."""
         serialize = keras.saving.serialize_keras_object
         return {
             "peers": [serialize(peer) for peer in self.peers],
@@ -250,17 +249,14 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> "MutualDistiller":
-        """Create a distiller from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 
     def get_build_config(self) -> dict | None:
-        """Return the shapes of all taps, from which adapters are built."""
         if not self.built:
             return None
         return {"members": [member.get_build_config() for member in self.members]}
 
     def build_from_config(self, config: dict) -> None:
-        """Build the adapters as they were."""
         for member, own in zip(self.members, config["members"], strict=True):
             member.build_from_config(own)
         self.built = True

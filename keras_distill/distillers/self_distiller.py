@@ -158,7 +158,6 @@ class SelfDistiller(Distiller):
         return keras.Model(self.student.inputs, outputs[name], name=f"exit_{name}")
 
     def get_config(self) -> dict:
-        """Return the arguments."""
         return {
             "net": keras.saving.serialize_keras_object(self.net.value),
             "exits": self.exits,
@@ -171,7 +170,6 @@ class SelfDistiller(Distiller):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> "SelfDistiller":
-        """Create a distiller from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 
     def run_teacher(self, x, y) -> dict:

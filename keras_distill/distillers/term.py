@@ -80,7 +80,6 @@ class Term:
         )
 
     def get_config(self) -> dict:
-        """Return the arguments."""
         serialize = keras.saving.serialize_keras_object
         return {
             "loss": serialize(self.loss),
@@ -93,7 +92,6 @@ class Term:
 
     @classmethod
     def from_config(cls, config: dict) -> "Term":
-        """Create a term from its arguments."""
         deserialize = keras.saving.deserialize_keras_object
         return cls(
             loss=deserialize(config["loss"]),
