@@ -106,7 +106,7 @@ def forget_gradients(model) -> None:
 
 @contextlib.contextmanager
 def _moments_differentiable_twice(model):
-    """Let a model's normalization layers have right second derivatives on TensorFlow.
+    """Make second derivatives through a model's normalization right on TensorFlow.
 
     `tf.nn.moments` stops the gradient of the mean inside the variance, which leaves value
     and gradient as they are and spoils the gradient of the gradient. The mean of centered

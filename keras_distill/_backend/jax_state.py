@@ -34,7 +34,7 @@ def sync_variables(model) -> None:
 
 
 def keep_state(model, state) -> None:
-    """Let a model have the state after a step that is about to raise.
+    """Hand the state after a step that is about to raise to the model.
 
     JAX has donated the buffers of the state before. Stands in for a public way to hand
     `keras.Model._jax_state` over, which Keras sets itself when a step returns.

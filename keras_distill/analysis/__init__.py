@@ -30,7 +30,7 @@ from keras_distill.analysis.class_correlation import (
 # Costs and comparisons.
 from keras_distill.analysis.compare import compare
 from keras_distill.analysis.cost import Cost, cost
-from keras_distill.analysis.exits import exits
+from keras_distill.analysis.early_exits import exits
 
 # Knowledge transfer: gradients, last layer, knowledge points.
 from keras_distill.analysis.gradient_rescaling import (

@@ -55,7 +55,8 @@ class BoundTerm(keras.Layer):
             )
             student = _shape_after(self.joint_adapter, student)
             if term.loss.compares_teacher:
-                for shapes in zip(student, teacher, strict=True):
+                pairs = zip(student, teacher, strict=not term.loss.several_teachers)
+                for shapes in pairs:
                     term.loss.match.check(*shapes)
             _try(term.loss, student, teacher)
             self.memory = term.loss.memory()

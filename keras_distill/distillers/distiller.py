@@ -33,9 +33,9 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
     student once (once more for mirrored gradients); each term compares tensors of the
     two:
 
-        total = label_weight * label_loss + sum_i weight_i * term_i + regularisation
+        total = label_weight * label_loss + sum_i weight_i * term_i + regularization
 
-    `label_loss` is the loss given to `compile`; regularisation is the student's L2 and
+    `label_loss` is the loss given to `compile`; regularization is the student's L2 and
     `add_loss`, once and at full strength. The logs show the total as `loss` and every
     part by its name, before its weight. `evaluate` and `predict` use the student alone.
     The teacher is left unchanged, and no file of the distiller contains it.

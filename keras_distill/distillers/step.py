@@ -171,7 +171,7 @@ def _values_of(copies) -> list:
 
 
 def _after(copied: list, values):
-    """Let inputs, or gradients, wait until the copies have read the student's weights.
+    """Make inputs, or gradients, wait until the copies have read the student's weights.
 
     A copy's read and the update of what it read are ordered by a control edge alone,
     which TensorFlow drops where a path of tensors leads there too, even through a shape

@@ -1,4 +1,4 @@
-"""Which layers of a student and a teacher go together."""
+"""Suggestions of layers of a student and a teacher to compare."""
 
 import dataclasses
 import re
@@ -15,12 +15,12 @@ Shape = tuple[int | None, ...]
 
 @dataclasses.dataclass(frozen=True)
 class TapPair:
-    """Two layers that go together.
+    """Two layers to compare.
 
     Args:
         student: path of the student's layer.
         teacher: path of the teacher's.
-        student_shape: of what it gives, batch first.
+        student_shape: of the output of the student's layer, batch first.
         teacher_shape: the same of the teacher's.
         stage_end: whether both are the last of their resolution, or the last vector.
 
@@ -36,7 +36,7 @@ class TapPair:
     stage_end: bool
 
     def __str__(self) -> str:
-        """Give a line for the list of terms, with a loss that needs no tuning first."""
+        """Return a line for the list of terms, with a loss that needs no tuning first."""
         loss = {4: "AttentionMap", 2: "DistanceRelation"}.get(
             len(self.student_shape), "Hint"
         )
@@ -57,7 +57,7 @@ class TapPairs(tuple):
     """
 
     def __str__(self) -> str:
-        """Give a line a pair."""
+        """Return a line per pair."""
         return "\n".join(map(str, self))
 
     __repr__ = __str__
@@ -70,24 +70,24 @@ def suggest_taps(
     student_input=None,
     teacher_input=None,
 ) -> TapPairs:
-    """Suggest which layers to compare, ends of stages first.
+    """Suggest which layers to compare, the ends of stages first.
 
-    Layers go together that see the image at one resolution, relative to their net's
-    input: the last of each resolution, then the last vectors before the logits, then
-    layers in between that lie equally deep in their stage. In sequence models blocks go
-    together that lie equally deep. Nothing is computed.
+    Layers are paired that see the image at the same resolution, relative to the input of
+    their model: the last of each resolution, then the last vectors before the logits,
+    then layers in between that lie equally deep in their stage. In sequence models,
+    blocks are paired that lie equally deep. Nothing is computed.
 
     Args:
-        student: any Keras model, nested or subclassed ones too.
+        student: any Keras model, also nested or subclassed.
         teacher: the same.
-        student_input: a batch, or specs, for a model that does not say what it takes.
+        student_input: a batch, or specs, for a model that does not declare its inputs.
         teacher_input: the same for the teacher.
 
     Returns:
         A tuple of `TapPair`; print it for lines to paste.
 
     Raises:
-        ValueError: a model does not say what it takes, or nothing goes together.
+        ValueError: a model does not declare its inputs, or no layers can be paired.
 
     Example:
         >>> print(kd.suggest_taps(student, teacher))
@@ -105,7 +105,7 @@ def suggest_taps(
         between += [TapPair(*pair, False) for pair in pairs[first:]]
     if not ends:
         raise ValueError(
-            f"No layer of '{student.name}' goes with one of '{teacher.name}': their "
+            f"No layer of '{student.name}' can be paired with one of '{teacher.name}': their "
             f"resolutions, relative to the inputs, are {list(own)} and {list(other)}. "
             "Name layers in a kd.Term yourself, and an adapter between them."
         )
@@ -115,45 +115,45 @@ def suggest_taps(
 _SEQUENCE, _VECTOR = "sequence", "vector"
 
 
-def _pairs(own: Sequence, other: Sequence) -> list:
+def _pairs(student: Sequence, teacher: Sequence) -> list:
     """Pair layers of one stage by depth, the last with the last."""
-    found = []
-    for place in range(len(own), 0, -1):
-        match = -(-place * len(other) // len(own)) - 1
-        (path, shape), (other_path, other_shape) = own[place - 1], other[match]
-        found.append((path, other_path, shape, other_shape))
-    return found
+    pairs = []
+    for index in range(len(student), 0, -1):
+        partner = -(-index * len(teacher) // len(student)) - 1
+        (path, shape), (teacher_path, target) = student[index - 1], teacher[partner]
+        pairs.append((path, teacher_path, shape, target))
+    return pairs
 
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """A layer's first call: what it took and what it made."""
+    """The inputs and outputs of a layer's first call."""
 
     path: str
     layer: keras.Layer
-    given: object
-    made: object
+    inputs: object
+    outputs: object
 
     @property
     def shape(self) -> Shape:
-        return tuple(self.made.shape)
+        return tuple(self.outputs.shape)
 
 
 def _stages(model: keras.Model, inputs) -> dict[object, list[tuple[str, Shape]]]:
-    """List layers that are worth a tap by resolution, in the order of the calls."""
+    """Return the layers worth a tap by resolution, in the order of their calls."""
     inputs = tracing.input_of(model) if inputs is None else inputs
     if inputs is None:
         raise ValueError(
-            f"The model '{model.name}' does not say what it takes; give one batch of its "
-            "inputs as student_input or teacher_input."
+            f"The model '{model.name}' does not declare its inputs; pass one batch of "
+            "them as student_input or teacher_input."
         )
     size = next(
         (x.shape[1:-1] for x in keras.tree.flatten(inputs) if len(x.shape) == 4), None
     )
     stages: dict[object, list[_Call]] = {}
     for call in _calls(model, inputs):
-        # Without an image, what looks like a map is a head of attention.
-        if _worth(call) and (size or len(call.shape) < 4):
+        # Without an image, tensors of rank 4 are heads of attention.
+        if _is_worth_a_tap(call) and (size or len(call.shape) < 4):
             stages.setdefault(_resolution(call.shape, size), []).append(call)
     # The last vector is the logits.
     stages[_VECTOR] = stages.pop(_VECTOR, [])[-2:-1]
@@ -167,14 +167,14 @@ def _stages(model: keras.Model, inputs) -> dict[object, list[tuple[str, Shape]]]
 
 
 def _blocks(calls: list[_Call]) -> list[_Call]:
-    """Keep the outermost blocks of a sequence model, where it is made of blocks."""
+    """Keep the outermost blocks of a sequence model, if it has any."""
     blocks = [call for call in calls if taps.sublayers(call.layer)]
     depth = min((call.path.count("/") for call in blocks), default=0)
     return [call for call in blocks if call.path.count("/") == depth] or calls
 
 
 def _until_merged(calls: list[_Call]) -> list[_Call]:
-    """Cut off what follows the last merge of a stage: it is the next stage's begin."""
+    """Cut off what follows the last merge of a stage, where the next stage begins."""
     merges = (layers.Add, layers.Average, layers.Concatenate)
     places = [i for i, call in enumerate(calls) if isinstance(call.layer, merges)]
     if not places:
@@ -182,12 +182,12 @@ def _until_merged(calls: list[_Call]) -> list[_Call]:
     end, following = places[-1], calls[places[-1] + 1 : places[-1] + 2]
     for call in following:
         if isinstance(call.layer, (layers.ReLU, layers.Activation)):
-            end += call.given is calls[end].made
+            end += call.inputs is calls[end].outputs
     return calls[: end + 1]
 
 
 def _calls(model: keras.Model, inputs) -> list[_Call]:
-    """List the calls that make each tensor once, under its shortest path."""
+    """Return the calls that compute each tensor once, under their shortest path."""
     paths = {}
     for path in taps.layer_paths(model):
         paths.setdefault(id(taps.find_layer(model, path)), path)
@@ -202,7 +202,7 @@ def _calls(model: keras.Model, inputs) -> list[_Call]:
             for given, output in notes[id(layer)][:1]:
                 if hasattr(output, "shape"):
                     call = _Call(paths[id(layer)], layer, given, output)
-                    # Moved to the end: a nested model gives what its last layer gives.
+                    # Moved to the end: a nested model returns the output of its last layer.
                     made[id(output)] = [*made.pop(id(output), []), call]
         runs.append(
             [min(same, key=lambda call: call.path.count("/")) for same in made.values()]
@@ -213,14 +213,14 @@ def _calls(model: keras.Model, inputs) -> list[_Call]:
     return runs[-1]
 
 
-def _worth(call: _Call) -> bool:
-    """Tell whether a layer computes features, not input, padding or shapes alone."""
+def _is_worth_a_tap(call: _Call) -> bool:
+    """Whether a layer computes features, not input, padding or shapes alone."""
     idle = (layers.InputLayer, layers.ZeroPadding2D, layers.Dropout, layers.Flatten)
     return not isinstance(call.layer, idle) and 2 <= len(call.shape) <= 4
 
 
 def _resolution(shape: Shape, size):
-    """Give height and width as a share of the input's, or the kind of tensor."""
+    """Return height and width relative to the input's, or the kind of tensor."""
     if len(shape) != 4:
         return _VECTOR if len(shape) == 2 else _SEQUENCE
     if None in size or None in shape[1:-1]:

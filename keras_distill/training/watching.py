@@ -88,6 +88,6 @@ def saves_by_batch(callbacks) -> bool:
 
 
 def restart(step) -> None:
-    """Let a step that an earlier `fit` compiled be checked as a new one."""
+    """Count the calls of a step that an earlier `fit` compiled from 0 again."""
     if isinstance(step, WatchedStep):
         step.calls = 0
