@@ -41,14 +41,13 @@ class Chunks:
         def body(i, state):
             return step(Chunk(self, i), state)
 
-        if isinstance(self.count, int) and self.count < 2:
-            return body(0, state) if self.count else state
-        if keras.backend.backend() == "jax":
-            return ops.fori_loop(0, self.count, body, state)
-        if keras.backend.backend() == "torch":
+        backend = keras.backend.backend()
+        if backend == "torch" or (isinstance(self.count, int) and self.count < 2):
             for i in range(self.count):
                 state = body(i, state)
             return state
+        if backend == "jax":
+            return ops.fori_loop(0, self.count, body, state)
         import tensorflow as tf
 
         _, state = tf.while_loop(
@@ -61,12 +60,7 @@ class Chunks:
 
 
 class Chunk:
-    """One chunk of the rows.
-
-    Args:
-        chunks: the division that it belongs to.
-        index: index of the chunk, from 0.
-    """
+    """One chunk of the rows, by its index from 0."""
 
     def __init__(self, chunks: Chunks, index):
         self.chunks = chunks
@@ -80,8 +74,7 @@ class Chunk:
 
     def new(self, values):
         """Return the rows of `values`, `(size, ...)`, that the chunk before lacks."""
-        shared = self.begin - self.start
-        return values if isinstance(shared, int) and shared == 0 else values[shared:]
+        return values[self.begin - self.start :]
 
     def once(self, values):
         """Return `values`, `(size, D)`, with zeros in the rows of the chunk before."""
@@ -104,9 +97,6 @@ class Chunk:
 
     def add(self, buffer, values):
         """Add to the chunk's rows of a `buffer` in place, and return it."""
-        if keras.backend.backend() == "torch":
-            buffer[self.start : self.start + self.chunks.size] += values
-            return buffer
         if _runs_kernels():
             import tensorflow as tf
 
@@ -120,23 +110,19 @@ class Chunk:
         return self.start + ops.arange(self.chunks.size, dtype="int32")
 
 
-def buffer(shape: tuple, dtype: str):
-    """Create a tensor of zeros for `Chunk.put` and `Chunk.add` to write to."""
+def buffer(shape: tuple, dtype: str, init: bool = True):
+    """Create a tensor, of zeros if `init`, for `Chunk.put` and `Chunk.add` to write to."""
     if _runs_kernels():
         import tensorflow as tf
 
         # `tf.zeros` would be a constant of the graph, overwritten for later calls too.
-        return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=True)
-    return ops.zeros(shape, dtype)
+        return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=init)
+    return (ops.zeros if init else ops.empty)(shape, dtype)
 
 
 def empty_buffer(shape: tuple, dtype: str):
     """Create an uninitialized tensor, every row of which `Chunk.put` must write."""
-    if _runs_kernels():
-        import tensorflow as tf
-
-        return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=False)
-    return ops.empty(shape, dtype)
+    return buffer(shape, dtype, init=False)
 
 
 def multiplies_in_place() -> bool:
@@ -181,11 +167,9 @@ def _xla_compiles(graph) -> bool:
     return control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
-def _smaller(first, second):
-    numbers = isinstance(first, int) and isinstance(second, int)
-    return min(first, second) if numbers else ops.minimum(first, second)
+def _smaller(*numbers):
+    return (min if all(isinstance(x, int) for x in numbers) else ops.minimum)(*numbers)
 
 
-def _larger(first, second):
-    numbers = isinstance(first, int) and isinstance(second, int)
-    return max(first, second) if numbers else ops.maximum(first, second)
+def _larger(*numbers):
+    return (max if all(isinstance(x, int) for x in numbers) else ops.maximum)(*numbers)

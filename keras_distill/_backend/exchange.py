@@ -12,13 +12,8 @@ _exchanges: dict = {}
 def exchanged(objects: Iterable, name: str, make: Callable):
     """Exchange a method of objects; the last thread to leave restores it.
 
-    Replicas of one step run in threads that may meet in one object.
-
-    Args:
-        objects: whose method is exchanged.
-        name: of the method.
-        make: from the bound method and the object to what stands in for it; the same for
-            all threads that exchange the method alike.
+    Replicas of one step run in threads that may meet in one object. `make` maps the bound
+    method and the object to the replacement, and is one function for all of them.
     """
     objects = list({id(x): x for x in objects}.values())
     with _lock:

@@ -18,13 +18,9 @@ class Damaged(Exception):
 
 @contextlib.contextmanager
 def write_then_rename(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Write a file beside its path, then rename it: it is whole or absent.
+    """Yield a path beside another to write to, then rename it: a file is whole or absent.
 
-    Args:
-        path: of the file.
-
-    Yields:
-        The path to write to, with the same ending, different for each process.
+    The path has the same ending and is different for each process.
     """
     path = pathlib.Path(path)
     host = socket.gethostname()
@@ -75,10 +71,7 @@ def numbered(variables, prefix: str) -> dict:
 def to_numpy(variable, dtype: str | None = None) -> np.ndarray:
     """Return the value of a variable or tensor, in a type that NumPy's files can hold.
 
-    Args:
-        variable: a variable or a tensor.
-        dtype: of the array. Default: that of the variable, or float32 for bfloat16,
-            whose values it holds exactly.
+    The default is its own type, or float32 for bfloat16, whose values that holds exactly.
     """
     wide = keras.backend.standardize_dtype(variable.dtype) == "bfloat16"
     value = ops.cast(variable, "float32") if wide else variable
@@ -87,7 +80,6 @@ def to_numpy(variable, dtype: str | None = None) -> np.ndarray:
 
 def differing(variables: dict, arrays: dict) -> list[str]:
     """Return the names that only one side has, or whose shapes differ."""
-    shapes = {(name, tuple(v.shape)) for name, v in variables.items()}
-    return sorted(
-        {name for name, _ in shapes ^ {(n, x.shape) for n, x in arrays.items()}}
-    )
+    expected = {(name, tuple(v.shape)) for name, v in variables.items()}
+    found = {(name, x.shape) for name, x in arrays.items()}
+    return sorted({name for name, _ in expected ^ found})

@@ -45,6 +45,8 @@ def by_input(function: Callable, inputs, model: keras.Layer | None = None):
     loss on them costs a second pass backwards through the first one. The function runs
     once; on JAX once more for each scalar, which the compiler merges into one run.
 
+    Stands in for `keras.ops.grad`, for which keras-team/keras issue 22442 asks.
+
     Args:
         function: from inputs to a dict of scalars, and whatever else it computed.
         inputs: a tensor.
@@ -98,7 +100,7 @@ def _jax(function, inputs, model):
 
 
 def forget_gradients(model) -> None:
-    """Drop the gradients that torch leaves on the variables of a model in between."""
+    """Drop the gradients that torch leaves on the variables of a model."""
     if keras.backend.backend() == "torch":
         for variable in model.variables:
             variable.value.grad = None
@@ -106,31 +108,27 @@ def forget_gradients(model) -> None:
 
 @contextlib.contextmanager
 def _moments_differentiable_twice(model):
-    """Make second derivatives through a model's normalization right on TensorFlow.
+    """Correct second derivatives through a model's normalization on TensorFlow.
 
-    `tf.nn.moments` stops the gradient of the mean inside the variance, which leaves value
-    and gradient as they are and spoils the gradient of the gradient. The mean of centered
-    inputs is constant, so that nothing is lost where it is stopped.
+    `tf.nn.moments` stops the gradient of the mean inside the variance. Value and gradient
+    stay right, the gradient of the gradient does not. The mean of centered inputs is
+    constant, so that nothing is lost where it is stopped.
 
-    Stands in for moments that TensorFlow differentiates twice (`keras.ops.moments`
-    inherits its own), and for a public hook of the moments of a layer:
-    `BatchNormalization._moments` and `GroupNormalization._apply_normalization`. A layer
-    of one's own that calls `ops.moments` should call `ops.mean` and `ops.var`.
+    Stands in for moments that TensorFlow differentiates twice (tensorflow pull request
+    24508 questions the stop), and for public hooks of `BatchNormalization._moments` and
+    `GroupNormalization._apply_normalization`, for which no public issue asks. A custom
+    layer should call `ops.mean` and `ops.var` instead of `ops.moments`.
     """
-    found = [] if model is None else flatten_layers(model)
-    batch, group, layer = (
-        [x for x in found if isinstance(x, kind)]
-        for kind in (
-            layers.BatchNormalization,
-            layers.GroupNormalization,
-            layers.LayerNormalization,
-        )
+    kinds = (
+        (layers.BatchNormalization, "_moments", _centered_moments),
+        (layers.GroupNormalization, "_apply_normalization", _centered_groups),
+        (layers.LayerNormalization, "call", _centered_call),
     )
-    with (
-        exchanged(batch, "_moments", _centered_moments),
-        exchanged(group, "_apply_normalization", _centered_groups),
-        exchanged(layer, "call", _centered_call),
-    ):
+    parts = [] if model is None else flatten_layers(model)
+    with contextlib.ExitStack() as stack:
+        for kind, name, make in kinds:
+            found = [x for x in parts if isinstance(x, kind)]
+            stack.enter_context(exchanged(found, name, make))
         yield
 
 
@@ -138,9 +136,8 @@ def _centered_moments(method, layer):
     def moments(inputs, mask):
         if mask is not None or layer.synchronized:
             return method(inputs, mask)
-        axes = [
-            i for i in range(len(inputs.shape)) if i != layer.axis % len(inputs.shape)
-        ]
+        rank = len(inputs.shape)
+        axes = [i for i in range(rank) if i != layer.axis % rank]
         mean, centered = _centered(inputs, axes)
         rest, variance = method(centered, None)
         return ops.cast(ops.squeeze(mean, axes), rest.dtype) + rest, variance

@@ -12,12 +12,7 @@ def _kinds(model) -> tuple:
 
 
 def values_of(model, state) -> dict:
-    """Return the values of a model's variables, by the variable's `id`.
-
-    Args:
-        model: compiled.
-        state: values of its trainable, other and metric variables.
-    """
+    """Return the values of trainable, other and metric variables by the variable's `id`."""
     pairs = zip(_kinds(model), state, strict=True)
     return {id(v): x for kind, part in pairs for v, x in zip(kind, part, strict=True)}
 
@@ -34,10 +29,11 @@ def sync_variables(model) -> None:
 
 
 def keep_state(model, state) -> None:
-    """Hand the state after a step that is about to raise to the model.
+    """Set a model's state to that after a step that is about to raise an error.
 
-    JAX has donated the buffers of the state before. Stands in for a public way to hand
-    `keras.Model._jax_state` over, which Keras sets itself when a step returns.
+    JAX has donated the buffers of the state before. Stands in for a public way to set
+    `keras.Model._jax_state`, which Keras sets when a step returns; no public issue asks
+    for it.
     """
     parts = "trainable", "non_trainable", "optimizer", "metrics"
     names = [f"{part}_variables" for part in parts]
@@ -46,9 +42,9 @@ def keep_state(model, state) -> None:
 
 
 def losses_of_run(model) -> list:
-    """Return the penalties of a stateless run that is over, which stand in for `losses`.
+    """Return the penalties of a finished stateless run, which replace `model.losses`.
 
     Stands in for a public form of `keras.Layer._losses_override`, which Keras sets on JAX
-    around `compute_loss`; empty elsewhere.
+    around `compute_loss`; empty elsewhere. keras-team/keras issue 19430 is about them.
     """
     return model._losses_override

@@ -8,8 +8,8 @@ import keras
 def runs_graph(model: keras.Layer) -> bool:
     """Whether a model's `call` runs a functional graph, and no code of its own.
 
-    Stands in for a public class of functional models: `keras.Model` is the class of
-    subclassed ones too.
+    Stands in for a public class of functional models, for which no public issue asks:
+    `keras.Model` is the class of subclassed ones too.
     """
     from keras.src.models.functional import Functional
 
@@ -21,9 +21,8 @@ def nodes_of(model: keras.Model) -> list:
 
     A node has an `operation`, `arguments`, `input_tensors` and `outputs`.
 
-    Stands in for a public form of `keras.Function._nodes_by_depth`. A question for a way
-    to walk a model's graph, https://github.com/keras-team/keras/issues/19278, was closed
-    without one.
+    Stands in for a public form of `keras.Function._nodes_by_depth`. keras-team/keras
+    issue 19278, which asks how to walk a model's graph, was closed without one.
     """
     by_depth = model._nodes_by_depth
     return [
@@ -32,21 +31,15 @@ def nodes_of(model: keras.Model) -> list:
 
 
 def creation_ranks(nodes: list) -> list[int]:
-    """Return for each node its rank among those of its operation, the oldest first.
+    """Return for each node of a graph its rank among its operation's, the oldest first.
 
     Stands in for a public form of `keras.Operation._inbound_nodes`, for which
-    https://github.com/keras-team/keras/issues/20267 asks.
-
-    Args:
-        nodes: of one graph, as `nodes_of` returns them.
+    keras-team/keras issue 20267 asks.
     """
-    in_graph = {id(node) for node in nodes}
-    ranks, counts = {}, defaultdict(int)
+    in_graph, ranks = {id(node) for node in nodes}, {}
     for operation in {id(node.operation): node.operation for node in nodes}.values():
-        for node in operation._inbound_nodes:
-            if id(node) in in_graph:
-                ranks[id(node)] = counts[id(operation)]
-                counts[id(operation)] += 1
+        calls = [id(node) for node in operation._inbound_nodes if id(node) in in_graph]
+        ranks |= {call: rank for rank, call in enumerate(calls)}
     return [ranks[id(node)] for node in nodes]
 
 

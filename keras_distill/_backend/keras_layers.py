@@ -6,16 +6,13 @@ import keras
 
 
 class Untracked:
-    """Hold a value that a layer must not adopt.
+    """Hold a value that is an attribute of a layer, but not trained, counted or saved.
 
-    Keras tracks each layer, metric, variable, list and dict that is set as an attribute
-    of a layer. It looks through neither, so what an `Untracked` holds is not trained,
-    counted or saved a second time.
+    Keras tracks layers, metrics and variables that are set as attributes of a layer, and
+    those in lists and dicts, but does not look into other objects.
 
-    Stands in for a public way to opt an attribute out of tracking.
-
-    Args:
-        value: anything.
+    Stands in for a public way to opt an attribute out of tracking; no public issue asks
+    for one (keras-team/keras-rs pull request 82 wraps the private one).
     """
 
     def __init__(self, value: Any):
@@ -25,8 +22,8 @@ class Untracked:
 def flatten_layers(layer: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
     """Return a layer and all layers below it, each once.
 
-    Stands in for a public form of `keras.Layer._flatten_layers`: `keras.Model.layers`
-    lists the direct layers of models alone.
+    Stands in for a public form of `keras.Layer._flatten_layers`, as `submodules` was,
+    which tensorflow issue 97403 misses: `keras.Model.layers` has direct layers only.
     """
     return list(layer._flatten_layers(include_self=include_self))
 
@@ -34,7 +31,8 @@ def flatten_layers(layer: keras.Layer, include_self: bool = True) -> list[keras.
 def sublayers(layer: keras.Layer) -> list[keras.Layer]:
     """Return the direct sublayers of any layer or model.
 
-    Stands in for a public form of `keras.Layer._flatten_layers(recursive=False)`.
+    Stands in for a public form of `keras.Layer._flatten_layers(recursive=False)`; see
+    `flatten_layers`.
 
     Example:
         >>> [layer.name for layer in kd.taps.sublayers(teacher)]
@@ -45,7 +43,8 @@ def sublayers(layer: keras.Layer) -> list[keras.Layer]:
 def own_trainable_variables(layer: keras.Layer) -> list[keras.Variable]:
     """Return the trainable variables of a layer itself, without those of its sublayers.
 
-    Stands in for a public form of `keras.Layer._trainable_variables`.
+    Stands in for a public form of `keras.Layer._trainable_variables`; no public issue
+    asks for it.
     """
     return list(layer._trainable_variables)
 
@@ -53,8 +52,8 @@ def own_trainable_variables(layer: keras.Layer) -> list[keras.Variable]:
 def mask_of(tensor):
     """Return the mask `(B, L)` that Keras layers passed along with a tensor, or None.
 
-    Stands in for a public form of `keras.src.backend.get_keras_mask`: on JAX the mask is
-    not an attribute of the tensor.
+    Stands in for a public form of `keras.src.backend.get_keras_mask`, for which no public
+    issue asks: on JAX the mask is not an attribute of the tensor.
 
     Example:
         >>> kd.taps.mask_of(keras.layers.Embedding(9, 4, mask_zero=True)(tokens))

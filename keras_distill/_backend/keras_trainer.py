@@ -7,16 +7,13 @@ class TrainerHooks:
     """Public names for what Keras's trainers call by private ones.
 
     A mixin in front of `keras.Model`. Stands in for public hooks of
-    `_maybe_symbolic_build`, `_symbolic_build` and `_get_metrics_result_or_logs`; the
-    first fails under `MultiWorkerMirroredStrategy` (keras-team/keras issue 20585).
+    `_maybe_symbolic_build`, which fails under `MultiWorkerMirroredStrategy`
+    (keras-team/keras issue 20585), and of `_symbolic_build` and
+    `_get_metrics_result_or_logs`, for which no public issue asks.
     """
 
     def build_state(self, batch) -> None:
-        """Build metrics, loss and optimizer.
-
-        Args:
-            batch: of tensors, or its specs.
-        """
+        """Build metrics, loss and optimizer for a batch of tensors or specs."""
         super()._symbolic_build(data_batch=batch)
 
     def epoch_logs(self, logs: dict) -> dict:
@@ -48,8 +45,8 @@ class TrainerHooks:
 def strategy_of(model: keras.Model):
     """Return the `tf.distribute` strategy that a model was created under, or None.
 
-    Stands in for a public form of `keras.Model._distribute_strategy`: the property
-    `distribute_strategy` returns the current one where there was none.
+    Stands in for a public form of `keras.Model._distribute_strategy`, for which no public
+    issue asks: `distribute_strategy` returns the current one where there was none.
     """
     return getattr(model, "_distribute_strategy", None)
 
@@ -57,8 +54,8 @@ def strategy_of(model: keras.Model):
 def compiled_loss(model: keras.Model, y, y_pred, sample_weight):
     """Return the loss that was passed to `compile`, without penalties.
 
-    Stands in for a public form of `keras.Model._compile_loss`: `compute_loss` adds
-    `model.losses`.
+    Stands in for a public form of `keras.Model._compile_loss`, for which no public issue
+    asks: `compute_loss` adds `model.losses`.
     """
     loss = model._compile_loss(y, y_pred, sample_weight)
     return keras.ops.zeros(()) if loss is None else loss

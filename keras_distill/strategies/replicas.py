@@ -84,18 +84,14 @@ def mean_count(count):
     context = _context()
     if context is None or isinstance(count, int):
         return count
-    import tensorflow as tf
-
-    return context.all_reduce("sum", tf.cast(count, "float32")) / replica_count()
+    total = context.all_reduce("sum", keras.ops.cast(count, "float32"))
+    return total / replica_count()
 
 
 def require_samples(batch):
     """Return a replica's part of a batch, after checking that no replica's is empty.
 
     Without this, some layers raise an unrelated error on an empty batch, others none.
-
-    Args:
-        batch: a structure of tensors.
     """
     context, count = _context(), keras.ops.shape(keras.tree.flatten(batch)[0])[0]
     if context is None or isinstance(count, int):
@@ -151,17 +147,16 @@ def worker() -> tuple[int, int]:
         >>> kd.strategies.worker()
         (0, 1)
     """
-    backend = keras.backend.backend()
-    if backend == "jax":
+    if keras.backend.backend() == "jax":
         import jax
 
         return jax.process_index(), jax.process_count()
-    if backend == "tensorflow" and across_workers():
-        import tensorflow as tf
+    if not across_workers():
+        return 0, 1
+    import tensorflow as tf
 
-        resolver = tf.distribute.get_strategy().cluster_resolver
-        return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
-    return 0, 1
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
 
 
 def is_first_worker(model) -> bool:

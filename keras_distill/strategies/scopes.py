@@ -10,7 +10,6 @@ import keras
 KINDS = ("one", "mirrored", "multiworker", "tpu", "auto")
 
 
-@contextlib.contextmanager
 def scope(kind: str = "auto"):
     """Build, compile and fit on the devices or machines that a name stands for.
 
@@ -47,8 +46,7 @@ def scope(kind: str = "auto"):
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}; got '{kind}'.")
     scopes = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
-    with scopes[keras.backend.backend()](kind) as strategy:
-        yield strategy
+    return scopes[keras.backend.backend()](kind)
 
 
 @contextlib.contextmanager
@@ -132,6 +130,10 @@ def _tpu():
     return strategy
 
 
+# The same distribution each time, as of the strategies above.
+_distribution = functools.cache(keras.distribution.DataParallel)
+
+
 @contextlib.contextmanager
 def _jax(kind):
     import jax
@@ -149,18 +151,13 @@ def _jax(kind):
         yield None
         return
     print(f"Strategy: data parallel over {', '.join(map(str, devices))}.")
-    distribution = _data_parallel()
+    distribution = _distribution()
     before = keras.distribution.distribution()
     keras.distribution.set_distribution(distribution)
     try:
         yield distribution
     finally:
         keras.distribution.set_distribution(before)
-
-
-@functools.cache
-def _data_parallel():
-    return keras.distribution.DataParallel()
 
 
 @contextlib.contextmanager
