@@ -167,9 +167,11 @@ def _xla_compiles(graph) -> bool:
     return control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
-def _smaller(*numbers):
-    return (min if all(isinstance(x, int) for x in numbers) else ops.minimum)(*numbers)
+def _smaller(first, second):
+    numbers = isinstance(first, int) and isinstance(second, int)
+    return min(first, second) if numbers else ops.minimum(first, second)
 
 
-def _larger(*numbers):
-    return (max if all(isinstance(x, int) for x in numbers) else ops.maximum)(*numbers)
+def _larger(first, second):
+    numbers = isinstance(first, int) and isinstance(second, int)
+    return max(first, second) if numbers else ops.maximum(first, second)

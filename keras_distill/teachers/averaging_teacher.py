@@ -1,16 +1,13 @@
 """A teacher of several members whose predictions are averaged."""
 
-import functools
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import keras
 from keras import ops
 
-from keras_distill import taps as tapping
 from keras_distill.taps import Tap
 from keras_distill.teachers.base_teacher import HEAD, INPUT_GRADIENT, BaseTeacher
-from keras_distill.teachers.portions import in_portions
 
 
 class AveragingTeacher(BaseTeacher):
@@ -20,7 +17,7 @@ class AveragingTeacher(BaseTeacher):
         members: models over the same inputs and classes.
         average: `"arithmetic"` or `"geometric"`.
         weights: of the members; they sum to one.
-        portions: as in `BaseTeacher`.
+        portions: as in `kd.BaseTeacher`.
     """
 
     lacks: ClassVar[dict] = {
@@ -47,30 +44,27 @@ class AveragingTeacher(BaseTeacher):
         """Run each tapped member; an averaged output is a list, one tensor a member."""
         taps = tuple(taps)
         self._check_gradients(taps)
-        averaged_taps = [tap for tap in taps if is_averaged(tap)]
-        knowledge = {tap: [] for tap in averaged_taps}
-        for index, model in enumerate(self.members):
-            wanted = self.member_taps(index, taps)
-            if not wanted:
-                continue
-            run = functools.partial(tapping.up_to, model, taps=wanted.values())
-            tensors = in_portions(run, inputs, self.portions)
-            tensors = keras.tree.map_structure(ops.stop_gradient, tensors)
-            for tap, inner in wanted.items():
-                if tap in averaged_taps:
-                    knowledge[tap].append(tensors[inner])
-                else:
-                    knowledge[tap] = tensors[inner]
+        tensors = [
+            self._run(member, inputs, self.member_taps(index, taps))
+            for index, member in enumerate(self.members)
+        ]
+        return self.combine(tensors, taps)
+
+    def combine(self, tensors: Sequence[dict], taps: Iterable[Tap]) -> dict:
+        """Return the knowledge in the tapped tensors of each member."""
+        knowledge = {}
+        for tap in taps:
+            if is_averaged(tap):
+                knowledge[tap] = [of_member[tap] for of_member in tensors]
+            else:
+                index, inner = self._split(tap)
+                knowledge[tap] = tensors[index][inner]
         return knowledge
 
-    def member_taps(self, index: int, taps: Iterable[Tap]) -> dict[Tap, Tap]:
-        """Return the tap of one member for each tap that it takes part in."""
-        inner = {}
-        for tap in taps:
-            member, own = (index, tap) if is_averaged(tap) else self._split(tap)
-            if member == index:
-                inner[tap] = own
-        return inner
+    def member_taps(self, index: int, taps: Iterable[Tap]) -> list[Tap]:
+        """Return the taps of one member that taps of the ensemble need."""
+        pairs = [(index, tap) if is_averaged(tap) else self._split(tap) for tap in taps]
+        return [inner for member, inner in pairs if member == index]
 
     def locate(self, tap: Tap) -> tuple[keras.Model, Tap]:
         """Return the member that a tap is in, and the tap of that member."""
@@ -102,14 +96,7 @@ def is_averaged(tap: Tap) -> bool:
 
 
 def averaged(logits: Sequence, weights: Sequence, average: str, temperature=1.0):
-    """Return the logits whose softmax at `temperature` is the averaged prediction.
-
-    Args:
-        logits: `(..., K)` of each member.
-        weights: of the members; they sum to one.
-        average: `"arithmetic"` or `"geometric"`.
-        temperature: of the softmax.
-    """
+    """Return the logits whose softmax at `temperature` is the averaged prediction."""
     members = [ops.cast(z, "float32") for z in logits]
     if len({z.shape[-1] for z in members}) > 1:
         raise ValueError(

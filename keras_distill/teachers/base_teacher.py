@@ -1,5 +1,6 @@
 """What every teacher has: a call, the models that run in it, and what it lacks."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -9,7 +10,7 @@ from keras import ops
 from keras_distill import taps as tapping
 from keras_distill.taps import Tap, heads
 from keras_distill.taps.outlines import tap_shapes
-from keras_distill.teachers.portions import check_portions
+from keras_distill.teachers.portions import check_portions, in_portions
 
 INPUT_GRADIENT, NORM, HEAD = "input_gradient", "teacher_norm", "teacher_head"
 
@@ -18,10 +19,9 @@ class Request(NamedTuple):
     """What one term of a distiller needs from its teacher.
 
     Args:
-        term: its name.
+        term: name of the term.
         taps: of the teacher.
-        needs: what it needs beside tensors, of `"input_gradient"`, `"teacher_norm"` and
-            `"teacher_head"`.
+        needs: beside tensors: `"input_gradient"`, `"teacher_norm"`, `"teacher_head"`.
         temperature: at which it compares predictions; None if it does not, `"scheduled"`
             if a schedule sets it.
     """
@@ -114,11 +114,8 @@ class BaseTeacher:
         """
 
         def run(inputs, taps):
-            knowledge = self(inputs, taps)
-            return [
-                self.logits(knowledge[tap]) if tap.is_output else knowledge[tap]
-                for tap in taps
-            ]
+            known = self(inputs, taps)
+            return [self.logits(known[t]) if t.is_output else known[t] for t in taps]
 
         return tap_shapes(run, inputs, taps) if taps else {}
 
@@ -151,14 +148,10 @@ class BaseTeacher:
         return model, tap
 
     def find_norm(self, inputs, tap: Tap) -> None:
-        """Find the batch normalization whose output is tapped, for `norm`.
-
-        Args:
-            inputs: specs of what the teacher takes.
-            tap: of the output of a normalization, or of a sum of several.
+        """Find the batch normalizations whose output, or the sum of whose, is tapped.
 
         Raises:
-            ValueError: another layer computes it.
+            ValueError: another layer computes what is tapped.
         """
         model, inner = self.locate(tap)
         self._norms[tap] = tapping.norms_of(model, inputs, inner)
@@ -176,10 +169,6 @@ class BaseTeacher:
     def head_classes(self, inputs, tap: Tap) -> int:
         """Return V of the last layer, whose input is tapped.
 
-        Args:
-            inputs: specs of what the teacher takes.
-            tap: of the input of the layer that returns the logits.
-
         Raises:
             ValueError: the tap is of something else.
         """
@@ -188,12 +177,18 @@ class BaseTeacher:
 
     def head(self, tap: Tap) -> heads.Head:
         """Return the last layer, whose input is tapped, without gradient."""
+        parts = heads.head_of(*self.locate(tap))
         return heads.Head(
-            *(
-                ops.stop_gradient(x) if keras.ops.is_tensor(x) else x
-                for x in heads.head_of(*self.locate(tap))
-            )
+            *(ops.stop_gradient(x) if ops.is_tensor(x) else x for x in parts)
         )
+
+    def _run(self, model, inputs, taps: Sequence[Tap], scores=None) -> dict:
+        """Run a model as far as the deepest tap; return the tensors without gradient."""
+        if not taps:
+            return {}
+        run = functools.partial(tapping.up_to, model, taps=taps, scores=scores)
+        tensors = in_portions(run, inputs, self.portions)
+        return keras.tree.map_structure(ops.stop_gradient, tensors)
 
     def _check_gradients(self, taps: Iterable[Tap]) -> None:
         gradients = [str(tap) for tap in taps if tap.is_gradient]

@@ -9,11 +9,7 @@ from keras_distill._backend.keras_layers import Untracked
 
 
 class Copies(keras.Layer):
-    """Copies of models, in a layer that is saved and restored with its owner.
-
-    Args:
-        sources: the built models.
-    """
+    """Copies of built models, in a layer that is saved and restored with its owner."""
 
     def __init__(self, sources: Sequence[keras.Model], name: str = "copies"):
         super().__init__(name=name, trainable=False, autocast=False)
@@ -25,8 +21,6 @@ class Copies(keras.Layer):
                 )
         self.sources = Untracked(list(sources))
         self.models = [_copy(source) for source in sources]
-        for model in self.models:
-            model.trainable = False
         # Counted here, as each optimizer starts at 0.
         self.steps = self.add_weight(
             shape=(),
@@ -44,11 +38,7 @@ class Copies(keras.Layer):
             variable.assign(ops.where(when, source.value, variable.value))
 
     def average(self, decay: float) -> None:
-        """Move towards the sources' weights by `1 - d` of the way.
-
-        Args:
-            decay: d, which is smaller in the first steps.
-        """
+        """Move towards the sources' weights by `1 - decay`, further in the first steps."""
         step = ops.cast(self.steps, "float32")
         decay = ops.minimum(decay, (1.0 + step) / (10.0 + step))
         self.steps.assign_add(1)
@@ -69,4 +59,5 @@ def _copy(source):
     if not copy.built:
         copy.build_from_config(source.get_build_config())
     copy.set_weights(source.get_weights())
+    copy.trainable = False
     return copy

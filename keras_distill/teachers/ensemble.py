@@ -63,14 +63,11 @@ class Ensemble(keras.Model):
         return averaged(logits, self.member_weights, self.average)
 
     def compute_output_shape(self, input_shape):
-        """Return the shape of one member's output."""
         return self.members[0].compute_output_shape(input_shape)
 
     def get_config(self) -> dict:
-        """Return the arguments."""
-        members = [keras.saving.serialize_keras_object(m) for m in self.members]
         return {
-            "models": members,
+            "models": list(map(keras.saving.serialize_keras_object, self.members)),
             "average": self.average,
             "weights": self.member_weights,
             "name": self.name,
@@ -78,7 +75,6 @@ class Ensemble(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> "Ensemble":
-        """Create an ensemble from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 
 
@@ -135,15 +131,7 @@ def as_teacher(teacher: keras.Model | BaseTeacher) -> BaseTeacher:
 def member_weights(
     models: Sequence, average: str, weights: Sequence | None, least: int = 2
 ) -> list[float]:
-    """Return the weights of an ensemble's members, which sum to one.
-
-    Args:
-        models, average, weights: as in `EnsembleTeacher`.
-        least: the smallest number of members.
-
-    Raises:
-        TypeError, ValueError: as in `EnsembleTeacher`.
-    """
+    """Check the arguments of an `EnsembleTeacher`; return weights that sum to one."""
     if len(models) < least or len({id(model) for model in models}) < len(models):
         raise ValueError(
             "An ensemble needs two or more different models; got "

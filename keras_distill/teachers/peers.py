@@ -5,17 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import keras
 
 from keras_distill.taps import Tap
-from keras_distill.teachers.averaging_teacher import AveragingTeacher, is_averaged
+from keras_distill.teachers.averaging_teacher import AveragingTeacher
 
 
 class Peers(AveragingTeacher):
     """All peers but one, whose layers are tapped by their index among these.
 
-    They run in the student's step, which passes their tensors on.
-
-    Args:
-        peers: all of them.
-        learner: index of the one that learns.
+    They run in the student's step, which passes their tensors on. `learner` is the index
+    of the peer that learns.
     """
 
     def __init__(self, peers: Sequence[keras.Model], learner: int):
@@ -27,22 +24,8 @@ class Peers(AveragingTeacher):
         """Return the taps that one peer must provide, by its index among all."""
         if peer not in self.indices:
             return []
-        return list(self.member_taps(self.indices.index(peer), taps).values())
+        return self.member_taps(self.indices.index(peer), taps)
 
-    def knowledge(
-        self, tensors: Mapping[int, Mapping[Tap, object]], taps: Iterable[Tap]
-    ) -> dict[Tap, object]:
-        """Return what a call would, from what the peers' own runs returned.
-
-        Args:
-            tensors: by tap, by the peer's index among all.
-            taps: of these peers.
-        """
-        knowledge = {}
-        for tap in taps:
-            if is_averaged(tap):
-                knowledge[tap] = [tensors[index][tap] for index in self.indices]
-            else:
-                member, inner = self._split(tap)
-                knowledge[tap] = tensors[self.indices[member]][inner]
-        return knowledge
+    def knowledge(self, tensors: Mapping[int, dict], taps: Iterable[Tap]) -> dict:
+        """Return the knowledge in tensors by tap, by the peer's index among all."""
+        return self.combine([tensors[index] for index in self.indices], taps)

@@ -20,8 +20,7 @@ def in_portions(run: Callable, inputs, count: int) -> dict:
         count: number of portions; at most one per sample.
 
     Raises:
-        ValueError: inputs that are sparse, ragged or masked, or an output that is not
-            batch first.
+        ValueError: inputs are sparse, ragged or masked, or an output is not batch first.
     """
     if count == 1:
         return run(inputs)
@@ -32,12 +31,15 @@ def in_portions(run: Callable, inputs, count: int) -> dict:
     count = chunks.count if isinstance(chunks.count, int) else count
     if count < 2:
         return run(inputs)
-    outputs = []
-    for number in range(count):
+
+    def run_portion(number):
         chunk = Chunk(chunks, number)
-        part = run(keras.tree.map_structure(lambda x, c=chunk: _rows(c, x), inputs))
-        outputs.append({key: _new_rows(chunk, key, x) for key, x in part.items()})
-    return {key: ops.concatenate([part[key] for part in outputs]) for key in outputs[0]}
+        take = lambda x: None if x is None else chunk.take(x)  # noqa: E731
+        tensors = run(keras.tree.map_structure(take, inputs))
+        return {key: _new_rows(chunk, key, x) for key, x in tensors.items()}
+
+    parts = [run_portion(number) for number in range(count)]
+    return {key: ops.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def check_portions(portions: int) -> int:
@@ -56,10 +58,6 @@ def _check_dense(leaves) -> None:
                 "A teacher takes dense inputs without a Keras mask in portions; got "
                 f"{'a mask' if dense else type(leaf).__name__}. Leave portions out."
             )
-
-
-def _rows(chunk, leaf):
-    return None if leaf is None else chunk.take(leaf)
 
 
 def _new_rows(chunk, key, tensor):

@@ -100,11 +100,7 @@ class RemotePeers(AveragingTeacher):
         return [_Exchange(self)]
 
     def write(self, student: keras.Model) -> None:
-        """Write a student's weights for the others, in a file that is whole at any moment.
-
-        Args:
-            student: the peer of this process.
-        """
+        """Write the weights of this process's peer, in a file that is whole at any moment."""
         os.makedirs(self.folder, exist_ok=True)
         variables = files.numbered(student.variables, "weight")
         values = {name: files.to_numpy(v) for name, v in variables.items()}
@@ -165,9 +161,6 @@ class _Exchange(keras.callbacks.Callback):
 
     It acts between two batches, where Keras calls it synchronously and computes no logs
     for it.
-
-    Args:
-        peers: of the distiller that is fitted.
     """
 
     async_safe = True

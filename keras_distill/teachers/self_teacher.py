@@ -11,11 +11,7 @@ from keras_distill.teachers.base_teacher import BaseTeacher
 
 
 class SelfTeacher(BaseTeacher):
-    """A model that teaches itself: its knowledge comes from the student's own run.
-
-    Args:
-        model: the student.
-    """
+    """A student that teaches itself: its knowledge comes from its own run."""
 
     lacks: ClassVar[dict] = {}
 

@@ -1,16 +1,12 @@
 """A teacher that is one trained model."""
 
-import functools
 from collections.abc import Iterable
 from typing import ClassVar
 
 import keras
-from keras import ops
 
-from keras_distill import taps as tapping
 from keras_distill.taps import Tap
 from keras_distill.teachers.base_teacher import BaseTeacher, check_trained
-from keras_distill.teachers.portions import in_portions
 
 
 class Teacher(BaseTeacher):
@@ -48,9 +44,5 @@ class Teacher(BaseTeacher):
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
         """Run once, as far as the deepest tap; return the tensors, gradients stopped."""
         taps = tuple(taps)
-        if not taps:
-            return {}
         self._check_gradients(taps)
-        run = functools.partial(tapping.up_to, self.model, taps=taps, scores=scores)
-        knowledge = in_portions(run, inputs, self.portions)
-        return keras.tree.map_structure(ops.stop_gradient, knowledge)
+        return self._run(self.model, inputs, taps, scores)

@@ -170,7 +170,7 @@ def test_a_damaged_file_leaves_the_weights_before(tmp_path):
 
 
 def unchanged(made, before):
-    with pytest.warns(UserWarning, match="'b' teaches on"):
+    with pytest.warns(UserWarning, match="'b' goes on teaching"):
         made.read()
     for a, b in zip(weights(made.members[0]), before, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -225,10 +225,10 @@ def other_architecture(folder):
 
 
 BAD = {
-    "no peers": (lambda f: teacher(f, others=()), ["one or more"]),
-    "itself": (lambda f: teacher(f, others=("a",)), ["this process's own"]),
+    "no peers": (lambda f: teacher(f, others=()), ["at least one"]),
+    "itself": (lambda f: teacher(f, others=("a",)), ["that of this process"]),
     "no file's name": (lambda f: teacher(f, name="a/b"), ["'a/b'"]),
-    "refresh": (lambda f: teacher(f, refresh=0), ["1 or more", "got 0"]),
+    "refresh": (lambda f: teacher(f, refresh=0), ["at least 1", "got 0"]),
     "average": (lambda f: teacher(f, average="mean"), ["'geometric'", "'mean'"]),
     "absent": (
         lambda f: distiller(teacher(f)).fit(*points(), verbose=0),

@@ -93,7 +93,7 @@ def _freeze_members(ensemble, inputs, keep, dtype, tolerance) -> EnsembleTeacher
         freeze(
             member,
             inputs,
-            keep=ensemble.member_taps(index, layers).values(),
+            keep=ensemble.member_taps(index, layers),
             dtype=dtype,
             tolerance=tolerance,
         )
