@@ -165,11 +165,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         return logs
 
     def means(self, training: bool) -> dict:
-        """Return the running means of the logs.
-
-        Args:
-            training: with the parts of the loss, else as in an evaluation.
-        """
+        """Return the running means of the logs, in training with the parts of the loss."""
         means = self.get_metrics_result()
         if training:
             means |= self.part_means.by_name()
@@ -192,8 +188,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
     def check_fit(self, batch) -> None:
         """Check teacher, data and loss before the first step.
 
-        Args:
-            batch: `(x, y, ...)`, all of it if the data are arrays; or None.
+        A batch is `(x, y, ...)`, all of the data if they are arrays; or None.
         """
         term_checks.check_has_teacher(self.teacher)
         loss = getattr(self, "loss", None)
@@ -208,16 +203,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         term_checks.check_prepared(bound.term for bound in self.terms.values())
 
     def check_labels(self, labels, loss) -> None:
-        """Check labels, or that there are none, against terms and a loss.
-
-        Args:
-            labels: of a batch, or None.
-            loss: as `compile` takes it, or None.
-
-        Raises:
-            ValueError: labels are missing or outside the classes, or the loss takes
-                probabilities and the student returns logits.
-        """
+        """Check labels, or that there are none, against terms and a loss."""
         data_checks.check_labels(labels, self.classes, loss)
         terms = [bound.term for bound in self.terms.values()]
         data_checks.check_term_labels(labels, self.classes, terms)

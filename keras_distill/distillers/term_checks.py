@@ -131,12 +131,7 @@ def check_has_teacher(teacher) -> None:
 
 
 def check_prepared(terms: Iterable, prepared: Sequence = ()) -> None:
-    """Check that the layers which a loss takes as trained were trained.
-
-    Args:
-        terms: of a distiller.
-        prepared: layers that will have been trained by then.
-    """
+    """Check that the layers which losses take as trained were trained, or will be."""
     for term in terms:
         for layer in term.loss.prerequisites():
             if layer.trainable and not any(layer is x for x in prepared):

@@ -15,13 +15,7 @@ _without: weakref.WeakSet = weakref.WeakSet()
 
 
 class Reordered(NamedTuple):
-    """An operation whose calls a graph runs in another order than they were made.
-
-    Args:
-        graph: the functional model.
-        operation: called in it several times.
-        ranks: of each call that is run, its rank among those that were made.
-    """
+    """A layer whose calls a graph runs in another order, and the rank of each that is run."""
 
     graph: keras.Model
     operation: keras.Layer
@@ -55,13 +49,7 @@ def listened(reordered: list[Reordered]) -> list[keras.Layer]:
 
 
 def in_order(calls: list, notes: dict, reordered: list[Reordered]) -> list:
-    """Return the calls of a layer in the order in which the author made them.
-
-    Args:
-        calls: of the layer, of a pass that ran to its end.
-        notes: all that was recorded.
-        reordered: what the model reorders.
-    """
+    """Return the calls of a layer, of a whole pass, in the order of the author."""
     if not reordered or len(calls) < 2:
         return calls
     # A call takes the position of the one that ran when the author's would have.

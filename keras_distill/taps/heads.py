@@ -42,12 +42,7 @@ class Head(NamedTuple):
         return ops.einsum(product, gradient, self.kernel)
 
     def kernel_factors(self, states, gradient) -> tuple:
-        """Return `(rows, N)` and `(N, columns)`, whose product is the kernel's gradient.
-
-        Args:
-            states: `(N, D)`.
-            gradient: by the logits, `(N, V)`.
-        """
+        """Return `(rows, N)` and `(N, columns)`, whose product is the kernel's gradient."""
         factors = [ops.cast(x, self.kernel.dtype) for x in (states, gradient)]
         rows, columns = reversed(factors) if self.transposed else factors
         return ops.transpose(rows), columns
@@ -73,16 +68,7 @@ def _cast(dtype, kernel, bias, transposed) -> Head:
 
 
 def head_classes(model: keras.Layer, inputs, tap: Tap) -> int:
-    """Return V of the layer whose input is tapped, which must be a head.
-
-    Args:
-        model: student or teacher.
-        inputs: specs of what it takes.
-        tap: of the input of the layer that returns its logits.
-
-    Raises:
-        ValueError: the tap is of something else.
-    """
+    """Return V of the layer whose input is tapped, which must be a head."""
     if tap.is_output or tap.is_gradient or tap.side != "input":
         raise _no_head(model, tap, "is not the input of a layer")
     layer = find_layer(model, tap.path)
@@ -137,22 +123,14 @@ def ends_in_probabilities(layer: keras.Layer | None) -> bool:
 
 
 def check_logits(model: keras.Model, role: str) -> None:
-    """Check that a model returns logits; one that declares no inputs passes.
-
-    Args:
-        model: any model.
-        role: of the model, for the error.
-
-    Raises:
-        ValueError: it ends in probabilities.
-    """
+    """Check that a model does not end in probabilities, if it declares its inputs."""
     inputs = input_of(model)
     if inputs is not None:
         check_last_layer(model, outline(model, inputs)[1], role)
 
 
 def check_last_layer(model: keras.Model, layer: keras.Layer | None, role: str) -> None:
-    """Check that the last layer of a model returns logits, as in `check_logits`."""
+    """Check that the last layer of a model does not return probabilities."""
     if ends_in_probabilities(layer):
         raise ValueError(
             f"The {role} '{model.name}' ends in probabilities (layer '{layer.name}'), but "

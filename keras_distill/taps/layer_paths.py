@@ -43,11 +43,7 @@ def find_layer(model: keras.Layer, path: str) -> keras.Layer:
 
 
 def layers_of(model, taps) -> dict[Tap, keras.Layer]:
-    """Return the tapped layer of each tap of a layer.
-
-    Raises:
-        ValueError: a layer does not exist, or its input was folded away.
-    """
+    """Return the layer of each tap of a layer."""
     layers = {tap: find_layer(model, tap.path) for tap in taps if not tap.is_output}
     for tap, layer in layers.items():
         if getattr(layer, "is_folded", False) and tap.side == "input":
@@ -62,15 +58,12 @@ def leaves_of(model) -> list[keras.Layer]:
 
 
 def check_short_forms(model, taps, last_layer) -> None:
-    """Check that no layer has the name that stands for the model's output.
+    """Check that no tap such as `"logits"` may mean the output or a layer.
 
     Args:
         model: any model.
         taps: of it.
         last_layer: the layer that returns the model's output, or None.
-
-    Raises:
-        ValueError: a tap such as `"logits"` may mean the output or a layer.
     """
     for path in {tap.path for tap in taps if tap.is_short_form}:
         layer = model

@@ -49,10 +49,6 @@ def tap_shapes(run: Callable, inputs, taps: Sequence[Tap]) -> dict[str, list]:
         run: from inputs and taps, none of them gradients, to their tensors in order.
         inputs: specs of what the model takes.
         taps: of the model.
-
-    Raises:
-        ValueError: a tap that does not exist, or a gradient with respect to an input
-            that has none.
     """
     traced = [tap for tap in taps if not tap.is_gradient]
     specs = trace(lambda x: run(x, traced), inputs)

@@ -28,9 +28,7 @@ class _Enough(BaseException):
 class RecordedCall(list):
     """`[inputs, outputs]` of one call of a layer; `[inputs]` while it runs.
 
-    Args:
-        inputs: its first argument.
-        begin: its position among the begins and ends of all recorded calls.
+    `begin` and `end` are positions among those of all recorded calls.
     """
 
     def __init__(self, inputs, begin: int):

@@ -11,11 +11,7 @@ def is_recorded(calls, tap) -> bool:
 
 
 def layer_tensor(model, calls, tap):
-    """Return the tensor of a tap from all calls of its layer, in the author's order.
-
-    Raises:
-        ValueError: there were fewer calls.
-    """
+    """Return the tensor of a tap from all calls of its layer, in the author's order."""
     if tap.call >= len(calls):
         raise ValueError(
             f"The layer '{tap.path}' of '{model.name}' is called {len(calls)} times in "
@@ -27,11 +23,7 @@ def layer_tensor(model, calls, tap):
 
 
 def output_tensor(model, outputs, tap):
-    """Return the one of a model's outputs that a tap names.
-
-    Raises:
-        ValueError: there is no such output, or the tap does not say which.
-    """
+    """Return the one of a model's outputs that a tap names."""
     part = tap.output_name
     if not part:
         if isinstance(outputs, (dict, list, tuple)):

@@ -27,13 +27,7 @@ def _takes_probabilities(loss) -> bool:
 
 
 def check_labels(labels, classes: int | None, loss) -> None:
-    """Check that there are labels, within the classes, where the compiled loss needs them.
-
-    Args:
-        labels: of a batch, or None.
-        classes: of the student; None if unknown.
-        loss: as `compile` takes it, or None.
-    """
+    """Check that there are labels, within the classes, where the compiled loss needs them."""
     if loss is None:
         return
     if labels is None:

@@ -26,10 +26,6 @@ def build_state(model, batch) -> None:
     """Build metrics and optimizer now, which avoids a second trace of the step.
 
     On one device Keras leaves them to the first step, of which it keeps both traces.
-
-    Args:
-        model: a distiller.
-        batch: the first one, or None.
     """
     traced = model.compiled and (not model.run_eagerly or model.plan.left_out)
     if keras.backend.backend() != "tensorflow" or not traced or batch is None:
@@ -49,9 +45,7 @@ def applies(model) -> bool:
 def compiled(model, keras_step):
     """Compile a small step as one call, from the iterator to the logs.
 
-    Args:
-        model: a distiller.
-        keras_step: Keras's, for data that this one does not take.
+    Data that it does not take go to Keras's step.
     """
     import tensorflow as tf
 

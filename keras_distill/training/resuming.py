@@ -30,12 +30,7 @@ def resume(backup, x, arguments: dict) -> tuple:
 
 
 def skipping(model, train):
-    """Return a step that reads the batches to leave out, and then trains.
-
-    Args:
-        model: a distiller, whose plan has their number.
-        train: its compiled step.
-    """
+    """Return a step that reads the batches which the plan leaves out, and then trains."""
     executions = -(-model.plan.left_out // model.steps_per_execution)
     left = iter(range(executions))
 
@@ -52,12 +47,7 @@ def skipping(model, train):
 
 
 def shuffled_by_fit(x, arguments: dict) -> bool:
-    """Whether `fit` shuffles the data, in an order that it draws anew.
-
-    Args:
-        x: the data: arrays, a `PyDataset`, or data with an order of their own.
-        arguments: of `fit`, the others.
-    """
+    """Whether `fit` shuffles the data, in an order that it draws anew."""
     if hasattr(x, "element_spec") or hasattr(x, "__next__"):
         return False
     endless = isinstance(x, keras.utils.PyDataset) and x.num_batches is None

@@ -15,10 +15,6 @@ class WatchedStep:
     A mean that is not finite stays so, and is found by a check after 1, 2, 4, ... and
     every hundred calls of the step, and at the end of an epoch; after each call where a
     callback saves in the middle of an epoch.
-
-    Args:
-        model: a distiller.
-        step: its compiled step.
     """
 
     def __init__(self, model, step):
@@ -55,16 +51,7 @@ class StopAtNotFinite(keras.callbacks.Callback):
 
 
 def check_finite(model, logs: dict, when: str) -> None:
-    """Check the parts of the loss.
-
-    Args:
-        model: a distiller.
-        logs: of a step or an epoch.
-        when: the logs are from, for the error.
-
-    Raises:
-        ValueError: names the parts that are not finite.
-    """
+    """Check the parts of the loss in logs that are from `when`."""
     bad = [
         name
         for name in model.part_names()

@@ -28,13 +28,7 @@ class ShareStatistics(keras.callbacks.Callback):
 def check_shared_order(model, x, arguments: dict) -> None:
     """Check that no worker shuffles data for itself of which it then takes its part.
 
-    Args:
-        model: a distiller.
-        x: the data.
-        arguments: of `fit`, the others.
-
-    Raises:
-        ValueError: some samples would be taken twice and others left out.
+    Some samples would be taken twice and others left out.
     """
     strategy = getattr(model, "distribute_strategy", None)
     if strategy is None or not shuffled_by_fit(x, arguments):
@@ -49,11 +43,7 @@ def check_shared_order(model, x, arguments: dict) -> None:
 
 
 def share_statistics(model) -> None:
-    """Assign the mean over all replicas to each untrained variable of floats.
-
-    Args:
-        model: a distiller.
-    """
+    """Assign the mean over all replicas to each untrained variable of floats."""
     strategy = getattr(model, "distribute_strategy", None)
     if strategy is None or strategy.num_replicas_in_sync == 1:
         return
