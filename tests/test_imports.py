@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "strategies": set(),
     "taps": {"_backend"},
     "data": {"taps"},
-    "adapters": {"taps"},
+    "adapters": {"_backend", "taps"},
     "targets": {"_backend", "strategies"},
     "teachers": {"_backend", "data", "strategies", "taps"},
     "losses": {"_backend", "adapters", "strategies", "taps", "targets"},

@@ -2,11 +2,13 @@
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
+
+from keras_distill.adapters.adapter import Adapter
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class AveragePool(layers.Layer):
+class AveragePool(Adapter):
     """Average a map or a sequence over adaptive windows, down to any size.
 
     Output position `i` of `n` averages the input positions from `floor(i N / n)` to
@@ -21,7 +23,7 @@ class AveragePool(layers.Layer):
     """
 
     def __init__(self, size: tuple[int, ...], **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.size = tuple(size)
 
     def call(self, inputs):
@@ -35,12 +37,7 @@ class AveragePool(layers.Layer):
         return inputs
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return the input's shape with the spatial axes of `size`."""
         return (input_shape[0], *self.size, input_shape[-1])
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "size": self.size}
 
 
 def _windows(size: int, target: int) -> np.ndarray:

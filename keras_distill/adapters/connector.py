@@ -3,9 +3,11 @@
 import keras
 from keras import layers
 
+from keras_distill.adapters.adapter import Adapter, linear
+
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class Connector(layers.Layer):
+class Connector(Adapter):
     """A 1x1 convolution without bias, followed by batch normalization.
 
     Maps pre-activation values to the teacher's channels, for methods that compare their
@@ -22,15 +24,12 @@ class Connector(layers.Layer):
     """
 
     def __init__(self, channels: int, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.channels = channels
 
     def build(self, input_shape: tuple):
-        """Create the layers."""
-        self.projection = (
-            layers.Conv2D(self.channels, 1, use_bias=False, name="projection")
-            if len(input_shape) == 4
-            else layers.Dense(self.channels, use_bias=False, name="projection")
+        self.projection = linear(
+            self.channels, input_shape, use_bias=False, name="projection"
         )
         self.norm = layers.BatchNormalization(name="norm")
         self.projection.build(input_shape)
@@ -41,9 +40,4 @@ class Connector(layers.Layer):
         return self.norm(self.projection(inputs), training=training)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return the input's shape with the teacher's channels."""
         return (*input_shape[:-1], self.channels)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "channels": self.channels}

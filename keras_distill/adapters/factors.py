@@ -6,26 +6,23 @@ import keras
 from keras import layers, ops
 
 from keras_distill import taps as tapping
+from keras_distill.adapters.adapter import Adapter, linear
 
 
-class _Steps(layers.Layer):
+class _Steps(Adapter):
     """3x3 convolutions (dense layers without spatial axes), each batch-normalized."""
 
-    def __init__(self, channels, **kwargs):
-        super().__init__(**{"dtype": "float32", "name": "steps", **kwargs})
-        self.channels = tuple(channels)
+    def __init__(self, *widths, **kwargs):
+        super().__init__(**{"name": "steps", **kwargs})
+        self.widths = widths
 
     def build(self, input_shape: tuple):
         self.steps, shape = [], input_shape
-        for i, channels in enumerate(self.channels):
-            projection = (
-                layers.Conv2D(channels, 3, padding="same", name=f"step{i}")
-                if len(shape) == 4
-                else layers.Dense(channels, name=f"step{i}")
-            )
+        for i, width in enumerate(self.widths):
+            projection = linear(width, shape, size=3, name=f"step{i}")
             norm = layers.BatchNormalization(name=f"norm{i}")
             projection.build(shape)
-            shape = (*shape[:-1], channels)
+            shape = (*shape[:-1], width)
             norm.build(shape)
             self.steps += [projection, norm, layers.LeakyReLU(0.1)]
 
@@ -52,19 +49,15 @@ class Translator(_Steps):
     """
 
     def __init__(self, channels: int, **kwargs):
-        super().__init__((channels,) * 3, **kwargs)
+        super().__init__(channels, channels, channels, **kwargs)
+        self.channels = channels
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return the input's shape with the channels of the factors."""
-        return (*input_shape[:-1], self.channels[-1])
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "channels": self.channels[-1]}
+        return (*input_shape[:-1], self.channels)
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class Paraphraser(layers.Layer):
+class Paraphraser(Adapter):
     """An autoencoder of a teacher's layer, whose code is the teacher's factors.
 
     Three convolutions to `rate * C` channels and three back, trained on their own by
@@ -89,7 +82,7 @@ class Paraphraser(layers.Layer):
     """
 
     def __init__(self, rate: float = 0.5, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         if not rate > 0:
             raise ValueError(
                 f"rate, code channels per teacher channel, must be above 0; got {rate}."
@@ -97,11 +90,10 @@ class Paraphraser(layers.Layer):
         self.rate = rate
 
     def build(self, input_shape: tuple):
-        """Create the encoder and the decoder."""
         channels = input_shape[-1]
         code = self.code_channels(channels)
-        self.encoder = _Steps((channels, code, code), name="encoder")
-        self.decoder = _Steps((code, channels, channels), name="decoder")
+        self.encoder = _Steps(channels, code, code, name="encoder")
+        self.decoder = _Steps(code, channels, channels, name="decoder")
         self.encoder.build(input_shape)
         self.decoder.build((*input_shape[:-1], code))
 
@@ -158,12 +150,7 @@ class Paraphraser(layers.Layer):
         return _Paraphrasing(self, features)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return the input's shape with the channels of the code."""
         return (*input_shape[:-1], self.code_channels(input_shape[-1]))
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "rate": self.rate}
 
 
 class _Paraphrasing(keras.Model):

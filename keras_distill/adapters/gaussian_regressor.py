@@ -2,11 +2,13 @@
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
+
+from keras_distill.adapters.adapter import Adapter, linear
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class GaussianRegressor(layers.Layer):
+class GaussianRegressor(Adapter):
     """Predict the mean of a Gaussian at each position, and one variance per channel.
 
     The mean comes from three 1x1 convolutions (dense layers for vectors and sequences)
@@ -24,25 +26,20 @@ class GaussianRegressor(layers.Layer):
     """
 
     def __init__(self, channels: int, *, start: float = 5.0, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.channels = channels
         self.start = start
 
     def build(self, input_shape: tuple):
-        """Create the layers and the raw variances."""
-        make = (
-            (lambda **kwargs: layers.Conv2D(self.channels, 1, **kwargs))
-            if len(input_shape) == 4
-            else (lambda **kwargs: layers.Dense(self.channels, **kwargs))
-        )
-        self.steps = [
-            make(activation="relu", name="hidden1"),
-            make(activation="relu", name="hidden2"),
-            make(name="mean"),
-        ]
-        shape = input_shape
-        for step in self.steps:
+        self.steps, shape = [], input_shape
+        for name, activation in (
+            ("hidden1", "relu"),
+            ("hidden2", "relu"),
+            ("mean", None),
+        ):
+            step = linear(self.channels, shape, activation=activation, name=name)
             step.build(shape)
+            self.steps.append(step)
             shape = (*input_shape[:-1], self.channels)
         raw = float(np.log(np.expm1(self.start - 1e-5)))
         self.raw_variance = self.add_weight(
@@ -60,10 +57,4 @@ class GaussianRegressor(layers.Layer):
         return ops.concatenate([mean, ops.zeros_like(mean) + variance], axis=-1)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return the input's shape with twice the teacher's channels."""
         return (*input_shape[:-1], 2 * self.channels)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        config = {"channels": self.channels, "start": self.start}
-        return {**super().get_config(), **config}

@@ -4,8 +4,8 @@ import dataclasses
 from typing import ClassVar
 
 import keras
-from keras import layers
 
+from keras_distill.adapters.adapter import linear
 from keras_distill.adapters.average_pool import AveragePool
 
 Shape = tuple[int | None, ...]
@@ -117,9 +117,7 @@ def _projection(student: Shape, teacher: Shape) -> keras.Layer:
             f"no adapter joins the student's shape {student} and the teacher's "
             f"{teacher}: the channels must be known."
         )
-    if len(student) == 4:
-        return layers.Conv2D(teacher[-1], 1, dtype="float32", name="projection")
-    return layers.Dense(teacher[-1], dtype="float32", name="projection")
+    return linear(teacher[-1], student, dtype="float32", name="projection")
 
 
 def _pooling(student: Shape, teacher: Shape):

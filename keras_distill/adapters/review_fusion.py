@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
+from keras_distill.adapters.adapter import Adapter
+
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class ReviewFusion(layers.Layer):
+class ReviewFusion(Adapter):
     """Fuse each stage's map with the fused map of the next deeper stage.
 
     A teacher's early stage may be learned by a student's later ones. Each map is
@@ -30,44 +32,32 @@ class ReviewFusion(layers.Layer):
     """
 
     def __init__(self, target_shapes: Sequence[tuple], *, width: int = 64, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.target_shapes = [tuple(shape) for shape in target_shapes]
         self.width = width
 
     def build(self, input_shape: Sequence[tuple]):
-        """Create the convolutions of each stage."""
+        self.stages = []
         shapes = zip(input_shape, self.target_shapes, strict=True)
-        self.stages = [
-            _Stage(self.width, target[-1], i + 1 < len(input_shape), name=f"s{i}")
-            for i, (_, target) in enumerate(shapes)
-        ]
-        for stage, shape in zip(self.stages, input_shape, strict=True):
-            stage.build(shape)
+        for i, (shape, target) in enumerate(shapes):
+            fuses = i + 1 < len(input_shape)
+            self.stages.append(_Stage(self.width, target[-1], fuses, name=f"s{i}"))
+            self.stages[i].build(shape)
 
     def call(self, inputs, training=None):
         """Return the fused maps, in the teacher's shapes, shallowest first."""
         outputs, deeper = [], None
-        for stage, x, target in zip(
-            reversed(self.stages),
-            reversed(inputs),
-            reversed(self.target_shapes),
-            strict=True,
-        ):
+        stages = zip(self.stages, inputs, self.target_shapes, strict=True)
+        for stage, x, target in reversed(list(stages)):
             deeper, out = stage(x, deeper, size=target[1:3], training=training)
             outputs.append(out)
         return outputs[::-1]
 
     def compute_output_shape(self, input_shape: Sequence[tuple]) -> list[tuple]:
-        """Return the teacher's shapes, with the input's batch size."""
         return [
             (shape[0], *target[1:])
             for shape, target in zip(input_shape, self.target_shapes, strict=True)
         ]
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        config = {"target_shapes": self.target_shapes, "width": self.width}
-        return {**super().get_config(), **config}
 
 
 class _Stage(layers.Layer):

@@ -5,9 +5,11 @@ import math
 import keras
 from keras import layers, ops
 
+from keras_distill.adapters.adapter import Adapter
+
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class UnitEmbedding(layers.Layer):
+class UnitEmbedding(Adapter):
     """A dense layer on a sample's flattened features, scaled to Euclidean norm 1.
 
     Args:
@@ -21,11 +23,10 @@ class UnitEmbedding(layers.Layer):
     """
 
     def __init__(self, width: int = 128, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.width = width
 
     def build(self, input_shape: tuple):
-        """Create the dense layer."""
         self.dense = layers.Dense(self.width, name="dense")
         self.dense.build((input_shape[0], math.prod(input_shape[1:])))
 
@@ -38,9 +39,4 @@ class UnitEmbedding(layers.Layer):
         return vectors / ops.sqrt(ops.where(squares > 0, squares, 1.0))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return `(B, width)`."""
         return (input_shape[0], self.width)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "width": self.width}

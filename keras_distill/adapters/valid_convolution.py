@@ -35,7 +35,6 @@ class ValidConvolution(layers.Layer):
         self.activation = keras.activations.get(activation)
 
     def build(self, input_shape: Shape):
-        """Create the convolution from both shapes."""
         if self.target_shape is None:
             raise ValueError(
                 "ValidConvolution needs target_shape, the teacher's shape."
@@ -60,11 +59,9 @@ class ValidConvolution(layers.Layer):
         return self.activation(self.convolution(inputs))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return the teacher's shape, with the input's batch size."""
         return (input_shape[0], *self.target_shape[1:])
 
     def get_config(self) -> dict:
-        """Return the arguments."""
         activation = keras.activations.serialize(self.activation)
         config = {"target_shape": self.target_shape, "activation": activation}
         return {**super().get_config(), **config}

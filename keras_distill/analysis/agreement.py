@@ -53,7 +53,7 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Return the expected calibration error: the mean |accuracy - confidence|."""
+        """Return the expected calibration error: the mean `|accuracy - confidence|`."""
         full = self.counts > 0
         gaps = np.abs(self.accuracy - self.confidence)[full]
         return float((gaps * self.counts[full]).sum() / self.counts.sum())

@@ -66,7 +66,6 @@ class MemoryBank(layers.Layer):
         self.samples, self.width, self.seed = samples, width, seed
 
     def build(self, input_shape: tuple):
-        """Create both banks and the constants of both directions."""
         rng = np.random.default_rng(self.seed)
 
         def unit_vectors(shape, dtype=None):

@@ -61,7 +61,3 @@ class ActivationBoundary(DistillationLoss):
         hinge = fires * ops.relu(self.margin - student)
         hinge += (1.0 - fires) * ops.relu(self.margin + student)
         return ops.mean(ops.square(hinge), axis=tuple(range(1, len(hinge.shape))))
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "margin": self.margin}

@@ -78,7 +78,3 @@ class AttentionMap(DistillationLoss):
         maps = ops.reshape(maps, (ops.shape(maps)[0], -1))
         squares = ops.sum(ops.square(maps), axis=-1, keepdims=True)
         return maps / ops.sqrt(ops.where(squares > 0, squares, 1.0))
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "power": self.power, "mapping": self.mapping}

@@ -61,10 +61,6 @@ class ClassTriplet(DistillationLoss):
         anchors = ops.stack([labels, ops.cast(rows, "int32")], axis=1)
         return triplet_margin(apart, anchors, is_nearer, self.margin)
 
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "margin": self.margin}
-
 
 def class_indices(labels):
     """Return class indices, `(B,)`, of labels in any form that Keras accepts."""

@@ -125,8 +125,3 @@ class Contrastive(DistillationLoss):
         positive = ops.sum(embeddings * positives, axis=-1) / self.temperature
         others = log_sum(embeddings / self.temperature, negatives)
         return ops.logaddexp(positive, others) - math.log(self.negatives + 1)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        names = ("samples", "negatives", "temperature", "momentum", "width", "seed")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -73,7 +73,3 @@ class CorrelationCongruence(DistillationLoss):
         for factor in reversed(factors):
             total = (total + factor) * cosines
         return math.exp(-2 * self.gamma) * total
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "gamma": self.gamma, "order": self.order}

@@ -77,10 +77,6 @@ class DecoupledTarget(DistillationLoss):
         among = ops.sum(ops.exp(others_t) * (others_t - others_s), axis=-1)
         return ops.square(temperature) * (self.alpha * binary + self.beta * among)
 
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
-
 
 def _parts(logits, label):
     """Return the logarithms of p_y and 1 - p_y, `(...)`, and of o, `(..., K)`."""

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import keras
 from keras import ops
-from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill._backend.configuration import arguments
 from keras_distill.adapters.match import Match
 from keras_distill.losses.schedules import at_step
 
@@ -148,18 +148,13 @@ class DistillationLoss(keras.losses.Loss):
         raise NotImplementedError
 
     def get_config(self) -> dict:
-        """Return the arguments, including schedules."""
-        config = super().get_config()
-        for name in self.scheduled:
-            value = getattr(self, name)
-            if isinstance(value, LearningRateSchedule):
-                value = keras.saving.serialize_keras_object(value)
-            config[name] = value
-        return config
+        return {
+            **arguments(self, DistillationLoss, *self.scheduled),
+            **super().get_config(),
+        }
 
     @classmethod
     def from_config(cls, config: dict):
-        """Create a loss from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config))
 
     def _cast(self, tensor):

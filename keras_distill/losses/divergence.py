@@ -1,6 +1,5 @@
 """Base of losses on softened predictions: a temperature and a target."""
 
-import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
@@ -72,8 +71,3 @@ class Divergence(DistillationLoss):
             log_q: the student's.
         """
         raise NotImplementedError
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        target = self.target and keras.saving.serialize_keras_object(self.target)
-        return {**super().get_config(), "target": target}

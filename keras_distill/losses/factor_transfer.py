@@ -73,8 +73,3 @@ class FactorTransfer(DistillationLoss):
         gap = normalize(flatten(student)) - normalize(flatten(teacher))
         # The gradient of `ops.abs` at 0 is 1 on JAX.
         return ops.mean(gap * ops.stop_gradient(ops.sign(gap)), axis=-1)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        paraphraser = keras.saving.serialize_keras_object(self.paraphraser)
-        return {**super().get_config(), "paraphraser": paraphraser}

@@ -72,11 +72,6 @@ class HardRank(DistillationLoss):
         sides = (scores(x, self.scale, self.power) for x in (teacher, student))
         return _negative_log_likelihood(sort_by_teacher(*sides, self.items))
 
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        config = {"items": self.items, "scale": self.scale, "power": self.power}
-        return {**super().get_config(), **config}
-
 
 @custom_gradient
 def _negative_log_likelihood(ranked):

@@ -44,7 +44,3 @@ class LogitRegression(DistillationLoss):
         if self.centred:
             gap = gap - ops.mean(gap, axis=-1, keepdims=True)
         return 0.5 * ops.sum(ops.square(gap), axis=-1)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "centred": self.centred}

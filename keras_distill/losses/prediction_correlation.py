@@ -77,10 +77,6 @@ class PredictionCorrelation(DistillationLoss):
         columns = ops.mean(1.0 - _pearson(p, q, axis=0, counts=counts))
         return ops.square(temperature) * (self.beta * rows + self.gamma * columns)
 
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "beta": self.beta, "gamma": self.gamma}
-
 
 def _pearson(p, q, axis, counts=1.0):
     """Return the correlation along an axis; 1 if both are constant, 0 if one is.

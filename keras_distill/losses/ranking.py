@@ -57,7 +57,3 @@ class Ranking(DistillationLoss):
         weights = np.exp(-np.arange(1, count + 1) / self.decay)
         weights = ops.cast(weights / weights.sum(), scores.dtype)
         return -ops.sum(weights * ops.log_sigmoid(scores), axis=-1)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "items": self.items, "decay": self.decay}

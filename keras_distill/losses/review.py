@@ -64,10 +64,6 @@ class Review(DistillationLoss):
         stages = zip(teacher, student, strict=True)
         return sum(_distance(*stage, self.dtype) for stage in stages)
 
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "levels": self.levels, "width": self.width}
-
 
 def _distance(teacher, student, dtype):
     """Return the weighted distances of one stage on all its grids, `(B,)`."""

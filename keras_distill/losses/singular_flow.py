@@ -66,10 +66,6 @@ class SingularFlow(DistillationLoss):
         gap = _correlation(*student_pair) - _correlation(*teacher_pair)
         return ops.sum(ops.square(gap), axis=(1, 2, 3))
 
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "count": self.count}
-
 
 def _directions(features, count):
     """Return the first right singular vectors, `(B, C, k)`, and their values, `(B, k)`."""

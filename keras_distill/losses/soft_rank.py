@@ -90,11 +90,6 @@ class SoftRank(DistillationLoss):
             )
         return total
 
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        config = {"items": self.items, "scale": self.scale, "power": self.power}
-        return {**super().get_config(), **config}
-
 
 def _sets(items: int, size: int) -> np.ndarray:
     """Return each set of a size as ones in a row, `(sets, items)`."""

@@ -61,7 +61,3 @@ class Verification(DistillationLoss):
         values = ops.where(itself, 0.0, values)
         pairs = ops.cast(ops.shape(hinge)[1] - 1, values.dtype)
         return ops.sum(values, axis=-1) / ops.maximum(pairs, 1.0)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "margin": self.margin}

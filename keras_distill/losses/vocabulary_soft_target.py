@@ -108,11 +108,6 @@ class VocabularySoftTarget(DistillationLoss):
         values = _values(targets, chunks, _rows(student), student_head)
         return ops.reshape(values, ops.shape(student)[:-1])
 
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        config = {"label_weight": self.label_weight, "chunk": self.chunk}
-        return {**super().get_config(), **config}
-
 
 class _Targets:
     """What the student's logits of a chunk are compared with."""

@@ -58,10 +58,6 @@ class VotedTriplet(DistillationLoss):
         apart = _distances(normalize(flatten(student)))
         return triplet_margin(apart, members, _majority, self.margin)
 
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "margin": self.margin}
-
 
 def _distances(vectors):
     return distances(vectors, strategies.gather(vectors))

@@ -53,17 +53,8 @@ class ClassSimilarity(Target):
         self._unit_vectors = self.class_vectors / np.where(norms > 0, norms, 1.0)
 
     def call(self, teacher, temperature, labels):
-        """Return log-probabilities, `(..., K)`."""
         vectors = ops.cast(self._unit_vectors, teacher.dtype)
         of_label = ops.matmul(one_hot_labels(labels, teacher), vectors)
         cosine = ops.matmul(of_label, ops.transpose(vectors))
         powers = ops.sign(cosine) * ops.power(ops.abs(cosine), self.power)
         return ops.log_softmax(powers / self.temperature, axis=-1)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {
-            "class_vectors": self.class_vectors.tolist(),
-            "temperature": self.temperature,
-            "power": self.power,
-        }

@@ -42,18 +42,8 @@ class Mixed(Target):
         self.needs = tuple(dict.fromkeys((*first.needs, *second.needs)))
 
     def call(self, teacher, temperature, **context):
-        """Return log-probabilities, `(..., K)`."""
         first = self.first(teacher, temperature, **context)
         second = self.second(teacher, temperature, **context)
         return ops.logaddexp(
             first + ops.log(1.0 - self.share), second + ops.log(self.share)
         )
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "first": serialize(self.first),
-            "second": serialize(self.second),
-            "share": self.share,
-        }

@@ -35,7 +35,6 @@ class Permuted(Target):
         self.seed = seed
 
     def call(self, teacher, temperature, step):
-        """Return log-probabilities, `(..., K)`."""
         log_p = ops.log_softmax(teacher / temperature, axis=-1)
         classes = log_p.shape[-1]
         top = ops.one_hot(ops.argmax(log_p, axis=-1), classes, dtype="float32")
@@ -47,10 +46,6 @@ class Permuted(Target):
         inverse = ops.argsort(order, axis=-1)
         log_p = ops.take_along_axis(log_p, shuffled, axis=-1)
         return ops.take_along_axis(log_p, inverse, axis=-1)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {"seed": self.seed}
 
 
 def _global_indices(tensor):

@@ -44,10 +44,9 @@ class SuperClasses(Target):
                 f"other class of its super-class, for each other class; got {masses}."
             )
         self.super_classes = [int(group) for group in super_classes]
-        self.masses = tuple(masses)
+        self.masses = list(masses)
 
     def call(self, teacher, temperature, labels):
-        """Return log-probabilities, `(..., K)`."""
         label = one_hot_labels(labels, teacher)
         groups = ops.cast(self.super_classes, teacher.dtype)
         group_of_label = ops.sum(label * groups, axis=-1, keepdims=True)
@@ -57,7 +56,3 @@ class SuperClasses(Target):
         masses = ops.where(label > 0, of_class, masses)
         p = masses / ops.sum(masses, axis=-1, keepdims=True)
         return ops.where(p > 0, ops.log(ops.where(p > 0, p, 1.0)), LOG_ZERO)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {"super_classes": self.super_classes, "masses": list(self.masses)}

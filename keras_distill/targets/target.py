@@ -5,6 +5,8 @@ from typing import ClassVar
 import keras
 from keras import ops
 
+from keras_distill._backend.configuration import arguments
+
 
 class Target:
     """Base class of the distributions that a loss on logits compares the student with.
@@ -43,12 +45,10 @@ class Target:
         raise NotImplementedError
 
     def get_config(self) -> dict:
-        """Return the arguments."""
-        return {}
+        return arguments(self, Target)
 
     @classmethod
     def from_config(cls, config: dict):
-        """Create a target from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config))
 
 

@@ -36,14 +36,9 @@ class TopK(Target):
         self.k = k
 
     def call(self, teacher, temperature):
-        """Return log-probabilities, `(..., K)`."""
         log_p = ops.log_softmax(teacher / temperature, axis=-1)
         if self.k >= log_p.shape[-1]:
             return log_p
         least = ops.top_k(log_p, self.k, sorted=True)[0][..., -1:]
         kept = ops.cast(log_p >= least, log_p.dtype)
         return ops.where(kept > 0, log_p, spread(kept, log_rest(log_p, kept)))
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {"k": self.k}

@@ -25,7 +25,6 @@ class TrueClass(Target):
     needs = ("labels",)
 
     def call(self, teacher, temperature, labels):
-        """Return log-probabilities, `(..., K)`."""
         log_p = ops.log_softmax(teacher / temperature, axis=-1)
         label = one_hot_labels(labels, log_p)
         return ops.where(label > 0, log_p, spread(label, log_rest(log_p, label)))

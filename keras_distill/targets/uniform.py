@@ -23,5 +23,4 @@ class Uniform(Target):
     """
 
     def call(self, teacher, temperature):
-        """Return log-probabilities, `(..., K)`."""
         return ops.full_like(teacher, -np.log(teacher.shape[-1]))

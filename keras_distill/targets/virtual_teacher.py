@@ -41,13 +41,8 @@ class VirtualTeacher(Target):
         self.mass = mass
 
     def call(self, teacher, temperature, labels):
-        """Return log-probabilities, `(..., K)`."""
         label = one_hot_labels(labels, teacher)
         others = max(teacher.shape[-1] - 1, 1)
         rest = np.log((1 - self.mass) / others) if self.mass < 1 else LOG_ZERO
         log_p = label * np.log(self.mass) + (1.0 - label) * rest
         return ops.log_softmax(log_p / temperature, axis=-1)
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {"mass": self.mass}

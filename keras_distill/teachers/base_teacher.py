@@ -52,9 +52,9 @@ class BaseTeacher:
         portions: number of parts in which they take a batch. Default 1.
 
     Example:
-        >>> class Constant(kd.BaseTeacher):
+        >>> class Undecided(kd.BaseTeacher):
         ...     def __call__(self, inputs, taps, scores=None):
-        ...         return {tap: ops.zeros((len(inputs), 10)) for tap in taps}
+        ...         return {tap: ops.zeros((ops.shape(inputs)[0], 10)) for tap in taps}
     """
 
     lacks: ClassVar[Mapping[str, str]] = {

@@ -133,6 +133,12 @@ def test_configs():
     pool = adapters.AveragePool((3, 1), name="pool")
     again = adapters.AveragePool.from_config(pool.get_config())
     assert (again.size, again.name, again.dtype) == ((3, 1), "pool", "float32")
+    half = adapters.GaussianRegressor(4, start=2.0, dtype="float16").get_config()
+    again = adapters.GaussianRegressor.from_config(half)
+    assert (again.channels, again.start, again.dtype) == (4, 2.0, "float16")
+    translator = adapters.Translator(6)
+    assert translator.get_config().keys() == {"name", "trainable", "dtype", "channels"}
+    assert adapters.Translator.from_config(translator.get_config()).channels == 6
     layer = adapters.ValidConvolution((None, 5, 4, 7), activation="relu")
     again = adapters.ValidConvolution.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()

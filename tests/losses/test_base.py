@@ -33,6 +33,69 @@ def test_name_is_the_class_in_snake_case():
     assert Hint(name="first_hint").name == "first_hint"
 
 
+class Scaled(Distance):
+    """Has arguments of its own, and those of its base by `kwargs`."""
+
+    scheduled = ("scale",)
+
+    def __init__(self, scale, *, steps=(1, 2), name="scaled", **kwargs):
+        super().__init__(name, **kwargs)
+        self.scale = scale
+        self.steps = steps
+
+
+class Explicit(SoftTarget):
+    """Has a `get_config` of its own, whose arguments need no attributes."""
+
+    scheduled = ("temperature", "power")
+
+    def __init__(self, items, power=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.numbers = items
+        self.power = power
+
+    def get_config(self):
+        return {**super().get_config(), "items": self.numbers}
+
+
+class Forgotten(SoftTarget):
+    def __init__(self, items, **kwargs):
+        super().__init__(**kwargs)
+
+
+def test_the_arguments_are_the_configuration():
+    schedule = keras.optimizers.schedules.ExponentialDecay(8.0, 10, 0.5)
+    config = Scaled(schedule, reduction="sum").get_config()
+    assert config == {
+        "name": "scaled",
+        "reduction": "sum",
+        "scale": keras.saving.serialize_keras_object(schedule),
+        "steps": (1, 2),
+    }
+    again = Scaled.from_config(config)
+    assert again.get_config() == config and float(again.scale(10)) == 4.0
+
+
+def test_a_get_config_of_its_own_is_added_to_the_base():
+    config = Explicit(3, temperature=2.0).get_config()
+    assert config == {
+        "name": "explicit",
+        "reduction": "sum_over_batch_size",
+        "temperature": 2.0,
+        "target": None,
+        "power": 1.0,
+        "items": 3,
+    }
+    assert Explicit.from_config(config).get_config() == config
+
+
+def test_an_argument_without_an_attribute_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"of Forgotten .* it has none for \['items'\]"
+    ):
+        Forgotten(3).get_config()
+
+
 def test_call_must_be_implemented():
     with pytest.raises(NotImplementedError):
         DistillationLoss()(np.ones((2, 3)), np.ones((2, 3)))

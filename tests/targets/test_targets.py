@@ -107,6 +107,26 @@ def test_serialization(name):
     )
 
 
+def test_the_arguments_are_the_configuration():
+    mixed = targets.Mixed(targets.TopK(2), targets.ClassSimilarity(np.eye(2)), 0.3)
+    config = mixed.get_config()
+    assert config["share"] == 0.3 and config["first"]["config"] == {"k": 2}
+    assert config["second"]["config"] == {
+        "class_vectors": [[1.0, 0.0], [0.0, 1.0]],
+        "temperature": 0.3,
+        "power": 0.5,
+    }
+    assert targets.Mixed.from_config(config).get_config() == config
+    assert targets.Uniform().get_config() == {}
+
+    class Forgotten(targets.Target):
+        def __init__(self, k):
+            del k
+
+    with pytest.raises(ValueError, match=r"none for \['k'\]"):
+        Forgotten(2).get_config()
+
+
 @pytest.mark.parametrize("average", ["arithmetic", "geometric"])
 def test_targets_apply_to_the_average_of_an_ensemble(average):
     nets = []

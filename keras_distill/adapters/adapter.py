@@ -1,0 +1,24 @@
+"""Base of adapters, and the linear layer that several of them have."""
+
+import keras
+from keras import layers
+
+from keras_distill._backend.configuration import arguments
+
+
+class Adapter(layers.Layer):
+    """A layer that computes in float32 by default and is configured by its arguments."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def get_config(self) -> dict:
+        return {**arguments(self, Adapter), **super().get_config()}
+
+
+def linear(channels: int, shape: tuple, size: int = 1, **kwargs) -> keras.Layer:
+    """Create a convolution for a map `(B, H, W, C)`, a dense layer for other shapes."""
+    if len(shape) != 4:
+        return layers.Dense(channels, **kwargs)
+    padding = "valid" if size == 1 else "same"
+    return layers.Conv2D(channels, size, padding=padding, **kwargs)
