@@ -38,7 +38,7 @@ class Scaled(Distance):
 
     scheduled = ("scale",)
 
-    def __init__(self, scale, *, steps=(1, 2), name="scaled", **kwargs):
+    def __init__(self, scale, *, steps=2, name="scaled", **kwargs):
         super().__init__(name, **kwargs)
         self.scale = scale
         self.steps = steps
@@ -70,7 +70,7 @@ def test_the_arguments_are_the_configuration():
         "name": "scaled",
         "reduction": "sum",
         "scale": keras.saving.serialize_keras_object(schedule),
-        "steps": (1, 2),
+        "steps": 2,
     }
     again = Scaled.from_config(config)
     assert again.get_config() == config and float(again.scale(10)) == 4.0
