@@ -18,35 +18,29 @@ class Builder:
     """Runs the teacher on samples that are not cached yet, shard by shard.
 
     Args:
-        shards: files to write the rows to.
-        source: samples to run the teacher on.
-        per_view: number of shards of a view.
-        run: function from a batch to the teacher's inputs, the values to store, and the
-            divergence of each sample's stored prediction from the full one.
+        shards: files to write the rows to, `per_view` of them for each view.
+        source: samples to run the teacher on; `key` is that of their ids.
+        run: as `Recipe.runner` returns it.
         batch_size: samples that the teacher is run on at once.
-        sample_ids: key of the ids.
     """
 
     def __init__(
         self,
         shards: Shards,
-        source,
         per_view: int,
+        source,
+        key: str,
         run: Callable,
         batch_size: int,
-        sample_ids: str,
     ):
-        self.shards, self.source, self.per_view = shards, source, per_view
-        self.run, self.batch_size, self.key = run, batch_size, sample_ids
+        self.shards, self.per_view = shards, per_view
+        self.source, self.key = source, key
+        self.run, self.batch_size = run, batch_size
 
     def build(self, worker: int, workers: int, patience: float, verbose) -> None:
         """Build all missing shards, this worker's first; return when all shards exist.
 
-        Args:
-            worker: index of this process.
-            workers: number of processes.
-            patience: seconds without a sign of life after which a process counts as dead.
-            verbose: whether to print size and expected time and show a progress bar.
+        The other arguments are as in `CachedTeacher.build`.
 
         Raises:
             OSError: the disk is full; complete shards stay.
@@ -55,10 +49,10 @@ class Builder:
         missing = self._missing(range(len(self.shards.counts)))
         if not missing:
             return
-        self._check_space(missing)
+        if shutil.disk_usage(self.shards.folder).free < self._bytes(missing):
+            raise self._disk_full(missing)
         claims.remove_parts()
-        seconds = self._seconds_per_sample(missing)
-        bar = self._announce(missing, seconds) if verbose else None
+        bar = self._announce(missing, verbose)
         missing.sort(key=lambda shard: (shard % workers != worker, shard))
         while missing:
             for shard in missing:
@@ -70,8 +64,7 @@ class Builder:
             missing = self._missing(missing)
             if missing:
                 time.sleep(min(1.0, patience / 4))
-        if bar is not None:
-            bar.update(bar.target, finalize=True)
+        bar.update(bar.target, finalize=True)
 
     def _missing(self, among) -> list[int]:
         return [shard for shard in among if not self.shards.path(shard).exists()]
@@ -84,21 +77,20 @@ class Builder:
         self.run(batch)
         return (time.perf_counter() - start) / self.batch_size
 
-    def _announce(self, missing, seconds: float) -> keras.utils.Progbar:
+    def _announce(self, missing, verbose) -> keras.utils.Progbar:
         count = sum(self.shards.counts[shard] for shard in missing)
-        size = self.shards.row.itemsize
-        print(
-            f"Cache: {count:,} rows of {size} bytes, {count * size / 1e6:,.1f} MB in "
-            f"{len(missing)} shards, about {count * seconds:,.0f} s of teacher time."
-        )
-        return keras.utils.Progbar(count, unit_name="row")
+        seconds = count * self._seconds_per_sample(missing)
+        if verbose:
+            print(
+                f"Cache: {count:,} rows of {self.shards.row.itemsize} bytes, "
+                f"{self._bytes(missing) / 1e6:,.1f} MB in {len(missing)} shards, about "
+                f"{seconds:,.0f} s of teacher time."
+            )
+        return keras.utils.Progbar(count, verbose=1 if verbose else 0, unit_name="row")
 
-    def _check_space(self, missing) -> None:
-        needed = sum(self.shards.counts[shard] for shard in missing)
-        needed *= self.shards.row.itemsize
-        free = shutil.disk_usage(self.shards.folder).free
-        if free < needed:
-            raise _disk_full(self.shards.folder, needed, free)
+    def _bytes(self, shards) -> int:
+        counts = (self.shards.counts[shard] for shard in shards)
+        return sum(counts) * self.shards.row.itemsize
 
     def _build_one(self, shard: int, claims: Claims, bar) -> None:
         distances = []
@@ -111,8 +103,7 @@ class Builder:
                 _check_finite(values, ids)
                 yield rows.pack(self.shards.row, ids, rows.sketch(inputs), values)
                 claims.renew(shard)
-                if bar is not None:
-                    bar.add(len(ids))
+                bar.add(len(ids))
 
         def note():
             return {"distance": float(np.concatenate(distances).mean())}
@@ -122,9 +113,18 @@ class Builder:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            needed = self.shards.counts[shard] * self.shards.row.itemsize
-            free = shutil.disk_usage(self.shards.folder).free
-            raise _disk_full(self.shards.folder, needed, free) from error
+            raise self._disk_full([shard]) from error
+
+    def _disk_full(self, shards) -> OSError:
+        free = shutil.disk_usage(self.shards.folder).free
+        return OSError(
+            errno.ENOSPC,
+            f"no space for the cache: {self._bytes(shards) / 1e6:,.1f} MB to write, "
+            f"{free / 1e6:,.1f} MB free. The existing shards are complete: free some space "
+            "and call build again to continue, or store less (top_k, dtype='float16', "
+            "fewer taps)",
+            str(self.shards.folder),
+        )
 
     def _batches(self, shard: int) -> Iterator[dict]:
         view, index = divmod(shard, self.per_view)
@@ -143,16 +143,6 @@ def _check_finite(values_of_taps: dict, ids) -> None:
                     f"such as {ids[~finite][:5].tolist()}. Pass dtype='float32', or check "
                     "the teacher's outputs for these samples."
                 )
-
-
-def _disk_full(folder, needed: int, free: int) -> OSError:
-    return OSError(
-        errno.ENOSPC,
-        f"no space for the cache: {needed / 1e6:,.1f} MB to write, {free / 1e6:,.1f} MB "
-        "free. The existing shards are complete: free some space and call build again to "
-        "continue, or store less (top_k, dtype='float16', fewer taps)",
-        str(folder),
-    )
 
 
 def compiled(function: Callable) -> Callable:

@@ -169,10 +169,8 @@ class CachedTeacher(BaseTeacher):
         self._check_made_of(made_of)
         shards = self.contents.shards(self.folder)
         shards.remove_damaged()
-        run = self.recipe.runner(self.contents, batch_size)
-        builder = Builder(
-            shards, source, self.contents.per_view, run, batch_size, self.sample_ids
-        )
+        run, per_view = self.recipe.runner(batch_size), self.contents.per_view
+        builder = Builder(shards, per_view, source, self.sample_ids, run, batch_size)
         builder.build(*strategies.worker(), patience=patience, verbose=verbose)
         self._reader = None
         if verbose:
@@ -221,8 +219,7 @@ class CachedTeacher(BaseTeacher):
             ValueError: there are no ids, or the first batch differs from the inputs that
                 the teacher was run on.
         """
-        joiner = Joiner(self._open(), self.contents, self.inputs, self.sample_ids)
-        return joiner.join(dataset)
+        return Joiner(self._open(), self.inputs, self.sample_ids).join(dataset)
 
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
         """Return the tapped tensors of a batch that was joined."""
@@ -231,10 +228,8 @@ class CachedTeacher(BaseTeacher):
                 "The batch has no cached outputs of the teacher: fit on "
                 "cached.join(dataset), and let teacher_inputs select all inputs."
             )
-        stored, shapes = inputs[KNOWLEDGE], self.contents.shapes
-        forms = self.contents.forms
         return {
-            tap: forms[str(tap)].decode(stored[str(tap)], shapes[str(tap)])
+            tap: self.contents.decode(str(tap), inputs[KNOWLEDGE][str(tap)])
             for tap in taps
         }
 

@@ -9,11 +9,7 @@ class Claims:
     """Files that record which process builds a shard; one that is not renewed expires.
 
     Ages are differences between files of the same folder, so the clocks of the machines
-    need not agree.
-
-    Args:
-        folder: directory that all processes see.
-        patience: seconds after which a claim that was not renewed expires.
+    need not agree. A claim that was not renewed for `patience` seconds expires.
     """
 
     def __init__(self, folder: pathlib.Path, patience: float):

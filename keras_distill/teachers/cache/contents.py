@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from keras_distill._backend.files import write_then_rename
 from keras_distill.teachers.cache import forms, rows
-from keras_distill.teachers.cache.shards import Shards
+from keras_distill.teachers.cache.shards import ShardRows, Shards
 
 FILE, FORMAT = "cache.json", 1
 
@@ -37,21 +37,27 @@ class Contents:
 
     @property
     def forms(self) -> dict:
-        """Return the form of each tap's cached values, by the tap's text."""
-        return {
-            tap: forms.from_config(config)
-            for tap, config in self.made_of["taps"].items()
-        }
+        """The form of each tap's cached values, by the tap's text."""
+        configs = self.made_of["taps"]
+        return {tap: forms.from_config(config) for tap, config in configs.items()}
+
+    @property
+    def parts(self) -> dict:
+        """For each tap's text, dtype and shape of a sample's arrays, by name."""
+        return {tap: form.parts(self.shapes[tap]) for tap, form in self.forms.items()}
 
     @property
     def per_view(self) -> int:
-        """Return the number of shards of a view."""
+        """The number of shards of a view."""
         return -(-self.samples // self.shard_rows)
+
+    def decode(self, tap: str, stored: dict):
+        """Return the tensor of a tap from a batch's arrays by name."""
+        return self.forms[tap].decode(stored, self.shapes[tap])
 
     def shards(self, folder: pathlib.Path) -> Shards:
         """Return the files of the rows in a folder."""
-        parts = {tap: form.parts(self.shapes[tap]) for tap, form in self.forms.items()}
-        row = rows.row_type(parts, self.wide_ids)
+        row = rows.row_type(self.parts, self.wide_ids)
         last = self.samples - (self.per_view - 1) * self.shard_rows
         counts = [self.shard_rows] * (self.per_view - 1) + [last]
         return Shards(folder, row, counts * self.views)
@@ -86,25 +92,22 @@ def read(folder: pathlib.Path) -> Contents | None:
 
 
 class Index:
-    """Index from sample ids to rows.
-
-    Args:
-        parts: functions that return sample ids in the order of their rows, in parts.
+    """Index from sample ids to the rows of a view's shards.
 
     Raises:
         ValueError: an id occurs twice.
     """
 
-    def __init__(self, parts: Sequence[Callable]):
+    def __init__(self, shards: Sequence[ShardRows]):
         self.count, self.in_order = 0, True
-        for part in parts:
-            ids = part()
+        for shard in shards:
+            ids = shard.column(rows.ID)
             # The common case, 0 to N - 1 in order, needs no table.
             self.in_order &= np.array_equal(ids, np.arange(len(ids)) + self.count)
             self.count += len(ids)
         if self.in_order:
             return
-        ids = np.concatenate([part() for part in parts])
+        ids = np.concatenate([shard.column(rows.ID) for shard in shards])
         self.order = np.argsort(ids, kind="stable")
         self.ids = ids[self.order]
         repeated = np.unique(self.ids[1:][self.ids[1:] == self.ids[:-1]])

@@ -48,19 +48,8 @@ def add_arrays(digest, arrays) -> None:
 
 
 def check_same(cached: dict, passed: dict, folder) -> None:
-    """Check that a cache was made of what is passed.
-
-    Args:
-        cached: fingerprints of the cache, by name.
-        passed: fingerprints of the arguments, by name; None is not compared.
-        folder: directory of the cache.
-
-    Raises:
-        ValueError: they differ; the message lists in what.
-    """
-    differing = [
-        name for name, x in passed.items() if x is not None and cached[name] != x
-    ]
+    """Check that the fingerprints of a cache equal those passed, by name."""
+    differing = [name for name, x in passed.items() if cached[name] != x]
     if differing:
         details = "; ".join(
             f"{name}: cached {_short(cached[name])}, passed {_short(passed[name])}"

@@ -9,13 +9,7 @@ LEAST, MOST = -30.0, -1e-4
 
 
 class Dense:
-    """All numbers of a tensor.
-
-    Args:
-        dtype: of the stored values, `"float16"` or `"float32"`.
-    """
-
-    temperature = None
+    """All numbers of a tensor, in float16 or float32."""
 
     def __init__(self, dtype: str):
         if dtype not in ("float16", "float32"):
@@ -36,7 +30,6 @@ class Dense:
         return stored["all"]
 
     def get_config(self) -> dict:
-        """Return the arguments."""
         return {"dtype": self.dtype}
 
 
@@ -49,10 +42,6 @@ class TopK:
 
         p_j                            for the k largest
         (1 - sum of those) / (K - k)   for the others
-
-    Args:
-        k: number of classes to store.
-        temperature: T.
     """
 
     def __init__(self, k: int, temperature: float):
@@ -103,7 +92,6 @@ class TopK:
         return ops.reshape(self.temperature * log_p, (*lead, count))
 
     def get_config(self) -> dict:
-        """Return the arguments."""
         return {"k": self.k, "temperature": self.temperature}
 
 

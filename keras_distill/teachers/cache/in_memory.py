@@ -17,16 +17,12 @@ class InMemoryRows:
 
     A batch is looked up by TensorFlow operations, which slow a small step down less than
     a call of Python does.
-
-    Args:
-        reader: of the cache.
-        views: number of views of each sample.
     """
 
-    def __init__(self, reader: Reader, views: int):
+    def __init__(self, reader: Reader):
         import tensorflow as tf
 
-        self.index, self.views = reader.index, views
+        self.index, self.views = reader.index, reader.contents.views
         stored = np.concatenate([shard.all_rows() for shard in reader.shards])
         with tf.device("CPU:0"):
             self.sketches = tf.constant(stored[rows.SKETCH].astype("float32"))

@@ -5,7 +5,6 @@ import numpy as np
 
 from keras_distill.data.selection import Selection, select
 from keras_distill.teachers.cache import rows
-from keras_distill.teachers.cache.contents import Contents
 from keras_distill.teachers.cache.in_memory import LIMIT, InMemoryRows
 from keras_distill.teachers.cache.reading import Reader
 
@@ -17,20 +16,13 @@ class Joiner:
 
     Args:
         reader: of the cache.
-        contents: of the cache.
         inputs: the teacher's part of the batch's inputs.
-        sample_ids: key of the ids.
+        key: of the sample ids.
     """
 
-    def __init__(
-        self, reader: Reader, contents: Contents, inputs: Selection, sample_ids: str
-    ):
-        self.reader, self.contents = reader, contents
-        self.inputs, self.key = inputs, sample_ids
-        self.parts = {
-            tap: form.parts(contents.shapes[tap])
-            for tap, form in contents.forms.items()
-        }
+    def __init__(self, reader: Reader, inputs: Selection, key: str):
+        self.reader, self.inputs, self.key = reader, inputs, key
+        self.views, self.parts = reader.contents.views, reader.contents.parts
 
     def join(self, dataset):
         """Add `"knowledge"` to the inputs of each batch, after a check of the first."""
@@ -41,9 +33,11 @@ class Joiner:
         first = next(dataset.as_numpy_iterator(), None)
         if first is not None:
             self._read(*self._query(first[0] if isinstance(first, tuple) else first))
-        cache = InMemoryRows(self.reader, self.contents.views) if self._fits() else None
-        shapes = [shape for named in self.parts.values() for _, shape in named.values()]
-        types = [_type(d) for named in self.parts.values() for d, _ in named.values()]
+        cache = InMemoryRows(self.reader) if self._fits() else None
+        parts = [part for named in self.parts.values() for part in named.values()]
+        # As `rows.unpack` returns them.
+        types = ["int32" if d.startswith("uint") else d for d, _ in parts]
+        shapes = [shape for _, shape in parts]
 
         def look_up(x, *others):
             query = self._query(x)
@@ -58,8 +52,8 @@ class Joiner:
                 array.set_shape((query[0].shape[0], *shape))
             remaining = iter(arrays)
             knowledge = {
-                tap: {name: next(remaining) for name in parts}
-                for tap, parts in self.parts.items()
+                tap: {name: next(remaining) for name in named}
+                for tap, named in self.parts.items()
             }
             x = {**x, KNOWLEDGE: knowledge}
             return (x, *others) if others else x
@@ -68,12 +62,12 @@ class Joiner:
         return mapped.prefetch(tf.data.AUTOTUNE)
 
     def _fits(self) -> bool:
-        count = self.reader.index.count * self.contents.views
+        count = self.reader.index.count * self.views
         return count * self.reader.row.itemsize <= LIMIT
 
     def _query(self, x: dict) -> list:
         """Return ids, views and the teacher's inputs."""
-        views = x[VIEW] if self.contents.views > 1 else np.int64(0)
+        views = x[VIEW] if self.views > 1 else np.int64(0)
         return [x[self.key], views, *keras.tree.flatten(select(x, self.inputs))]
 
     def _read(self, ids, views, *inputs) -> list[np.ndarray]:
@@ -90,11 +84,9 @@ class Joiner:
         return [named[tap][name] for tap, parts in self.parts.items() for name in parts]
 
     def _check_keys(self, spec) -> None:
-        required = [self.key] + [VIEW] * (self.contents.views > 1)
-        missing = [
-            key for key in required if not isinstance(spec, dict) or key not in spec
-        ]
-        if missing:
+        required = [self.key] + [VIEW] * (self.views > 1)
+        found = spec if isinstance(spec, dict) else ()
+        if missing := [key for key in required if key not in found]:
             raise ValueError(
                 f"A cache looks samples up by {' and '.join(map(repr, required))} in a "
                 f"dict of inputs; {missing} is not in {spec}. kd.data.batches(..., "
@@ -105,7 +97,3 @@ class Joiner:
 def _has_static_shapes(inputs) -> bool:
     """Return True if all axes of the inputs but the batch axis have static sizes."""
     return all(x.shape.rank is not None and None not in x.shape[1:] for x in inputs)
-
-
-def _type(dtype: str) -> str:
-    return "int32" if dtype.startswith("uint") else dtype

@@ -1,20 +1,14 @@
 """Reading rows of a cache by sample id."""
 
-import functools
 import pathlib
 
 import numpy as np
 
-from keras_distill.teachers.cache import rows
 from keras_distill.teachers.cache.contents import Contents, Index
 
 
 class Reader:
     """Reads the rows of a complete cache.
-
-    Args:
-        folder: directory of the cache.
-        contents: of the cache.
 
     Raises:
         ValueError: shards are missing or damaged.
@@ -25,24 +19,14 @@ class Reader:
         shards = contents.shards(folder)
         _check_complete(shards, folder)
         numbers = range(len(shards.counts))
-        self.distance = sum(
-            shards.note(shard)["distance"] * shards.counts[shard] for shard in numbers
-        ) / sum(shards.counts)
+        distances = [shards.note(shard)["distance"] for shard in numbers]
+        self.distance = float(np.average(distances, weights=shards.counts))
         self.row = shards.row
         self.shards = [shards.open(shard) for shard in numbers]
-        first = self.shards[: contents.per_view]
-        self.index = Index([functools.partial(s.column, rows.ID) for s in first])
+        self.index = Index(self.shards[: contents.per_view])
 
     def read(self, ids: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
-        """Return the rows of samples, `(B,)`.
-
-        Args:
-            ids: of the samples, `(B,)`.
-            views: index of each sample's view, `(B,)`, or one for all.
-
-        Raises:
-            ValueError: there is no such sample or view.
-        """
+        """Return the rows of samples, `(B,)`, as in `CachedTeacher.read`."""
         views = np.broadcast_to(np.asarray(views, "int64"), np.shape(ids))
         if len(views) and not 0 <= views.min() <= views.max() < self.contents.views:
             raise ValueError(
@@ -62,9 +46,9 @@ class Reader:
 
 def _check_complete(shards, folder) -> None:
     damage = {shard: shards.damage(shard) for shard in range(len(shards.counts))}
-    damage = {shard: what for shard, what in damage.items() if what is not None}
-    if damage:
-        listed = [f"{shards.path(s).name} {what}" for s, what in damage.items()]
+    if listed := [
+        f"{shards.path(s).name} {what}" for s, what in damage.items() if what
+    ]:
         raise ValueError(
             f"The cache in '{folder}' is incomplete: {', '.join(listed[:5])}"
             f"{' and more' if len(listed) > 5 else ''}. Call build(data) with the "

@@ -58,8 +58,8 @@ class Recipe:
     def contents(self, source, made_of: dict, shard_rows: int) -> Contents:
         """Return what a cache will contain, as found by a pass of one sample."""
         sample = select(next(source.read(0, 0, 1, 1)), self.inputs)
-        inputs = keras.tree.map_structure(ops.convert_to_tensor, sample)
-        inputs = self._prepared(inputs)
+        sample = keras.tree.map_structure(ops.convert_to_tensor, sample)
+        inputs = self._prepared(sample)
         if any(tap.is_output for tap in self.taps):
             checks.check_logits(self.teacher, inputs)
         found = self.teacher.shapes(inputs, self.taps)
@@ -74,15 +74,12 @@ class Recipe:
             wide_ids=source.largest_id >= 2**32,
         )
 
-    def runner(self, contents: Contents, batch_size: int) -> Callable:
+    def runner(self, batch_size: int) -> Callable:
         """Return a function from a batch to teacher inputs, values and divergences.
 
-        Args:
-            contents: of the cache.
-            batch_size: of all batches but the last, which is padded to it, so that the
-                teacher is compiled once.
+        A smaller batch is padded to `batch_size`, so that the teacher is compiled once.
         """
-        run = compiled(lambda inputs: self._values(inputs, contents))
+        run = compiled(self._values)
 
         def run_batch(batch: dict) -> tuple:
             inputs = select(batch, self.inputs)
@@ -96,19 +93,19 @@ class Recipe:
     def _prepared(self, inputs):
         return inputs if self.preprocessing is None else self.preprocessing(inputs)
 
-    def _values(self, inputs, contents: Contents) -> tuple:
+    def _values(self, inputs) -> tuple:
         """Return the encoded values of each tap, and divergences of predictions, `(B,)`."""
         knowledge = self.teacher(self._prepared(inputs), self.taps)
         values, distances = {}, ops.zeros(ops.shape(keras.tree.flatten(inputs)[0])[0])
+        temperature = self.temperature or 1.0
         for tap in self.taps:
-            form, shape = self.forms[str(tap)], contents.shapes[str(tap)]
-            tensor = knowledge[tap]
+            form, tensor = self.forms[str(tap)], knowledge[tap]
             if tap.is_output:
-                tensor = self.teacher.logits(tensor, self.temperature or 1.0)
+                tensor = self.teacher.logits(tensor, temperature)
             values[str(tap)] = form.encode(tensor)
             if tap.is_output:
-                decoded = form.decode(values[str(tap)], shape)
-                distances += _divergence(tensor, decoded, self.temperature or 1.0)
+                decoded = form.decode(values[str(tap)], tensor.shape[1:])
+                distances += _divergence(tensor, decoded, temperature)
         return values, distances
 
 

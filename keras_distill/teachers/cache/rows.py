@@ -11,12 +11,7 @@ TOLERANCE = 0.01
 
 
 def row_type(parts_of_taps: dict, wide_ids: bool) -> np.dtype:
-    """Return the dtype of a row.
-
-    Args:
-        parts_of_taps: for each tap's text, dtype and shape of its arrays, by name.
-        wide_ids: whether some ids need more than 32 bits.
-    """
+    """Return the dtype of a row; arguments as `parts` and `wide_ids` of `Contents`."""
     fields = [(ID, "<i8" if wide_ids else "<u4"), (SKETCH, "<f2", (2,))]
     for tap, parts in parts_of_taps.items():
         for name, (dtype, shape) in parts.items():
@@ -26,14 +21,7 @@ def row_type(parts_of_taps: dict, wide_ids: bool) -> np.dtype:
 
 
 def pack(row: np.dtype, ids, sketches, values_of_taps: dict) -> np.ndarray:
-    """Pack the arrays of a batch into rows.
-
-    Args:
-        row: dtype of a row.
-        ids: of the samples, `(B,)`.
-        sketches: of the samples, `(B, 2)`, as computed by `sketch`.
-        values_of_taps: for each tap's text, its arrays by name.
-    """
+    """Pack ids `(B,)`, sketches `(B, 2)` and, by tap and name, arrays into rows."""
     rows = np.empty(len(ids), row)
     rows[ID], rows[SKETCH] = ids, sketches
     for tap, parts in values_of_taps.items():
@@ -60,9 +48,6 @@ def sketch(inputs) -> np.ndarray:
     The first is the projection of the sample, scaled to norm 1, on fixed random signs,
     the second the logarithm of its norm. Flips, shifts and crops change the first,
     brightness the second; rounding changes neither by more than `TOLERANCE`.
-
-    Args:
-        inputs: a structure of arrays, batch first.
     """
     leaves = [np.asarray(x) for x in keras.tree.flatten(inputs)]
     flat = [x.reshape(len(x), -1).astype("float32") for x in leaves]

@@ -18,13 +18,7 @@ BEFORE, AFTER = 12, 4
 
 
 class Shards:
-    """Files of rows in a folder.
-
-    Args:
-        folder: directory of the files.
-        row: NumPy dtype of a row.
-        counts: number of rows of each shard.
-    """
+    """Files of rows in a folder; `counts` has the number of rows of each shard."""
 
     def __init__(self, folder: pathlib.Path, row: np.dtype, counts: list[int]):
         self.folder, self.row, self.counts = folder, row, counts

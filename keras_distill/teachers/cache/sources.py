@@ -12,13 +12,7 @@ from keras_distill.teachers.cache import fingerprints
 
 
 class ArraySource:
-    """Samples in memory.
-
-    Args:
-        samples: the data.
-        views: views of each sample, or None for the samples themselves.
-        sample_ids: key of the ids.
-    """
+    """Samples in memory, or views of them."""
 
     def __init__(self, samples: Samples, views: Views | None, sample_ids: str):
         if sample_ids != "sample_id":
@@ -51,7 +45,7 @@ class StreamSource:
     Args:
         dataset: yields dicts with sample ids, or tuples that begin with one, each time
             in the same order.
-        views: views of each sample, or None for the samples themselves.
+        views: of each sample, or None for the samples themselves.
         sample_ids: key of the ids.
         image: key of the images that the views augment.
     """
@@ -65,9 +59,10 @@ class StreamSource:
                 f"'{sample_ids}'; got {spec}. Add it, as kd.data.batches(..., "
                 "sample_ids=True) or dataset.enumerate() do, or pass its key as sample_ids."
             )
-        self.singles = dataset.map(_inputs).unbatch()
+        inputs = dataset.map(_inputs)
+        self.singles = inputs.unbatch()
         self.views, self.key, self.image = views, sample_ids, image
-        ids, self.fingerprint = _scan(dataset.map(_inputs), sample_ids)
+        ids, self.fingerprint = _scan(inputs, sample_ids)
         _check_ids(ids)
         self.count, self.largest_id = len(ids), int(ids.max())
         self._open = None

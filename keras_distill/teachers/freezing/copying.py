@@ -32,7 +32,7 @@ class Copier:
     """Copies a functional model, layer by layer, each layer once.
 
     Args:
-        graphs: graphs of the model and of models nested in it, by the model's `id`.
+        graphs: of the model and of models nested in it, by the model's `id`.
         folds: pairs of a layer and the normalization to fold into it.
         kept: `id`s of layers to copy unchanged.
         dtype: dtype policy of the copies; None for those of the layers.

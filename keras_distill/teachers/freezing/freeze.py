@@ -9,6 +9,7 @@ from keras_distill import taps as tapping
 from keras_distill._backend.files import to_numpy
 from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill.taps import Tap
+from keras_distill.teachers.base_teacher import check_trained
 from keras_distill.teachers.ensemble import EnsembleTeacher
 from keras_distill.teachers.freezing.copying import Copier
 from keras_distill.teachers.freezing.folding import foldable, graphs_of
@@ -71,9 +72,15 @@ def freeze(
     """
     if isinstance(model, EnsembleTeacher):
         return _freeze_members(model, inputs, keep, dtype, tolerance)
-    _check_model(model)
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "kd.freeze takes a keras.Model or a kd.EnsembleTeacher; got "
+            f"{type(model).__name__}."
+        )
+    check_trained(model)
     taps = [tap for tap in tapping.as_taps(keep) if not tap.is_output]
-    kept = _layers_below(tapping.find_layer(model, tap.path) for tap in taps)
+    layers = [tapping.find_layer(model, tap.path) for tap in taps]
+    kept = {id(part) for layer in layers for part in flatten_layers(layer)}
     graphs = graphs_of(model)
     folds = [
         pair
@@ -88,37 +95,15 @@ def freeze(
 
 
 def _freeze_members(ensemble, inputs, keep, dtype, tolerance) -> EnsembleTeacher:
-    layers = [tap for tap in tapping.as_taps(keep) if not tap.is_output]
+    taps = [tap for tap in tapping.as_taps(keep) if not tap.is_output]
+    how = {"dtype": dtype, "tolerance": tolerance}
     members = [
-        freeze(
-            member,
-            inputs,
-            keep=ensemble.member_taps(index, layers),
-            dtype=dtype,
-            tolerance=tolerance,
-        )
+        freeze(member, inputs, keep=ensemble.member_taps(index, taps), **how)
         for index, member in enumerate(ensemble.members)
     ]
     return EnsembleTeacher(
         members, ensemble.average, weights=ensemble.weights, portions=ensemble.portions
     )
-
-
-def _check_model(model) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "kd.freeze takes a keras.Model or a kd.EnsembleTeacher; got "
-            f"{type(model).__name__}."
-        )
-    if not model.built:
-        raise ValueError(
-            f"The model '{model.name}' is not built, so it can't have been trained. "
-            "Train it first, or call it on one batch and load its weights."
-        )
-
-
-def _layers_below(layers) -> set[int]:
-    return {id(part) for layer in layers for part in flatten_layers(layer)}
 
 
 def _tolerance(model) -> float:
@@ -133,8 +118,8 @@ def _check_values(frozen, model, inputs, taps, tolerance: float) -> None:
     for net in (model, frozen):
         outputs, tapped = tapping.forward(net, inputs, taps, training=False)
         tensors = {f"tap '{tap}'": x for tap, x in tapped.items()}
-        for i, x in enumerate(keras.tree.flatten(outputs)):
-            tensors[f"output {i}"] = x
+        flat = keras.tree.flatten(outputs)
+        tensors |= {f"output {i}": x for i, x in enumerate(flat)}
         values.append({name: to_numpy(x, "float64") for name, x in tensors.items()})
     for name, expected in values[0].items():
         if not expected.size:

@@ -5,12 +5,9 @@ from keras import ops
 
 
 class InferenceNormalization(keras.Layer):
-    """A batch normalization with constant statistics.
+    """A batch normalization with constant statistics, of C channels.
 
     Its scale and offset remain as `gamma` and `beta`, `(C,)`, for losses on margins.
-
-    Args:
-        channels: number of channels C.
     """
 
     stands_for_batch_normalization = True
@@ -21,17 +18,14 @@ class InferenceNormalization(keras.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
-        """Create gamma and beta."""
         del input_shape
         self.gamma = self._constant("gamma", "ones")
         self.beta = self._constant("beta", "zeros")
 
     def compute_output_shape(self, input_shape):
-        """Return the shape of the input."""
         return input_shape
 
     def get_config(self) -> dict:
-        """Return the arguments."""
         return {**super().get_config(), "channels": self.channels}
 
     def _constant(self, name, initializer):
@@ -47,43 +41,29 @@ class InferenceNormalization(keras.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class FoldedNormalization(InferenceNormalization):
-    """The identity, in place of a normalization that was folded into the layer before.
-
-    Args:
-        channels: number of channels C.
-    """
+    """The identity, in place of a normalization that was folded into the layer before."""
 
     is_folded = True
 
     def call(self, inputs, mask=None):
-        """Return the input, which is normalized already."""
         del mask
         return inputs
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class FrozenNormalization(InferenceNormalization):
-    """A batch normalization as one multiplication and one addition.
-
-        y = scale_c x + offset_c
-
-    Args:
-        channels: number of channels C.
-        axis: axis of the channels. Default: the last.
-    """
+    """A batch normalization along one axis, as `y = scale_c x + offset_c`."""
 
     def __init__(self, channels: int, axis: int = -1, **kwargs):
         super().__init__(channels, **kwargs)
         self.axis = axis
 
     def build(self, input_shape):
-        """Create gamma, beta, scale and offset."""
         super().build(input_shape)
         self.scale = self._constant("scale", "ones")
         self.offset = self._constant("offset", "zeros")
 
     def call(self, inputs, mask=None):
-        """Normalize `(..., C, ...)`."""
         del mask
         shape = [1] * len(inputs.shape)
         shape[self.axis] = self.channels
@@ -94,5 +74,4 @@ class FrozenNormalization(InferenceNormalization):
         return inputs * scale + offset
 
     def get_config(self) -> dict:
-        """Return the arguments."""
         return {**super().get_config(), "axis": self.axis}
