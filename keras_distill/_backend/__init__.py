@@ -1,5 +1,5 @@
-"""What Keras and the backends keep private, and what each backend does its own way.
+"""Private names of Keras and the backends, and code that differs by backend.
 
-No other room names an attribute of theirs that begins with an underscore, or imports
-`keras.src` or `tensorflow.python`.
+Nothing outside this package uses their attributes that begin with an underscore, or
+imports `keras.src` or `tensorflow.python`.
 """

@@ -1,4 +1,4 @@
-"""A method exchanged on some instances, and on no class, for the length of a `with`."""
+"""Replacing a method of instances, not of their class, within a `with` statement."""
 
 import contextlib
 import threading
@@ -10,10 +10,10 @@ _exchanges: dict = {}
 
 @contextlib.contextmanager
 def exchanged(objects: Iterable, name: str, make: Callable):
-    """Exchange a method of objects; the last thread to leave restores it.
+    """Replace a method of objects; the last thread to leave restores it.
 
-    Replicas of one step run in threads that may meet in one object. `make` maps the bound
-    method and the object to the replacement, and is one function for all of them.
+    Replicas of one step run in threads that may share an object. `make` maps the bound
+    method and the object to the replacement, and must be the same function in each.
     """
     objects = list({id(x): x for x in objects}.values())
     with _lock:

@@ -1,4 +1,4 @@
-"""Gradients that each backend takes its own way."""
+"""Gradients, which each backend computes in its own way."""
 
 import contextlib
 from collections.abc import Callable

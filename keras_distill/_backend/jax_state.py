@@ -1,4 +1,4 @@
-"""The state of a model outside of its variables, where `fit` keeps it on JAX."""
+"""A model's state outside its variables, where `fit` keeps it on JAX."""
 
 import keras
 
@@ -23,7 +23,7 @@ def state_of(model, values: dict) -> tuple:
 
 
 def sync_variables(model) -> None:
-    """Assign to a model's variables, inside of `fit`, the values that its loop holds."""
+    """Assign the values that the loop of `fit` holds to a model's variables."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
 

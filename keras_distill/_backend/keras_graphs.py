@@ -1,4 +1,4 @@
-"""What Keras keeps private of the graph of a functional model."""
+"""Private parts of a functional model's graph."""
 
 from collections import defaultdict
 

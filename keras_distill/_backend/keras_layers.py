@@ -1,4 +1,4 @@
-"""What Keras layers and tensors keep private."""
+"""Private parts of Keras's layers and tensors."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
-"""What Keras's trainers keep private: hooks around a step, and the strategy."""
+"""Private parts of Keras's trainers: hooks around a step, and the strategy."""
 
 import keras
 
 
 class TrainerHooks:
-    """Public names for what Keras's trainers call by private ones.
+    """Public names for private hooks that Keras's trainers call.
 
     A mixin in front of `keras.Model`. Stands in for public hooks of
     `_maybe_symbolic_build`, which fails under `MultiWorkerMirroredStrategy`

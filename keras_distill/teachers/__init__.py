@@ -1,4 +1,4 @@
-"""Teachers: whatever returns the knowledge of a batch.
+"""Teachers, which return the knowledge of a batch.
 
 A teacher runs in inference form, its knowledge carries no gradient, and it is never
 trained, counted or saved with the student. Teachers are plain objects, so that Keras does

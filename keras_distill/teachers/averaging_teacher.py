@@ -62,7 +62,7 @@ class AveragingTeacher(BaseTeacher):
         return knowledge
 
     def member_taps(self, index: int, taps: Iterable[Tap]) -> list[Tap]:
-        """Return the taps of one member that taps of the ensemble need."""
+        """Return one member's taps for taps of the ensemble."""
         pairs = [(index, tap) if is_averaged(tap) else self._split(tap) for tap in taps]
         return [inner for member, inner in pairs if member == index]
 

@@ -1,4 +1,4 @@
-"""What every teacher has: a call, the models that run in it, and what it lacks."""
+"""The base class of teachers, and what terms request from one."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ class Request(NamedTuple):
 
 
 class BaseTeacher:
-    """What returns the knowledge of a batch.
+    """Base class of teachers, which return the knowledge of a batch.
 
     A subclass has `__call__`, calls `super().__init__` with the models that run in it,
     and declares in `lacks` what it does not provide. Teachers are plain objects, so that
@@ -148,7 +148,7 @@ class BaseTeacher:
         return model, tap
 
     def find_norm(self, inputs, tap: Tap) -> None:
-        """Find the batch normalizations whose output, or the sum of whose, is tapped.
+        """Find the batch normalizations whose output is tapped, or whose outputs' sum is.
 
         Raises:
             ValueError: another layer computes what is tapped.
@@ -167,7 +167,7 @@ class BaseTeacher:
         return scales[0], offsets[0]
 
     def head_classes(self, inputs, tap: Tap) -> int:
-        """Return V of the last layer, whose input is tapped.
+        """Return the number of classes V of the last layer, whose input is tapped.
 
         Raises:
             ValueError: the tap is of something else.
@@ -197,7 +197,7 @@ class BaseTeacher:
 
 
 def check_trained(model) -> None:
-    """Check that a teacher is a model, and one that has weights."""
+    """Check that a teacher is a built model."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             "A teacher is a keras.Model, a kd.Teacher or a kd.EnsembleTeacher; got "

@@ -1,4 +1,4 @@
-"""Copies of models whose weights follow the models' own while those train."""
+"""Copies of models that follow the models' weights during training."""
 
 from collections.abc import Sequence
 

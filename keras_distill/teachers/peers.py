@@ -1,4 +1,4 @@
-"""What each of several models that train together learns from the others."""
+"""The other peers of one that trains together with them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

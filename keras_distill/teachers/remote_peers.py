@@ -1,4 +1,4 @@
-"""Codistillation: peers that train in processes of their own and meet in a folder."""
+"""Codistillation: peers that train in separate processes and share a folder."""
 
 import os
 import time
@@ -18,7 +18,7 @@ from keras_distill.teachers.ensemble import member_weights
 
 
 class RemotePeers(AveragingTeacher):
-    """Teachers that train at the same time, each in a process of its own.
+    """Teachers that train at the same time, each in its own process.
 
     Every process trains one peer by a `Distiller` with this teacher, on its own data or
     on all. It writes its student's weights to a folder that all processes see, as `fit`

@@ -24,7 +24,7 @@ from keras_distill.teachers.ensemble import as_teacher
 
 
 class CachedTeacher(BaseTeacher):
-    """Caching the teacher's outputs: computed once, then read from disk.
+    """A teacher whose outputs are computed once, then read from disk.
 
     `build` runs the teacher once on each sample; `join` adds the cached outputs to the
     samples of a training set by their ids, in any order and any batch size. A distiller
@@ -179,12 +179,12 @@ class CachedTeacher(BaseTeacher):
 
     @property
     def distance(self) -> float:
-        """Return the mean KL divergence between full and cached predictions, in nats."""
+        """The mean KL divergence between full and cached predictions, in nats."""
         return self._open().distance
 
     @property
     def bytes_per_sample(self) -> float:
-        """Return the bytes on disk that one view of a sample takes."""
+        """The bytes on disk that one view of a sample takes."""
         shards = self.contents.shards(self.folder)
         sizes = [shards.path(n).stat().st_size for n in range(len(shards.counts))]
         return sum(sizes) / sum(shards.counts)
