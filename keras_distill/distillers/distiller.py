@@ -138,8 +138,16 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         if student_specs is not None and teacher_specs is not None:
             self._bind(student_specs, teacher_specs)
 
-    def compile(self, optimizer="rmsprop", loss=None, **arguments) -> None:
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        **arguments,
+    ) -> None:
         """Configure the training, as `keras.Model.compile` does."""
+        arguments |= {"loss_weights": loss_weights, "metrics": metrics}
         super().compile(optimizer, loss, **arguments)
         self.keep_compile(loss=loss, **arguments)
 
