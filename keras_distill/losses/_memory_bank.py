@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from keras_distill import strategies
 from keras_distill._backend.gradients import custom_gradient
-from keras_distill.losses._pairs import normalize
+from keras_distill.losses._vectors import normalize
 
 BLOCK, LOWEST = 512, -200.0
 
@@ -15,14 +15,10 @@ BLOCK, LOWEST = 512, -200.0
 def negative_terms(embeddings, negatives, itself, shift):
     """Return `sum_n softplus(s_n - shift)` over the negatives, `(B,)`.
 
-    Value and gradient are computed together, in blocks of negatives, so that memory is
-    a few tensors `(B, 512)`. It has no second derivative.
-
-    Args:
-        embeddings: `(B, D)`; a score is the inner product with a vector of the bank.
-        negatives: vectors of the bank, `(K, D)`.
-        itself: true where a negative is the sample itself, `(B, K)`.
-        shift: subtracted from the scores, a number.
+    The scores s are the inner products of embeddings, `(B, D)`, and negatives, `(K, D)`;
+    those that `itself`, `(B, K)`, marks as the sample are left out. Value and gradient are
+    computed together, in blocks of negatives, so that memory is a few tensors `(B, 512)`.
+    It has no second derivative.
     """
 
     @custom_gradient
@@ -53,13 +49,7 @@ def log_sum(embeddings, negatives):
 
 
 class MemoryBank(layers.Layer):
-    """The latest embeddings of every sample, the student's and the teacher's.
-
-    Args:
-        samples: N.
-        width: of the embeddings.
-        seed: of the random unit vectors that the bank starts with.
-    """
+    """The latest embeddings of every sample, of both models; random unit vectors at first."""
 
     def __init__(self, samples: int, width: int, seed: int = 0, **kwargs):
         super().__init__(dtype="float32", **kwargs)
@@ -91,10 +81,8 @@ class MemoryBank(layers.Layer):
     def log_z(self, first, count) -> list:
         """Return log Z of both directions, as estimated from the first batch.
 
-        Args:
-            first: returns, for each direction, the log of the mean exponential of each
-                sample's scores, `(B,)`. It is run on the first batch only.
-            count: B.
+        On that batch alone, `first` is run; it returns, for each direction, the log of the
+        mean exponential of each sample's scores, `(B,)`.
         """
         means = ops.cond(
             self.initialized > 0,

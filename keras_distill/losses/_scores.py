@@ -2,8 +2,7 @@
 
 from keras import ops
 
-from keras_distill import strategies
-from keras_distill.losses._pairs import distances, flatten, normalize
+from keras_distill.losses._vectors import distances, unit_vectors, with_itself
 
 # Below any score of two vectors of length 1, and finite in float16.
 LAST = -3e4
@@ -14,26 +13,13 @@ def scores(features, scale, power):
 
         S(i, j) = -scale * |f_i - f_j|^power
 
-    Args:
-        features: `(B, ...)`; each sample is scaled to length 1.
-        scale: alpha.
-        power: beta.
+    with each sample's features f scaled to length 1.
     """
-    vectors = normalize(flatten(features))
-    others = strategies.gather(vectors)
-    values = -scale * ops.power(distances(vectors, others), power)
-    rows = strategies.local_rows(ops.shape(vectors)[0])
-    itself = rows[:, None] == ops.arange(ops.shape(others)[0])[None]
-    return ops.where(itself, LAST, values)
+    values = -scale * ops.power(distances(unit_vectors(features)), power)
+    return ops.where(with_itself(values), LAST, values)
 
 
 def sort_by_teacher(teacher, values, items=None):
-    """Sort scores by the teacher's, highest first, without the sample itself.
-
-    Args:
-        teacher: the teacher's scores, `(B, N)`, the sample itself `LAST`.
-        values: the scores to sort, `(B, N)`.
-        items: the maximum number to keep. Default: all.
-    """
+    """Sort scores, `(B, N)`, by the teacher's, best first, without the sample itself."""
     order = ops.argsort(-ops.stop_gradient(teacher), axis=-1)[:, :-1]
     return ops.take_along_axis(values, order[:, :items], axis=-1)

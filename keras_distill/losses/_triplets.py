@@ -12,15 +12,10 @@ def triplet_margin(distances, rows, is_nearer: Callable, margin: float):
 
         mean_{(j, k)} max(0, d_ij - d_ik + margin)
 
-    Anchors are processed one after another, value and gradient together, so that memory
-    is O(B^2) instead of O(B^3). It has no second derivative.
-
-    Args:
-        distances: from the anchors to all samples, `(B, N)`.
-        rows: what `is_nearer` needs of each anchor, `(B, ...)`.
-        is_nearer: from an anchor's row to a matrix `(N, N)`, true where sample j should
-            be nearer than sample k.
-        margin: between the distances.
+    over the distances from the anchors to all samples, `(B, N)`. From an anchor's row of
+    `rows`, `(B, ...)`, `is_nearer` returns a matrix `(N, N)`, true where sample j should
+    be nearer than sample k. Anchors are processed one after another, value and gradient
+    together, so that memory is O(B^2) instead of O(B^3). It has no second derivative.
     """
 
     @custom_gradient

@@ -6,8 +6,7 @@ from keras import ops
 from keras_distill import strategies
 from keras_distill._backend.gradients import custom_gradient
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import flatten, huber
-from keras_distill.losses._scaling import peak
+from keras_distill.losses._vectors import flatten, huber, peak
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
-from keras_distill.losses._scaling import peak
+from keras_distill.losses._vectors import by_location, peak
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -62,19 +62,13 @@ class AttentionMap(DistillationLoss):
         return ops.mean(ops.square(gap), axis=-1)
 
     def _attention(self, features, mask):
-        if len(features.shape) < 3:
-            raise ValueError(
-                "AttentionMap compares locations, so it needs maps (B, H, W, C) or "
-                f"sequences (B, L, D); got the shape {tuple(features.shape)}. Tap an "
-                "earlier layer, or use Hint."
-            )
+        activity = by_location(features, "AttentionMap")
         # The gradient of `ops.abs` at 0 is 1 on JAX.
-        activity = features * ops.stop_gradient(ops.sign(features))
-        if mask is not None and len(activity.shape) == 3:
+        activity = activity * ops.stop_gradient(ops.sign(activity))
+        if mask is not None and len(features.shape) == 3:
             activity = activity * ops.expand_dims(ops.cast(mask, activity.dtype), -1)
-        activity = activity / peak(activity, tuple(range(1, len(activity.shape))))
+        activity = activity / peak(activity, axis=(1, 2))
         over_channels = ops.sum if self.mapping == "sum" else ops.max
         maps = over_channels(ops.power(activity, self.power), axis=-1)
-        maps = ops.reshape(maps, (ops.shape(maps)[0], -1))
         squares = ops.sum(ops.square(maps), axis=-1, keepdims=True)
         return maps / ops.sqrt(ops.where(squares > 0, squares, 1.0))

@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import distances, flatten, normalize
 from keras_distill.losses._triplets import triplet_margin
+from keras_distill.losses._vectors import distances, unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -48,8 +48,7 @@ class ClassTriplet(DistillationLoss):
 
     def call(self, teacher, student, *, labels):
         """Return `(B,)` for features of any shape."""
-        vectors = normalize(flatten(student))
-        apart = distances(vectors, strategies.gather(vectors))
+        apart = distances(unit_vectors(student))
         labels, rows = class_indices(labels), strategies.local_rows(ops.shape(apart)[0])
         classes = strategies.gather(labels)
         indices = ops.arange(ops.shape(classes)[0])

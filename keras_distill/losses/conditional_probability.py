@@ -3,9 +3,8 @@
 import keras
 from keras import ops
 
-from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import flatten, inner_products, normalize
+from keras_distill.losses._vectors import inner_products, unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -46,8 +45,7 @@ class ConditionalProbability(DistillationLoss):
 
 def _log_probabilities(features):
     """Return log p(j | i), `(B, N)`."""
-    vectors = normalize(flatten(features))
-    cosines = inner_products(vectors, strategies.gather(vectors))
+    cosines = inner_products(unit_vectors(features))
     # Opposite vectors have a similarity of 0, whose logarithm is not finite.
     kernel = ops.maximum((cosines + 1.0) / 2.0, 1e-6)
     return ops.log(kernel) - ops.log(ops.sum(kernel, axis=-1, keepdims=True))

@@ -5,9 +5,8 @@ import math
 import keras
 from keras import ops
 
-from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import flatten, inner_products, normalize
+from keras_distill.losses._vectors import inner_products, unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -63,8 +62,7 @@ class CorrelationCongruence(DistillationLoss):
 
     def _correlations(self, features):
         """Return `(B, N)`."""
-        vectors = normalize(flatten(features))
-        cosines = inner_products(vectors, strategies.gather(vectors))
+        cosines = inner_products(unit_vectors(features))
         # Horner's rule, without the constant of p = 0, which cancels.
         factors = [
             (2 * self.gamma) ** p / math.factorial(p) for p in range(1, self.order + 1)

@@ -57,11 +57,11 @@ class DecoupledTarget(DistillationLoss):
     ):
         super().__init__(**kwargs)
         check_positive(temperature, "temperature")
-        self.temperature = temperature
         if alpha < 0 or beta < 0:
             raise ValueError(
                 f"alpha and beta must be 0 or more; got {alpha} and {beta}."
             )
+        self.temperature = temperature
         self.alpha = alpha
         self.beta = beta
 

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import distances, flatten, huber
+from keras_distill.losses._vectors import distances, flatten, huber
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -45,8 +45,7 @@ class DistanceRelation(DistillationLoss):
 
 def _relative_distances(features):
     """Return distances over their mean, `(B, N)`; zeros where all points are equal."""
-    vectors = flatten(features)
-    apart = distances(vectors, strategies.gather(vectors))
+    apart = distances(flatten(features))
     different = ops.cast(apart > 0, apart.dtype)
     total, count = (
         ops.sum(strategies.gather(ops.sum(x, axis=-1))) for x in (apart, different)

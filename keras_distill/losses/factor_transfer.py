@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_distill import adapters
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import flatten, normalize
+from keras_distill.losses._vectors import unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -42,7 +42,6 @@ class FactorTransfer(DistillationLoss):
         factor transfer (FT).
     """
 
-    match = Match.ALL
     recommended_weight = 500.0
 
     def __init__(self, paraphraser: adapters.Paraphraser, **kwargs):
@@ -70,6 +69,6 @@ class FactorTransfer(DistillationLoss):
 
     def call(self, teacher, student):
         """Return `(B,)` for factors of any shape."""
-        gap = normalize(flatten(student)) - normalize(flatten(teacher))
+        gap = unit_vectors(student) - unit_vectors(teacher)
         # The gradient of `ops.abs` at 0 is 1 on JAX.
         return ops.mean(gap * ops.stop_gradient(ops.sign(gap)), axis=-1)

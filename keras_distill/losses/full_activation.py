@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_distill.losses._pairs import flatten, normalize
+from keras_distill.losses._vectors import unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -34,5 +34,5 @@ class FullActivation(DistillationLoss):
 
     def call(self, teacher, student):
         """Return `(B,)` for features of any shape."""
-        gap = normalize(flatten(student)) - normalize(flatten(teacher))
+        gap = unit_vectors(student) - unit_vectors(teacher)
         return ops.sum(ops.square(gap), axis=-1)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
-from keras_distill.losses._scaling import peak
+from keras_distill.losses._vectors import peak
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 

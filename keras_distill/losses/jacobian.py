@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import flatten, normalize
+from keras_distill.losses._vectors import unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -40,5 +40,5 @@ class Jacobian(DistillationLoss):
 
     def call(self, teacher, student):
         """Return `(B,)` for gradients of any shape."""
-        gap = normalize(flatten(student)) - normalize(flatten(teacher))
+        gap = unit_vectors(student) - unit_vectors(teacher)
         return ops.sum(ops.square(gap), axis=-1)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import normalize
+from keras_distill.losses._vectors import by_location, normalize
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -48,13 +48,8 @@ class NeuronSelectivity(DistillationLoss):
 
 def _patterns(features):
     """Return each channel's pattern over the P locations, `(B, C, P)`, of length 1."""
-    if len(features.shape) < 3:
-        raise ValueError(
-            "NeuronSelectivity compares patterns over locations, so it needs maps "
-            f"(B, H, W, C) or sequences (B, L, D); got {tuple(features.shape)}."
-        )
-    flat = ops.reshape(features, (ops.shape(features)[0], -1, features.shape[-1]))
-    return normalize(ops.transpose(flat, (0, 2, 1)))
+    locations = by_location(features, "NeuronSelectivity")
+    return normalize(ops.transpose(locations, (0, 2, 1)))
 
 
 def _kernel(first, second):

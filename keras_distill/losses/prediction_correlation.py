@@ -56,11 +56,11 @@ class PredictionCorrelation(DistillationLoss):
     ):
         super().__init__(**kwargs)
         check_positive(temperature, "temperature")
-        self.temperature = temperature
         if beta < 0 or gamma < 0:
             raise ValueError(
                 f"beta and gamma must be 0 or more; got {beta} and {gamma}."
             )
+        self.temperature = temperature
         self.beta = beta
         self.gamma = gamma
 
@@ -81,11 +81,7 @@ class PredictionCorrelation(DistillationLoss):
 def _pearson(p, q, axis, counts=1.0):
     """Return the correlation along an axis; 1 if both are constant, 0 if one is.
 
-    Args:
-        p: `(N, K)`, or more axes.
-        q: of the same shape.
-        axis: to correlate along.
-        counts: `(N, 1)`, 0 for rows that are left out.
+    Rows whose `counts`, `(N, 1)`, is 0 are left out.
     """
     total = ops.sum(ops.ones_like(p) * counts, axis=axis, keepdims=True)
     p, q = (

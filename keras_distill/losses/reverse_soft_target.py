@@ -22,14 +22,7 @@ class ReverseSoftTarget(Divergence):
     Recommended weight: 1.0.
 
     Args:
-        temperature: T > 0, a number or a schedule of steps. Default 4.
-        target: a `kd.targets.Target` that is applied to the teacher's prediction.
-            Default: the prediction itself.
-        name, reduction, dtype: as in `DistillationLoss`.
-
-    Raises:
-        TypeError: `target` is not a `kd.targets.Target`.
-        ValueError: `temperature` is not above 0.
+        temperature, target, name, reduction, dtype: as in `SoftTarget`.
 
     Example:
         >>> kd.losses.ReverseSoftTarget(1.0)(teacher_logits, student_logits)

@@ -4,7 +4,6 @@ import keras
 from keras import ops
 
 from keras_distill import adapters
-from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -38,8 +37,6 @@ class Review(DistillationLoss):
     Source:
         Chen et al. 2021, Distilling knowledge via knowledge review (ReviewKD).
     """
-
-    match = Match.ALL
 
     def __init__(self, levels: int, *, width: int = 64, **kwargs):
         super().__init__(**kwargs)

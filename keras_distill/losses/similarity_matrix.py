@@ -5,8 +5,7 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import flatten, inner_products, normalize
-from keras_distill.losses._scaling import peak
+from keras_distill.losses._vectors import flatten, inner_products, normalize, peak
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -47,4 +46,4 @@ def _rows(features):
     """Return the normalized rows of f f^T, `(B, N)`."""
     vectors = flatten(features)
     vectors = vectors / peak(strategies.gather(vectors))
-    return normalize(inner_products(vectors, strategies.gather(vectors)))
+    return normalize(inner_products(vectors))

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
-from keras_distill.losses._scaling import peak
+from keras_distill.losses._vectors import by_location, peak
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -69,12 +69,7 @@ class SingularFlow(DistillationLoss):
 
 def _directions(features, count):
     """Return the first right singular vectors, `(B, C, k)`, and their values, `(B, k)`."""
-    if len(features.shape) < 3:
-        raise ValueError(
-            "SingularFlow compares layers of locations by channels: maps (B, H, W, C) or "
-            f"sequences (B, L, D); got {tuple(features.shape)}."
-        )
-    flat = ops.reshape(features, (ops.shape(features)[0], -1, features.shape[-1]))
+    flat = by_location(features, "SingularFlow")
     flat = flat / peak(flat, axis=(1, 2))
     count = min(count, *(size for size in flat.shape[1:] if size is not None))
     squares, vectors = _eigen(ops.matmul(ops.transpose(flat, (0, 2, 1)), flat))

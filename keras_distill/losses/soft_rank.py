@@ -69,10 +69,12 @@ class SoftRank(DistillationLoss):
         # In a small batch the list ends in items that neither model would ever draw.
         padding = [[0, 0], [0, items]]
         teacher, student = (
-            ops.pad(sort_by_teacher(teacher, x, items), padding, "constant", LAST)
+            sort_by_teacher(teacher, x, items) for x in (teacher, student)
+        )
+        teacher, student = (
+            ops.pad(x, padding, "constant", LAST)[:, None, :items]
             for x in (teacher, student)
         )
-        teacher, student = (x[:, None, :items] for x in (teacher, student))
         reached = ops.zeros_like(teacher[:, :, 0])
         for done in range(items - 1):
             # (B, sets, items): the next item, once `done` of them are ranked.
@@ -93,22 +95,16 @@ class SoftRank(DistillationLoss):
 
 def _sets(items: int, size: int) -> np.ndarray:
     """Return each set of a size as ones in a row, `(sets, items)`."""
-    sets = list(itertools.combinations(range(items), size))
-    rows = np.zeros((len(sets), items), "float32")
-    for row, members in zip(rows, sets, strict=True):
-        row[list(members)] = 1.0
-    return rows
+    sets = itertools.combinations(range(items), size)
+    return np.array([np.isin(range(items), members) for members in sets], "float32")
 
 
 def _paths(items: int, size: int) -> np.ndarray:
     """Return how each larger set is reached: indices into the flat `(sets, items)`."""
     index = {s: i for i, s in enumerate(itertools.combinations(range(items), size))}
-    return np.array(
-        [
-            [
-                index[tuple(x for x in larger if x != last)] * items + last
-                for last in larger
-            ]
-            for larger in itertools.combinations(range(items), size + 1)
-        ]
-    )
+
+    def paths(larger):
+        before = (tuple(x for x in larger if x != last) for last in larger)
+        return [index[s] * items + last for s, last in zip(before, larger, strict=True)]
+
+    return np.array([*map(paths, itertools.combinations(range(items), size + 1))])

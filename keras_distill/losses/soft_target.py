@@ -84,15 +84,10 @@ class SoftTarget(Divergence):
 def by_token(teacher, student, temperature):
     """Return each token's divergence times T^2, `(...)`, and hold only the gradient.
 
-    In TensorFlow graphs the gradient is computed with the value and scaled in place.
-    Elsewhere its chunks are recomputed from the logits: scaling would hold two tensors
-    of its size, and in a narrower dtype small entries would be lost before scaling. It
-    has no second derivative.
-
-    Args:
-        teacher: logits, `(..., V)`.
-        student: logits, `(..., V)`.
-        temperature: T, in the dtype to compute in.
+    It is computed in the dtype of the temperature. In TensorFlow graphs the gradient is
+    computed with the value and scaled in place. Elsewhere its chunks are recomputed from
+    the logits: scaling would hold two tensors of its size, and in a narrower dtype small
+    entries would be lost before scaling. It has no second derivative.
     """
     shape = ops.shape(student)
     width = shape[-1]

@@ -5,7 +5,12 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import distances, flatten, normalize, squared_distances
+from keras_distill.losses._vectors import (
+    distances,
+    squared_distances,
+    unit_vectors,
+    with_itself,
+)
 from keras_distill.losses.class_triplet import class_indices
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -51,13 +56,10 @@ class Verification(DistillationLoss):
 
     def call(self, teacher, student, *, labels):
         """Return `(B,)` for features of any shape."""
-        vectors = normalize(flatten(student))
-        others = strategies.gather(vectors)
-        hinge = ops.relu(self.margin - distances(vectors, others))
-        labels, rows = class_indices(labels), strategies.local_rows(ops.shape(hinge)[0])
+        vectors, labels = unit_vectors(student), class_indices(labels)
+        hinge = ops.relu(self.margin - distances(vectors))
         same = labels[:, None] == strategies.gather(labels)[None]
-        itself = rows[:, None] == ops.arange(ops.shape(hinge)[1])[None]
-        values = ops.where(same, squared_distances(vectors, others), ops.square(hinge))
-        values = ops.where(itself, 0.0, values)
+        values = ops.where(same, squared_distances(vectors), ops.square(hinge))
+        values = ops.where(with_itself(values), 0.0, values)
         pairs = ops.cast(ops.shape(hinge)[1] - 1, values.dtype)
         return ops.sum(values, axis=-1) / ops.maximum(pairs, 1.0)

@@ -150,7 +150,8 @@ def _values(targets: _Targets, chunks: Chunks, states, head: Head):
 
     @custom_gradient
     def values(states, *weights):
-        student = Head(*_pair(weights), head.transposed)
+        kernel, *bias = weights
+        student = Head(kernel, bias[0] if bias else None, head.transposed)
 
         def logits(chunk):
             return ops.cast(student.logits(chunk.take(states)), targets.dtype)
@@ -192,10 +193,6 @@ def _add(sums: tuple, chunk, head: Head, states, gradient) -> tuple:
     by_kernel = parts.walk(step, by_kernel)
     by_bias = (x + ops.sum(gradient, axis=0) for x in by_bias)
     return by_states, by_kernel, *by_bias
-
-
-def _pair(weights: tuple) -> tuple:
-    return weights if len(weights) == 2 else (*weights, None)
 
 
 def _rows(states):

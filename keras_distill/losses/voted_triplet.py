@@ -3,10 +3,9 @@
 import keras
 from keras import ops
 
-from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._pairs import distances, flatten, normalize
 from keras_distill.losses._triplets import triplet_margin
+from keras_distill.losses._vectors import distances, flatten, unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -54,13 +53,9 @@ class VotedTriplet(DistillationLoss):
     def call(self, teacher, student):
         """Return `(B,)`; `teacher` is a tuple of features, one per member."""
         teacher = teacher if isinstance(teacher, (tuple, list)) else (teacher,)
-        members = ops.stack([_distances(x) for x in map(flatten, teacher)], axis=1)
-        apart = _distances(normalize(flatten(student)))
+        members = ops.stack([distances(flatten(x)) for x in teacher], axis=1)
+        apart = distances(unit_vectors(student))
         return triplet_margin(apart, members, _majority, self.margin)
-
-
-def _distances(vectors):
-    return distances(vectors, strategies.gather(vectors))
 
 
 def _majority(members):

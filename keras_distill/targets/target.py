@@ -53,12 +53,9 @@ class Target:
 
 
 def one_hot_labels(labels, logits):
-    """Return one-hot labels in the shape and dtype of the logits.
+    """Return one-hot labels in the shape, `(..., K)`, and the dtype of the logits.
 
-    Args:
-        labels: classes, `(...)` or `(..., 1)`, or probabilities, `(..., K)`, whose
-            argmax is taken.
-        logits: `(..., K)`.
+    Labels are classes, `(...)` or `(..., 1)`, or probabilities, whose argmax is taken.
     """
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) == len(logits.shape):
@@ -69,21 +66,17 @@ def one_hot_labels(labels, logits):
     return ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1], dtype=logits.dtype)
 
 
-def spread(inside, log_mass):
-    """Return the log-probability of each class when a mass is spread over those outside.
-
-    Args:
-        inside: `(..., K)`, 1 for classes that get none of the mass, 0 for the others.
-        log_mass: `(..., 1)`.
-    """
-    others = ops.sum(1.0 - inside, axis=-1, keepdims=True)
-    return log_mass - ops.log(ops.maximum(others, 1.0))
-
-
 def log_rest(log_probabilities, inside):
-    """Return the logarithm of the total probability outside of `inside`, `(..., 1)`."""
+    """Return the log of the total probability where `inside`, `(..., K)`, is 0, `(..., 1)`."""
     outside = ops.where(inside > 0, LOG_ZERO, log_probabilities)
     return ops.logsumexp(outside, axis=-1, keepdims=True)
+
+
+def spread_rest(log_probabilities, inside):
+    """Keep the probabilities where `inside`, `(..., K)`, is 1; spread the rest evenly."""
+    others = ops.sum(1.0 - inside, axis=-1, keepdims=True)
+    rest = log_rest(log_probabilities, inside) - ops.log(ops.maximum(others, 1.0))
+    return ops.where(inside > 0, log_probabilities, rest)
 
 
 # A log-probability whose probability is zero in every float type.

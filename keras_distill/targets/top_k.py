@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_distill.targets.target import Target, log_rest, spread
+from keras_distill.targets.target import Target, spread_rest
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -40,5 +40,4 @@ class TopK(Target):
         if self.k >= log_p.shape[-1]:
             return log_p
         least = ops.top_k(log_p, self.k, sorted=True)[0][..., -1:]
-        kept = ops.cast(log_p >= least, log_p.dtype)
-        return ops.where(kept > 0, log_p, spread(kept, log_rest(log_p, kept)))
+        return spread_rest(log_p, ops.cast(log_p >= least, log_p.dtype))

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_distill.targets.target import Target, log_rest, one_hot_labels, spread
+from keras_distill.targets.target import Target, one_hot_labels, spread_rest
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -26,5 +26,4 @@ class TrueClass(Target):
 
     def call(self, teacher, temperature, labels):
         log_p = ops.log_softmax(teacher / temperature, axis=-1)
-        label = one_hot_labels(labels, log_p)
-        return ops.where(label > 0, log_p, spread(label, log_rest(log_p, label)))
+        return spread_rest(log_p, one_hot_labels(labels, log_p))
