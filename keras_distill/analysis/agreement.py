@@ -6,12 +6,8 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_distill.analysis.predictions import (
-    log_softmax,
-    logits_of,
-    logits_of_both,
-    softmax,
-)
+from keras_distill.analysis.figures import new_figure
+from keras_distill.analysis.predictions import logits_of, logits_of_both, ratio, softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +80,10 @@ def agreement(
     Source:
         Stanton et al. 2021, Does knowledge distillation really work?
     """
+    from scipy.special import log_softmax
+
     logits = logits_of_both(student, teacher, samples, batch_size)
-    log_q, log_p = (log_softmax(z) for z in logits)
+    log_q, log_p = (log_softmax(z, axis=-1) for z in logits)
     student_class, teacher_class = (z.argmax(-1) for z in logits)
     same = student_class == teacher_class
     wrong = teacher_class != np.asarray(samples.labels)
@@ -97,22 +95,17 @@ def agreement(
 
 
 def plot_agreement(agreements: Mapping[str, Agreement]):
-    """Plot agreement with the teacher, on all samples and where the teacher is wrong.
+    """Return a figure of the agreement on all samples and where the teacher is wrong.
 
     Args:
         agreements: results of `agreement`, by the name of the student.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
 
     Example:
         >>> found = kd.analysis.agreement(student, teacher=teacher, samples=digits.test)
         >>> kd.analysis.plot_agreement({"student": found})
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.5 + 1.2 * len(agreements), 3.4), layout="constrained")
-    axes, positions = figure.subplots(), np.arange(len(agreements))
+    figure, axes = new_figure(1.5 + 1.2 * len(agreements), 3.4)
+    positions = np.arange(len(agreements))
     bars = {
         "all samples": [one.top for one in agreements.values()],
         "teacher is wrong": [one.top_where_wrong for one in agreements.values()],
@@ -154,35 +147,21 @@ def calibration(
     confidence, correct = p.max(-1), p.argmax(-1) == np.asarray(samples.labels)
     indices = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(indices, minlength=bins)
-    means = [
-        np.divide(
-            np.bincount(indices, values, bins),
-            counts,
-            out=np.full(bins, np.nan),
-            where=counts > 0,
-        )
-        for values in (confidence, correct.astype(float))
-    ]
-    return Calibration(*means, counts)
+    sums = (np.bincount(indices, values, bins) for values in (confidence, correct))
+    return Calibration(*(ratio(total, counts) for total in sums), counts)
 
 
 def plot_reliability(calibrations: Mapping[str, Calibration]):
-    """Plot the reliability diagram of one or more models.
+    """Return a figure of the reliability diagrams of one or more models.
 
     Args:
         calibrations: results of `calibration`, by the name of the model.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
 
     Example:
         >>> kd.analysis.plot_reliability(
         ...     {"student": kd.analysis.calibration(student, digits.test)})
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2, 3.8), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(4.2, 3.8)
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     for name, one in calibrations.items():
         full = one.counts > 0
@@ -216,22 +195,17 @@ def by_class(
         classes = logits.shape[-1]
         correct = np.bincount(labels[logits.argmax(-1) == labels], minlength=classes)
         counts = np.bincount(labels, minlength=classes)
-        accuracies[name] = np.divide(
-            correct, counts, out=np.full(classes, np.nan), where=counts > 0
-        )
+        accuracies[name] = ratio(correct, counts)
     return accuracies
 
 
 def plot_by_class(accuracies: Mapping[str, np.ndarray], against: str, names=None):
-    """Plot the accuracy that each model gains on each class over a baseline.
+    """Return a figure of the accuracy that each model gains on each class over a baseline.
 
     Args:
         accuracies: result of `by_class`.
         against: name of the model that is the baseline.
         names: names of the classes. Default: their indices.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
 
     Raises:
         ValueError: `against` is not among the models.
@@ -239,13 +213,10 @@ def plot_by_class(accuracies: Mapping[str, np.ndarray], against: str, names=None
     Example:
         >>> kd.analysis.plot_by_class(found, against="alone")
     """
-    from matplotlib.figure import Figure
-
     if against not in accuracies:
         raise ValueError(f"against must be in {list(accuracies)}; got {against!r}.")
     compared = [name for name in accuracies if name != against]
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(7, 3.4)
     positions, width = np.arange(len(accuracies[against])), 0.8 / max(1, len(compared))
     for number, name in enumerate(compared):
         gains = 100 * (accuracies[name] - accuracies[against])

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill import taps
+from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.predictions import in_batches
 
 
@@ -57,14 +58,11 @@ def attention_maps(
 
 
 def plot_attention_maps(images: np.ndarray, maps: Mapping[str, np.ndarray]):
-    """Plot images, with the attention maps of each model below.
+    """Return a figure of images, with the attention maps of each model below.
 
     Args:
         images: the images to show, `(N, H, W, C)` in `[0, 1]`.
         maps: results of `attention_maps`, by the name of the model.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
 
     Example:
         >>> kd.analysis.plot_attention_maps(images, {"teacher": a, "student": b})
@@ -73,14 +71,11 @@ def plot_attention_maps(images: np.ndarray, maps: Mapping[str, np.ndarray]):
 
 
 def plot_images(rows: Mapping[str, np.ndarray], *, cmap: str = "viridis"):
-    """Plot rows of images or maps.
+    """Return a figure of rows of images or maps.
 
     Args:
         rows: by title, `(N, h, w)` or `(N, h, w, C)`, with the same N in each row.
         cmap: colormap of maps without a channel axis.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
 
     Raises:
         ValueError: the rows differ in length.
@@ -88,14 +83,11 @@ def plot_images(rows: Mapping[str, np.ndarray], *, cmap: str = "viridis"):
     Example:
         >>> kd.analysis.plot_images({"image": images, "entropy": entropies})
     """
-    from matplotlib.figure import Figure
-
     counts = {title: len(row) for title, row in rows.items()}
     if len(set(counts.values())) != 1:
         raise ValueError(f"Expected the same number of images per row; got {counts}.")
     count = next(iter(counts.values()))
-    figure = Figure(figsize=(1.2 * count + 1, 1.3 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), count, squeeze=False)
+    figure, axes = new_figure(1.2 * count + 1, 1.3 * len(rows), len(rows), count)
     for line, (title, row) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(line, row, strict=True):
             is_gray = image.ndim == 3 and image.shape[-1] == 1

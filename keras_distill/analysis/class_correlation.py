@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.last_layer import class_vectors
 from keras_distill.analysis.predictions import logits_of, softmax
 
@@ -98,10 +99,7 @@ def class_correlation(
         raise ValueError(f"temperatures must be above 0; got {temperatures.tolist()}.")
     logits = logits_of(teacher, samples, batch_size)
     matrices = [_correlation(softmax(logits, T)) for T in temperatures]
-    if groups is None:
-        hottest = int(np.argmax(temperatures))
-        groups = _clusters(matrices[hottest], clusters)
-    groups = _checked_groups(groups, logits.shape[-1])
+    groups = _groups(matrices[np.argmax(temperatures)], groups, clusters)
     return [
         ClassCorrelation(matrix, groups, f"predictions at T = {T:g}")
         for matrix, T in zip(matrices, temperatures, strict=True)
@@ -136,48 +134,44 @@ def weight_similarity(
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = vectors / np.where(norms > 0, norms, 1.0)
     matrix = unit @ unit.T
-    groups = _clusters(matrix, clusters) if groups is None else groups
-    groups = _checked_groups(groups, len(matrix))
+    groups = _groups(matrix, groups, clusters)
     return ClassCorrelation(matrix, groups, "weights of the last layer")
 
 
 def plot_class_correlation(correlations: Sequence[ClassCorrelation], names=None):
-    """Plot class correlations as heat maps side by side, classes ordered by group.
+    """Return a figure of class correlations side by side, with classes ordered by group.
 
     Args:
         correlations: results of `class_correlation` and `weight_similarity`.
         names: names of the classes. Default: their indices.
 
-    Returns:
-        A `matplotlib.figure.Figure`.
-
     Example:
         >>> kd.analysis.plot_class_correlation([cold, hot]).savefig("classes.png")
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(correlations), 4), layout="constrained")
-    axes = figure.subplots(1, len(correlations), squeeze=False)[0]
-    for axis, one in zip(axes, correlations, strict=True):
+    count = len(correlations)
+    figure, axes = new_figure(4.2 * count, 4, 1, count)
+    for axis, one in zip(axes[0], correlations, strict=True):
         order = one.order
-        image = axis.imshow(
-            one.matrix[np.ix_(order, order)], vmin=-1, vmax=1, cmap="RdBu_r"
-        )
+        matrix = one.matrix[np.ix_(order, order)]
+        image = axis.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
         axis.set_title(f"{one.title}\nblocks {one.blocks:.2f}", fontsize="small")
         shown = order if names is None else [names[k] for k in order]
         if len(order) <= 20:
             axis.set_xticks(range(len(order)), shown, rotation=90, fontsize="x-small")
             axis.set_yticks(range(len(order)), shown, fontsize="x-small")
-    figure.colorbar(image, ax=list(axes), shrink=0.8)
+    figure.colorbar(image, ax=list(axes[0]), shrink=0.8)
     return figure
 
 
-def _checked_groups(groups, classes: int) -> list[list[int]]:
-    """Return groups as lists of integers; they must cover each class exactly once."""
+def _groups(matrix: np.ndarray, groups, clusters: int | None) -> list[list[int]]:
+    """Return given groups, which must have each class once, or clusters of the classes."""
+    if groups is None:
+        return _clusters(matrix, clusters)
     groups = [[int(k) for k in group] for group in groups]
-    if sorted(k for group in groups for k in group) != list(range(classes)):
+    if sorted(k for group in groups for k in group) != list(range(len(matrix))):
         raise ValueError(
-            f"Expected `groups` to have each of the {classes} classes once; got {groups}."
+            f"Expected `groups` to have each of the {len(matrix)} classes once; got "
+            f"{groups}."
         )
     return groups
 

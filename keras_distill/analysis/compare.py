@@ -1,5 +1,6 @@
 """Comparison of methods over several seeds, with finished runs kept on disk."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -69,9 +70,9 @@ def compare(
     _check_no_shared_adapters(methods)
     for seed in range(seeds):
         trained = teacher(seed)
-        runs.once("teacher", seed, lambda trained=trained: _evaluated(trained, judge))
+        runs.once("teacher", seed, functools.partial(_evaluated, trained, judge))
         for name, method in methods.items():
-            run = _Run(method, student, trained, fit, judge, seed)
+            run = functools.partial(_run, method, student, trained, fit, judge, seed)
             result = runs.once(name, seed, run)
             print(f"{name}, seed {seed}: {result['figure']:.4g}", flush=True)
     return _rows(runs, methods, seeds)
@@ -91,24 +92,19 @@ def _check_no_shared_adapters(methods) -> None:
                     )
 
 
-class _Run:
-    """Training and evaluation of one method with one seed."""
-
-    def __init__(self, method, student, teacher, fit, judge, seed):
-        self.method, self.student, self.teacher = method, student, teacher
-        self.fit, self.judge, self.seed = fit, judge, seed
-
-    def __call__(self) -> dict:
-        """Train all stages; return the metric and the time of a step."""
-        student = self.student(self.seed)
-        stages = self.method(self.teacher) if callable(self.method) else self.method
-        stages = [stages] if isinstance(stages, Mapping) else stages or [{}]
-        for stage in stages:
-            stage = stage and {"teacher": self.teacher, **stage}
-            model = Distiller(student, **stage) if stage else student
-            clock = _StepClock()
-            self.fit(model, self.seed, [clock])
-        return {**_evaluated(student, self.judge), "seconds": clock.median()}
+def _run(method, make_student, teacher, fit, judge, seed) -> dict:
+    """Train a student in all stages of a method, and evaluate it."""
+    student = make_student(seed)
+    stages = method(teacher) if callable(method) else method
+    stages = [stages] if isinstance(stages, Mapping) else stages or [{}]
+    for stage in stages:
+        stage = stage and {"teacher": teacher, **stage}
+        model = Distiller(student, **stage) if stage else student
+        clock = _StepClock()
+        fit(model, seed, [clock])
+    # None if no epoch had two steps.
+    seconds = statistics.median(clock.seconds) if clock.seconds else None
+    return {**_evaluated(student, judge), "seconds": seconds}
 
 
 def _evaluated(model, judge) -> dict:
@@ -134,10 +130,6 @@ class _StepClock(keras.callbacks.Callback):
             seconds, since = now - self.last[0], batch - self.last[1]
             self.seconds.append(seconds / max(since, 1))
         self.last = now, batch
-
-    def median(self):
-        """Return the median, or None if no epoch had two steps."""
-        return statistics.median(self.seconds) if self.seconds else None
 
 
 def _rows(runs: Runs, methods, seeds: int) -> list[dict]:

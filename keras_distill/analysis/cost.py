@@ -75,10 +75,12 @@ def cost(model: keras.Model, samples=None, repeats: int = 20) -> Cost:
             f"The input shape of the model '{model.name}' is not known. Pass one batch "
             "of its inputs as `samples`."
         )
-    multiplications = _multiplications(model, inputs)
     timed = samples is not None and repeats > 0
-    seconds = _seconds_per_image(model, samples, repeats) if timed else None
-    return Cost(model.count_params(), multiplications, seconds)
+    return Cost(
+        model.count_params(),
+        _multiplications(model, inputs),
+        _seconds_per_image(model, samples, repeats) if timed else None,
+    )
 
 
 def _check_arguments(samples, repeats: int) -> None:
@@ -97,7 +99,7 @@ def _multiplications(model: keras.Model, inputs) -> int:
     if not all(layer.built for layer in flatten_layers(model)):
         # Keras runs an unbuilt layer twice at its first call.
         tracing.trace(lambda x: model(x, training=False), inputs)
-    counted = [x for x in flatten_layers(model) if _is_counted(x)]
+    counted = [layer for layer in flatten_layers(model) if isinstance(layer, _COUNTED)]
     runs = []
 
     def run(inputs):
@@ -122,11 +124,8 @@ _CONVOLUTIONS = (
 )
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-
-
-def _is_counted(layer: keras.Layer) -> bool:
-    dense = (layers.Dense, layers.EinsumDense)
-    return isinstance(layer, dense + _CONVOLUTIONS + _SEPARABLE + _TRANSPOSED)
+_DENSE = (layers.Dense, layers.EinsumDense)
+_COUNTED = _DENSE + _CONVOLUTIONS + _SEPARABLE + _TRANSPOSED
 
 
 def _multiplications_of_call(layer: keras.Layer, inputs: tuple, outputs: tuple) -> int:

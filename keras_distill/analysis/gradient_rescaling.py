@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_distill._backend import gradients
-from keras_distill.analysis.predictions import logits_of_both, softmax
+from keras_distill.analysis.figures import new_figure
+from keras_distill.analysis.predictions import logits_of_both, ratio, softmax
 from keras_distill.losses import SoftTarget
 
 
@@ -36,17 +37,12 @@ class GradientRescaling:
     wrong_part: np.ndarray
 
     @property
-    def _finite(self) -> np.ndarray:
-        return np.isfinite(self.by_sample)
-
-    @property
     def correlation(self) -> float:
         """Return Pearson's correlation of `by_sample` with the confidence.
 
         NaN if fewer than two confidences with a finite ratio differ.
         """
-        x, y = self.confidence[self._finite], self.by_sample[self._finite]
-        return float(np.corrcoef(x, y)[0, 1]) if _differ(x) else float("nan")
+        return self._if_defined(lambda x, y: np.corrcoef(x, y)[0, 1])
 
     @property
     def slope(self) -> float:
@@ -54,8 +50,12 @@ class GradientRescaling:
 
         NaN if fewer than two confidences with a finite ratio differ.
         """
-        x, y = self.confidence[self._finite], self.by_sample[self._finite]
-        return float(np.polyfit(x, y, 1)[0]) if _differ(x) else float("nan")
+        return self._if_defined(lambda x, y: np.polyfit(x, y, 1)[0])
+
+    def _if_defined(self, statistic) -> float:
+        finite = np.isfinite(self.by_sample)
+        x, y = self.confidence[finite], self.by_sample[finite]
+        return float(statistic(x, y)) if len(x) and np.ptp(x) > 0 else float("nan")
 
     @property
     def label_fraction(self) -> float:
@@ -128,19 +128,17 @@ def gradient_rescaling(
     hard, soft = _gradients(*logits, labels, temperature)
     both = (1.0 - soft_weight) * hard + soft_weight * soft
     nonzero = np.abs(hard) > 1e-4
-    ratio = np.divide(both, hard, out=np.full_like(both, np.nan), where=nonzero)
+    by_logit = ratio(both, hard, nonzero)
     true_class = np.arange(len(labels)), labels
     q = softmax(logits[0])[true_class]
     soft_q, soft_p = (softmax(z, temperature)[true_class] for z in logits)
-    gain = np.divide(
-        soft_p - soft_q, 1.0 - q, out=np.full(len(q), np.nan), where=nonzero[true_class]
-    )
+    gain = ratio(soft_p - soft_q, 1.0 - q, nonzero[true_class])
     wrong = soft.copy()
     wrong[true_class] = 0.0
     return GradientRescaling(
         confidence=soft_p,
-        by_logit=ratio,
-        by_sample=ratio[true_class],
+        by_logit=by_logit,
+        by_sample=by_logit[true_class],
         predicted=(1.0 - soft_weight) + soft_weight * temperature * gain,
         label_part=soft[true_class],
         wrong_part=np.linalg.norm(wrong, axis=1),
@@ -148,21 +146,15 @@ def gradient_rescaling(
 
 
 def plot_gradient_rescaling(rescaling: GradientRescaling):
-    """Plot each sample's ratio against the teacher's confidence and the prediction.
+    """Return a figure of the ratio by the teacher's confidence, and by the prediction.
 
     Args:
         rescaling: result of `gradient_rescaling`.
 
-    Returns:
-        A `matplotlib.figure.Figure`.
-
     Example:
         >>> kd.analysis.plot_gradient_rescaling(found).savefig("rescaling.png")
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, ((left, right),) = new_figure(9, 3.8, 1, 2)
     left.scatter(rescaling.confidence, rescaling.by_sample, s=6, alpha=0.5)
     left.set(
         xlabel="teacher's confidence in the true class",
@@ -175,10 +167,6 @@ def plot_gradient_rescaling(rescaling: GradientRescaling):
     right.plot(ends, ends, color="black", linewidth=0.8)
     right.set(xlabel="predicted", ylabel="measured", title="proposition 2")
     return figure
-
-
-def _differ(values: np.ndarray) -> bool:
-    return len(values) > 0 and bool(np.ptp(values) > 0)
 
 
 def _gradients(student, teacher, labels, temperature) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from keras_distill.analysis.attention import plot_images
+from keras_distill.analysis.figures import new_figure
+
 
 @dataclasses.dataclass(frozen=True)
 class KnowledgePoints:
@@ -154,21 +157,15 @@ def learning_of_points(
 
 
 def plot_learning(learning: Mapping[str, Learning]):
-    """Plot the number of foreground points of each student over its checkpoints.
+    """Return a figure of the foreground points of each student over its checkpoints.
 
     Args:
         learning: results of `learning_of_points`, by the name of the student.
 
-    Returns:
-        A `matplotlib.figure.Figure`.
-
     Example:
         >>> kd.analysis.plot_learning({"labels": alone, "distilled": distilled})
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(4.6, 3.4)
     for name, one in learning.items():
         label = f"{name}: rho {one.stability:.2f}, D {one.mean_distance:.2f}"
         steps = range(1, len(one.on_foreground) + 1)
@@ -179,21 +176,16 @@ def plot_learning(learning: Mapping[str, Learning]):
 
 
 def plot_knowledge_points(images, entropies, knowledge: KnowledgePoints):
-    """Plot images, the entropies of their cells, and their knowledge points.
+    """Return a figure of images, the entropies of their cells, and their knowledge points.
 
     Args:
         images: the images to show, `(N, H, W, C)`.
         entropies: `(N, g, g)`.
         knowledge: result of `knowledge_points`.
 
-    Returns:
-        A `matplotlib.figure.Figure`.
-
     Example:
         >>> kd.analysis.plot_knowledge_points(images[:8], entropies[:8], found)
     """
-    from keras_distill.analysis.attention import plot_images
-
     points = knowledge.points[: len(images)].astype(float)
     return plot_images({"image": images, "entropy": entropies, "points": points})
 

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from keras_distill import taps
-from keras_distill.analysis.predictions import in_batches, logits_of, softmax
+from keras_distill.analysis.figures import new_figure
+from keras_distill.analysis.predictions import in_batches, logits_of, ratio, softmax
 from keras_distill.taps.recording import record
 from keras_distill.taps.tracing import input_of
 
@@ -106,33 +107,27 @@ def last_layer_geometry(
         - 2.0 * features @ weights.T
     )
     one_hot = np.eye(classes)[labels]
-    by_class = lambda values: (one_hot.T @ values) / counts[:, None]  # noqa: E731
-    differences = weights[:, None] - weights[None, :]
+    # Means by class.
+    to_classes, by_teacher = (one_hot.T @ x / counts[:, None] for x in (gaps, p))
     return LastLayer(
-        between=np.linalg.norm(differences, axis=-1),
-        to_classes=by_class(gaps),
-        teacher=by_class(p),
+        between=np.linalg.norm(weights[:, None] - weights[None, :], axis=-1),
+        to_classes=to_classes,
+        teacher=by_teacher,
         agreement=_rank_correlation(-gaps, p, one_hot > 0),
     )
 
 
 def plot_last_layer(geometries: Mapping[str, LastLayer]):
-    """Plot the distances of each student's features from the classes, by true class.
+    """Return a figure of the distances of features from the classes, by true class.
 
     Args:
         geometries: results of `last_layer_geometry`, by the name of the student.
 
-    Returns:
-        A `matplotlib.figure.Figure`.
-
     Example:
         >>> kd.analysis.plot_last_layer({"labels": alone, "distilled": distilled})
     """
-    from matplotlib.figure import Figure
-
     columns = len(geometries) + 1
-    figure = Figure(figsize=(4 * columns, 3.8), layout="constrained")
-    axes = figure.subplots(1, columns)
+    figure, (axes,) = new_figure(4 * columns, 3.8, 1, columns)
     for axis, (name, one) in zip(axes, geometries.items(), strict=False):
         image = axis.imshow(one.to_classes, cmap="viridis")
         mean = np.nanmean(one.agreement)
@@ -149,20 +144,14 @@ def plot_last_layer(geometries: Mapping[str, LastLayer]):
 
 
 def class_vectors(model: keras.Model, with_bias: bool = False) -> np.ndarray:
-    """Return the weights of each class in a model's last layer, `(K, D)`, in float64.
+    """Return each class's weights in a model's `Dense` last layer, `(K, D)`, in float64.
 
-    Args:
-        model: its last layer is a `keras.layers.Dense`.
-        with_bias: append the bias, if there is one, as a column.
-
-    Raises:
-        ValueError: the last layer is of another type.
+    `with_bias` appends the bias, if there is one, as a column.
     """
     layer = _last_layer(model)
     vectors = keras.ops.convert_to_numpy(layer.kernel).astype("float64").T
     if with_bias and layer.bias is not None:
-        bias = keras.ops.convert_to_numpy(layer.bias).astype("float64")
-        vectors = np.c_[vectors, bias]
+        return np.c_[vectors, keras.ops.convert_to_numpy(layer.bias)]
     return vectors
 
 
@@ -198,6 +187,4 @@ def _rank_correlation(nearness, p, true_class) -> np.ndarray:
     ranks = [rankdata(x[~true_class].reshape(shape), axis=1) for x in (nearness, p)]
     a, b = (row - row.mean(1, keepdims=True) for row in ranks)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.divide(
-        (a * b).sum(1), norms, out=np.full(len(a), np.nan), where=norms > 0
-    )
+    return ratio((a * b).sum(1), norms)

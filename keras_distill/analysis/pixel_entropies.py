@@ -140,17 +140,7 @@ def _variance(model, images, tap, batch_size: int) -> float:
 
 
 class _Search(keras.Model):
-    """Model whose trainable weights are the logarithms of sigma for a batch of images.
-
-    Args:
-        model: the model whose layer is tapped.
-        tap: the layer.
-        shape: shape of the batch.
-        grid: number of cells per side.
-        draws: antithetic pairs of noise per step.
-        seed: of the noise.
-        limit: the largest sigma.
-    """
+    """Model whose trainable weights are the logarithms of sigma for a batch of images."""
 
     def __init__(self, model, tap, shape, grid, draws, seed, limit):
         super().__init__(name="search")
@@ -201,8 +191,8 @@ class _Search(keras.Model):
             change = np.maximum(self._mean_change(4), 1e-12)
             # The change of a linear layer is quadratic in sigma.
             shift = 0.5 * np.log(float(self.allowed) / change)
-            log_sigma = ops.convert_to_numpy(self.log_sigma)
-            log_sigma = log_sigma + np.clip(shift, -2.0, 2.0)[:, None, None]
+            shift = np.clip(shift, -2.0, 2.0)[:, None, None]
+            log_sigma = ops.convert_to_numpy(self.log_sigma) + shift
             self.log_sigma.assign(np.minimum(log_sigma, self.limit))
 
     def _mean_change(self, draws: int) -> np.ndarray:

@@ -1,21 +1,11 @@
-"""Logits of models, in float64."""
+"""Predictions of models, in float64, and what is computed from several of them."""
 
 import keras
 import numpy as np
 
 
 def logits_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
-    """Return a model's logits of samples, `(N, K)`.
-
-    Args:
-        model: returns logits `(B, K)`.
-        samples: any object with `images`.
-        batch_size: batch size of the prediction.
-
-    Raises:
-        TypeError: the model has no `predict`.
-        ValueError: the outputs are not of shape `(N, K)` with K > 1, or are probabilities.
-    """
+    """Return a model's logits of samples, `(N, K)`; other outputs raise an error."""
     logits = outputs_of(model, samples, batch_size).astype("float64")
     if (logits >= 0).all() and np.allclose(logits.sum(-1), 1.0, atol=1e-3):
         raise ValueError(
@@ -26,11 +16,7 @@ def logits_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
 
 
 def logits_of_both(student, teacher, samples, batch_size: int) -> list[np.ndarray]:
-    """Return the logits of the student and of the teacher, `(N, K)` each.
-
-    Raises:
-        ValueError: as `logits_of`, or the models differ in the number of classes.
-    """
+    """Return the logits of student and teacher, `(N, K)` each, with the same K."""
     logits = [logits_of(model, samples, batch_size) for model in (student, teacher)]
     if logits[0].shape != logits[1].shape:
         raise ValueError(
@@ -41,12 +27,7 @@ def logits_of_both(student, teacher, samples, batch_size: int) -> list[np.ndarra
 
 
 def outputs_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
-    """Return a model's logits or probabilities of samples, `(N, K)`.
-
-    Raises:
-        TypeError: the model has no `predict`.
-        ValueError: the outputs are not of shape `(N, K)` with K > 1.
-    """
+    """Return a model's logits or probabilities of samples, `(N, K)` with K > 1."""
     if not hasattr(model, "predict"):
         raise TypeError(
             f"Expected a model with `predict`; got {type(model).__name__}. For the models "
@@ -80,8 +61,6 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return special.softmax(logits / temperature, axis=-1)
 
 
-def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Return the logarithms of softened probabilities of logits `(..., K)`."""
-    from scipy import special
-
-    return special.log_softmax(logits / temperature, axis=-1)
+def ratio(x: np.ndarray, by: np.ndarray, where=True) -> np.ndarray:
+    """Divide elementwise; NaN where the divisor is 0, and outside of `where`."""
+    return np.divide(x, by, out=np.full(by.shape, np.nan), where=where & (by != 0))

@@ -24,7 +24,7 @@ from keras_distill.analysis.class_correlation import (
 )
 from keras_distill.analysis.cost import cost
 from keras_distill.analysis.predictions import logits_of
-from keras_distill.analysis.table import table
+from keras_distill.analysis.table import cell_text
 from keras_distill.analysis.wrong import wrong
 from keras_distill.taps import Tap
 
@@ -94,7 +94,9 @@ def report(
     if file is not None:
         figures = _figures(outputs, calibrations, data, temperature)
         if tap is not None:
-            figures["Attention maps"] = _attention(models, data.images[:8], tap)
+            images = data.images[:8]
+            maps = {name: attention_maps(x, images, tap) for name, x in models.items()}
+            figures["Attention maps"] = plot_attention_maps(images, maps)
         pathlib.Path(file).write_text(_page(rows, figures, data), "utf-8")
     return rows
 
@@ -146,27 +148,16 @@ def _figures(outputs, calibrations, data, temperature) -> dict:
     return figures
 
 
-def _attention(models, images, tap):
-    """Plot the attention maps of all models on some images."""
-    maps = {name: attention_maps(model, images, tap) for name, model in models.items()}
-    return plot_attention_maps(images, maps)
-
-
 def _page(rows, figures, data) -> str:
     titles = list(rows[0])
     head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_cell(row[title])}</td>" for title in titles) + "</tr>"
-        for row in rows
-    )
-    parts = [f"<table><tr>{head}</tr>{body}</table>"]
+    parts = [f"<table><tr>{head}</tr>"]
+    for row in rows:
+        cells = (html.escape(cell_text(row[title])) for title in titles)
+        parts.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    parts.append("</table>")
     for title, figure in figures.items():
-        shown = (
-            f"<p>{html.escape(figure)}</p>"
-            if isinstance(figure, str)
-            else _image(figure)
-        )
-        parts.append(f"<h2>{html.escape(title)}</h2>{shown}")
+        parts.append(f"<h2>{html.escape(title)}</h2>{_as_html(figure)}")
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Distillation</title>"
         f"<style>{_STYLE}</style><h1>A teacher and its students</h1>"
@@ -175,12 +166,9 @@ def _page(rows, figures, data) -> str:
     )
 
 
-def _cell(value) -> str:
-    # The cells of the text table.
-    return html.escape(table([{"": value}]).splitlines()[-1].strip("| "))
-
-
-def _image(figure) -> str:
+def _as_html(figure) -> str:
+    if isinstance(figure, str):
+        return f"<p>{html.escape(figure)}</p>"
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")

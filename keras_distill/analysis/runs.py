@@ -6,6 +6,8 @@ import pathlib
 import statistics
 from collections.abc import Callable, Mapping
 
+from keras_distill._backend import files
+
 
 class Runs:
     """Results by name and seed, stored in a JSON file.
@@ -64,15 +66,11 @@ class Runs:
         figures = self._figures.setdefault(name, {})
         if str(seed) not in figures:
             figures[str(seed)] = _plain(run())
-            self._write()
+            text = json.dumps({"settings": self.settings, "figures": self._figures})
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with files.write_then_rename(self.file) as beside:
+                beside.write_text(text)
         return figures[str(seed)]
-
-    def _write(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"settings": self.settings, "figures": self._figures})
-        unfinished = self.file.with_name(self.file.name + ".unfinished")
-        unfinished.write_text(text)
-        os.replace(unfinished, self.file)
 
     @property
     def names(self) -> list[str]:

@@ -38,8 +38,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
 
 def _column(title: str, values: Sequence) -> list[str]:
     """Return title, rule and cells, padded to the same width."""
-    cells = [_cell(value) for value in values]
-    title = _cell(title)
+    title, *cells = map(cell_text, [title, *values])
     width = max(3, *map(len, [title, *cells]))
     if all(re.match(r"[-+]?\d|$", cell) for cell in cells):
         rule = "-" * (width - 1) + ":"
@@ -47,7 +46,8 @@ def _column(title: str, values: Sequence) -> list[str]:
     return [title.ljust(width), "-" * width, *(cell.ljust(width) for cell in cells)]
 
 
-def _cell(value) -> str:
+def cell_text(value) -> str:
+    """Format one value, as described in `table`."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

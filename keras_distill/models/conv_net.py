@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from keras_distill.models.parts import classifier, conv
+
 
 def conv_net(
     input_shape: Sequence[int],
@@ -36,23 +38,13 @@ def conv_net(
         >>> student = kd.models.conv_net((32, 32, 3), 10, filters=(8, 16, 32))
     """
     x = inputs = keras.Input(input_shape)
-    l2 = keras.regularizers.L2(weight_decay) if weight_decay else None
     for stack, channels in enumerate(filters, start=1):
         if stack > 1:
             x = layers.MaxPooling2D(2, padding="same", name=f"stack{stack}_pool")(x)
         for j in range(1, convs_per_stack + 1):
-            conv = layers.Conv2D(
-                channels,
-                3,
-                padding="same",
-                use_bias=False,
-                kernel_initializer="he_normal",
-                kernel_regularizer=l2,
-                name=f"stack{stack}_conv{j}",
-            )
-            x = layers.BatchNormalization(name=f"stack{stack}_norm{j}")(conv(x))
+            x = conv(x, channels, 3, 1, weight_decay, f"stack{stack}_conv{j}")
+            x = layers.BatchNormalization(name=f"stack{stack}_norm{j}")(x)
             last = j == convs_per_stack
             end = f"stack{stack}" if last else f"stack{stack}_relu{j}"
             x = layers.ReLU(name=end)(x)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name=name)
+    return classifier(inputs, x, classes, name)

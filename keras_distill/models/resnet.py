@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from keras_distill.models.parts import classifier, conv, residual_stages
+
 
 def resnet(
     input_shape: Sequence[int],
@@ -43,44 +45,25 @@ def resnet(
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth must be 6n + 2 (8, 14, 20, ...); got {depth}.")
-    l2 = keras.regularizers.L2(weight_decay) if weight_decay else None
     inputs = keras.Input(input_shape)
-    x = _conv_norm(inputs, width, 3, 1, l2, "stem")
+    x = _conv_norm(inputs, width, 3, 1, weight_decay, "stem")
     x = layers.ReLU(name="stem_relu")(x)
-    blocks = (depth - 2) // 6
-    for stack in (1, 2, 3):
-        for block in range(1, blocks + 1):
-            prefix = f"stack{stack}_block{block}"
-            stride = 2 if stack > 1 and block == 1 else 1
-            end = f"stack{stack}" if block == blocks else f"{prefix}_out"
-            x = _block(x, width * 2 ** (stack - 1), stride, l2, prefix, end)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    outputs = layers.Dense(classes, name="logits")(x)
-    return keras.Model(inputs, outputs, name=name or f"resnet{depth}")
+    widths = width, 2 * width, 4 * width
+    x = residual_stages(x, _block, (depth - 2) // 6, widths, weight_decay, "out")
+    return classifier(inputs, x, classes, name or f"resnet{depth}")
 
 
-def _conv_norm(x, filters, kernel, stride, regularizer, prefix):
-    conv = layers.Conv2D(
-        filters,
-        kernel,
-        stride,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        kernel_regularizer=regularizer,
-        name=f"{prefix}_conv",
-    )
-    return layers.BatchNormalization(name=f"{prefix}_norm")(conv(x))
+def _conv_norm(x, filters, kernel, stride, decay, prefix):
+    x = conv(x, filters, kernel, stride, decay, f"{prefix}_conv")
+    return layers.BatchNormalization(name=f"{prefix}_norm")(x)
 
 
-def _block(x, filters, stride, regularizer, prefix, end):
+def _block(x, filters, stride, decay, prefix, end):
     shortcut = x
-    x = _conv_norm(x, filters, 3, stride, regularizer, f"{prefix}_a")
+    x = _conv_norm(x, filters, 3, stride, decay, f"{prefix}_a")
     x = layers.ReLU(name=f"{prefix}_relu")(x)
-    x = _conv_norm(x, filters, 3, 1, regularizer, f"{prefix}_b")
+    x = _conv_norm(x, filters, 3, 1, decay, f"{prefix}_b")
     if stride != 1 or shortcut.shape[-1] != filters:
-        shortcut = _conv_norm(
-            shortcut, filters, 1, stride, regularizer, f"{prefix}_shortcut"
-        )
+        shortcut = _conv_norm(shortcut, filters, 1, stride, decay, f"{prefix}_shortcut")
     x = layers.Add(name=f"{prefix}_add")([x, shortcut])
     return layers.ReLU(name=end)(x)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from keras_distill.models.parts import classifier, conv, residual_stages
+
 
 def wide_resnet(
     input_shape: Sequence[int],
@@ -43,34 +45,12 @@ def wide_resnet(
     """
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth must be 6n + 4 (10, 16, 22, ...); got {depth}.")
-    l2 = keras.regularizers.L2(weight_decay) if weight_decay else None
     inputs = keras.Input(input_shape)
-    x = _conv(inputs, 16, 3, 1, l2, "stem")
-    blocks = (depth - 4) // 6
-    for stack in (1, 2, 3):
-        filters = 16 * widen * 2 ** (stack - 1)
-        for block in range(1, blocks + 1):
-            prefix = f"stack{stack}_block{block}"
-            stride = 2 if stack > 1 and block == 1 else 1
-            end = f"stack{stack}" if block == blocks else f"{prefix}_add"
-            x = _block(x, filters, stride, l2, prefix, end)
+    x = conv(inputs, 16, 3, 1, weight_decay, "stem")
+    widths = 16 * widen, 32 * widen, 64 * widen
+    x = residual_stages(x, _block, (depth - 4) // 6, widths, weight_decay, "add")
     x = _norm_relu(x, "")
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    outputs = layers.Dense(classes, name="logits")(x)
-    return keras.Model(inputs, outputs, name=name or f"wrn{depth}_{widen}")
-
-
-def _conv(x, filters, kernel, stride, regularizer, name):
-    return layers.Conv2D(
-        filters,
-        kernel,
-        stride,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        kernel_regularizer=regularizer,
-        name=name,
-    )(x)
+    return classifier(inputs, x, classes, name or f"wrn{depth}_{widen}")
 
 
 def _norm_relu(x, prefix):
@@ -78,13 +58,12 @@ def _norm_relu(x, prefix):
     return layers.ReLU(name=f"{prefix}relu")(x)
 
 
-def _block(x, filters, stride, regularizer, prefix, end):
+def _block(x, filters, stride, decay, prefix, end):
     shortcut = x
     activated = _norm_relu(x, f"{prefix}_a_")
-    x = _conv(activated, filters, 3, stride, regularizer, f"{prefix}_a_conv")
+    x = conv(activated, filters, 3, stride, decay, f"{prefix}_a_conv")
     x = _norm_relu(x, f"{prefix}_b_")
-    x = _conv(x, filters, 3, 1, regularizer, f"{prefix}_b_conv")
+    x = conv(x, filters, 3, 1, decay, f"{prefix}_b_conv")
     if stride != 1 or shortcut.shape[-1] != filters:
-        name = f"{prefix}_shortcut"
-        shortcut = _conv(activated, filters, 1, stride, regularizer, name)
+        shortcut = conv(activated, filters, 1, stride, decay, f"{prefix}_shortcut")
     return layers.Add(name=end)([x, shortcut])
