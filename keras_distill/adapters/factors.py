@@ -28,8 +28,7 @@ class _Steps(Adapter):
 
     def call(self, inputs, training=None):
         for step in self.steps:
-            is_norm = isinstance(step, layers.BatchNormalization)
-            inputs = step(inputs, training=training) if is_norm else step(inputs)
+            inputs = step(inputs, training=training)
         return inputs
 
 
@@ -141,11 +140,7 @@ class Paraphraser(Adapter):
         return history
 
     def trainer(self, features: Callable) -> keras.Model:
-        """Return a model whose `fit` trains the paraphraser.
-
-        Args:
-            features: function from a batch's inputs to the teacher's layer.
-        """
+        """Return a model whose `fit` trains on `features(inputs)`, the teacher's layer."""
         self.trainable = True
         return _Paraphrasing(self, features)
 

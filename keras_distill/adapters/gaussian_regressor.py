@@ -32,11 +32,8 @@ class GaussianRegressor(Adapter):
 
     def build(self, input_shape: tuple):
         self.steps, shape = [], input_shape
-        for name, activation in (
-            ("hidden1", "relu"),
-            ("hidden2", "relu"),
-            ("mean", None),
-        ):
+        for name in ("hidden1", "hidden2", "mean"):
+            activation = None if name == "mean" else "relu"
             step = linear(self.channels, shape, activation=activation, name=name)
             step.build(shape)
             self.steps.append(step)

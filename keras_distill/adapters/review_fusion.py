@@ -60,11 +60,11 @@ class ReviewFusion(Adapter):
         ]
 
 
-class _Stage(layers.Layer):
+class _Stage(Adapter):
     """The fusion of one stage."""
 
     def __init__(self, width, channels, fuses, **kwargs):
-        super().__init__(dtype="float32", **kwargs)
+        super().__init__(**kwargs)
         self.width, self.channels, self.fuses = width, channels, fuses
 
     def build(self, input_shape):

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-Shape = tuple[int | None, ...]
+from keras_distill.adapters.match import Shape
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")

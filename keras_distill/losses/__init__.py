@@ -1,4 +1,7 @@
-"""Distillation losses, from a teacher's and a student's tensors to a value per sample."""
+"""Distillation losses, from a teacher's and a student's tensors to a value per sample.
+
+Each takes `name`, `reduction` and `dtype`, as `DistillationLoss` does.
+"""
 
 from keras_distill.losses.activation_boundary import ActivationBoundary
 from keras_distill.losses.angle_relation import AngleRelation

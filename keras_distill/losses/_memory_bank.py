@@ -38,13 +38,9 @@ def negative_terms(embeddings, negatives, itself, shift):
 
 def log_sum(embeddings, negatives):
     """Return `log sum_n exp(s_n)`, computed in the same blocks, `(B,)`."""
-    blocks = range(0, negatives.shape[0], BLOCK)
-    parts = [
-        ops.logsumexp(
-            ops.matmul(embeddings, ops.transpose(negatives[x : x + BLOCK])), axis=-1
-        )
-        for x in blocks
-    ]
+    blocks = (negatives[x : x + BLOCK] for x in range(0, negatives.shape[0], BLOCK))
+    scores = (ops.matmul(embeddings, ops.transpose(block)) for block in blocks)
+    parts = [ops.logsumexp(x, axis=-1) for x in scores]
     return ops.logsumexp(ops.stack(parts, axis=-1), axis=-1)
 
 
@@ -72,9 +68,7 @@ class MemoryBank(layers.Layer):
             )
 
         shape = self.samples, self.width
-        self.banks = [
-            weight(name, shape, unit_vectors) for name in ("student", "teacher")
-        ]
+        self.banks = [weight(x, shape, unit_vectors) for x in ("student", "teacher")]
         self.constants = weight("log_z", (2,), "zeros")
         self.initialized = weight("initialized", (), "zeros")
 

@@ -8,18 +8,19 @@ from keras_distill.losses._vectors import distances, unit_vectors, with_itself
 LAST = -3e4
 
 
-def scores(features, scale, power):
-    """Score every sample of the global batch for each sample, `(B, N)`, itself `LAST`.
+def sorted_scores(teacher, student, scale, power, items=None):
+    """Score the other samples of the global batch for each sample, both `(B, items)`.
 
         S(i, j) = -scale * |f_i - f_j|^power
 
-    with each sample's features f scaled to length 1.
+    with each sample's features f scaled to length 1, in the teacher's order, best first.
     """
+    sides = [_scores(x, scale, power) for x in (teacher, student)]
+    order = ops.argsort(-ops.stop_gradient(sides[0]), axis=-1)[:, :-1]
+    return [ops.take_along_axis(x, order[:, :items], axis=-1) for x in sides]
+
+
+def _scores(features, scale, power):
+    """Return the scores of all samples, `(B, N)`, that of the sample itself `LAST`."""
     values = -scale * ops.power(distances(unit_vectors(features)), power)
     return ops.where(with_itself(values), LAST, values)
-
-
-def sort_by_teacher(teacher, values, items=None):
-    """Sort scores, `(B, N)`, by the teacher's, best first, without the sample itself."""
-    order = ops.argsort(-ops.stop_gradient(teacher), axis=-1)[:, :-1]
-    return ops.take_along_axis(values, order[:, :items], axis=-1)

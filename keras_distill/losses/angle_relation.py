@@ -27,9 +27,6 @@ class AngleRelation(DistillationLoss):
 
     Recommended weight: 50 (the authors').
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Example:
         >>> kd.Term(kd.losses.AngleRelation(), student="pool", teacher="pool")
 

@@ -23,9 +23,6 @@ class ConditionalProbability(DistillationLoss):
 
     Recommended weight: 30000 (RepDistiller's for this mean).
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Example:
         >>> kd.Term(kd.losses.ConditionalProbability(), student="pool", teacher="pool")
 

@@ -23,9 +23,6 @@ class ConfidenceWeightedLabel(DistillationLoss):
 
     Recommended weight: 1.0, in place of the labels (`label_weight=0`).
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Example:
         >>> loss = kd.losses.ConfidenceWeightedLabel()
         >>> loss(teacher_logits, student_logits, labels=labels)

@@ -63,11 +63,8 @@ class CorrelationCongruence(DistillationLoss):
     def _correlations(self, features):
         """Return `(B, N)`."""
         cosines = inner_products(unit_vectors(features))
-        # Horner's rule, without the constant of p = 0, which cancels.
-        factors = [
-            (2 * self.gamma) ** p / math.factorial(p) for p in range(1, self.order + 1)
-        ]
         total = 0.0
-        for factor in reversed(factors):
-            total = (total + factor) * cosines
+        # Horner's rule, without the constant of p = 0, which cancels.
+        for p in range(self.order, 0, -1):
+            total = (total + (2 * self.gamma) ** p / math.factorial(p)) * cosines
         return math.exp(-2 * self.gamma) * total

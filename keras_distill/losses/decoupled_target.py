@@ -6,7 +6,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import check_positive
+from keras_distill.losses.schedules import check_temperature
 from keras_distill.targets.target import LOG_ZERO, log_rest, one_hot_labels
 
 
@@ -56,7 +56,7 @@ class DecoupledTarget(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive(temperature, "temperature")
+        check_temperature(temperature)
         if alpha < 0 or beta < 0:
             raise ValueError(
                 f"alpha and beta must be 0 or more; got {alpha} and {beta}."

@@ -24,9 +24,6 @@ class DistanceRelation(DistillationLoss):
 
     Recommended weight: 25 (the authors').
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Example:
         >>> kd.Term(kd.losses.DistanceRelation(), student="pool", teacher="pool")
 

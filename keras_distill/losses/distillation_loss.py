@@ -123,7 +123,6 @@ class DistillationLoss(keras.losses.Loss):
         Returns:
             A layer from a list of tensors to a list, or None, as in most losses.
         """
-        del student, teacher
 
     def memory(self):
         """Create the layer that holds the loss's state between steps, or return None.
@@ -148,10 +147,8 @@ class DistillationLoss(keras.losses.Loss):
         raise NotImplementedError
 
     def get_config(self) -> dict:
-        return {
-            **arguments(self, DistillationLoss, *self.scheduled),
-            **super().get_config(),
-        }
+        own = arguments(self, DistillationLoss, *self.scheduled)
+        return {**own, **super().get_config()}
 
     @classmethod
     def from_config(cls, config: dict):

@@ -5,7 +5,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import check_positive
+from keras_distill.losses.schedules import check_temperature
 from keras_distill.targets import Target
 
 
@@ -43,7 +43,7 @@ class Divergence(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive(temperature, "temperature")
+        check_temperature(temperature)
         self.temperature = temperature
         if target is not None and not isinstance(target, Target):
             raise TypeError(

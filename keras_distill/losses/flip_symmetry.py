@@ -22,9 +22,6 @@ class FlipSymmetry(DistillationLoss):
 
     Recommended weight: 1, that of `GradientAttention`.
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Example:
         >>> both = kd.Tap.input_gradient(), kd.Tap.input_gradient(mirrored=True)
         >>> kd.Term(kd.losses.FlipSymmetry(), student=both)

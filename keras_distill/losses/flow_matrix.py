@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
+from keras_distill.losses._vectors import by_location
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -23,9 +24,6 @@ class FlowMatrix(DistillationLoss):
     positions, without those that are masked.
 
     Recommended weight: 50 for each pair (as for the same mean in RepDistiller).
-
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
         ValueError: the layers of a pair have no common resolution, or are vectors.
@@ -56,22 +54,22 @@ def _flow(first, second, mask):
             "FlowMatrix needs two maps (B, H, W, C) or two sequences (B, L, D); got "
             f"the shapes {tuple(first.shape)} and {tuple(second.shape)}."
         )
+    masked = mask is not None and len(first.shape) == 3
     if first.shape[1:-1] != second.shape[1:-1]:
-        if mask is not None and len(first.shape) == 3:
+        if masked:
             raise ValueError(
                 "FlowMatrix can't pool masked sequences; got lengths "
                 f"{first.shape[1]} and {second.shape[1]}. Tap two layers of one length."
             )
         first, second = _pool_larger(first, second)
-    if mask is not None and len(first.shape) == 3:
+    first, second = (by_location(x, "FlowMatrix") for x in (first, second))
+    # Divide before the product, so that large activations do not overflow.
+    if masked:
         weight = ops.expand_dims(ops.cast(mask, first.dtype), axis=-1)
         positions = ops.maximum(ops.sum(weight, axis=1, keepdims=True), 1.0)
         first = first * weight / positions
     else:
-        # Divide before the product, so that large activations do not overflow.
-        first = ops.reshape(first, (ops.shape(first)[0], -1, first.shape[-1]))
         first = first / ops.cast(ops.shape(first)[1], first.dtype)
-    second = ops.reshape(second, (ops.shape(second)[0], -1, second.shape[-1]))
     return ops.matmul(ops.swapaxes(first, 1, 2), second)
 
 

@@ -20,9 +20,6 @@ class FullActivation(DistillationLoss):
 
     Recommended weight: 10, our own choice: about that of `AttentionMap` on 8x8 maps.
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Example:
         >>> kd.Term(kd.losses.FullActivation(), student="stack3", teacher="stack3")
 

@@ -24,9 +24,6 @@ class GradientAttention(DistillationLoss):
     Recommended weight: 1, the best of 0.1, 1 and 10 on held-out digits; at 10 the
     student does best to be sensitive to nothing.
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Example:
         >>> gradient = kd.Tap.input_gradient()
         >>> kd.Term(kd.losses.GradientAttention(), student=gradient, teacher=gradient)

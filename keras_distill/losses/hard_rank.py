@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_distill._backend.gradients import custom_gradient
 from keras_distill.adapters.match import Match
-from keras_distill.losses._scores import scores, sort_by_teacher
+from keras_distill.losses._scores import sorted_scores
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -69,8 +69,8 @@ class HardRank(DistillationLoss):
 
     def call(self, teacher, student):
         """Return `(B,)` for features of any shape."""
-        sides = (scores(x, self.scale, self.power) for x in (teacher, student))
-        return _negative_log_likelihood(sort_by_teacher(*sides, self.items))
+        sides = sorted_scores(teacher, student, self.scale, self.power, self.items)
+        return _negative_log_likelihood(sides[1])
 
 
 @custom_gradient

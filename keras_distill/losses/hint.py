@@ -20,9 +20,6 @@ class Hint(DistillationLoss):
 
     Recommended weight: 200 (100 for the mean without the half in RepDistiller).
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Example:
         >>> kd.Term(kd.losses.Hint(), student="stack2", teacher="stack3")
 

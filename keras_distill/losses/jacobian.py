@@ -24,9 +24,6 @@ class Jacobian(DistillationLoss):
 
     Recommended weight: 1.0.
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Example:
         >>> gradient = kd.Tap.input_gradient("first_class")
         >>> kd.Term(kd.losses.Jacobian(), student=gradient, teacher=gradient)

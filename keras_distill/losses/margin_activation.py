@@ -29,9 +29,6 @@ class MarginActivation(DistillationLoss):
 
     Recommended weight: 4, about the authors' 1/1000 of the sum for 64 channels of 8x8.
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Raises:
         ValueError: the teacher's tap is not the output of a batch normalization.
 

@@ -23,9 +23,6 @@ class NeuronSelectivity(DistillationLoss):
 
     Recommended weight: 50 (RepDistiller's).
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Raises:
         ValueError: the tensors are vectors, which have no locations.
 

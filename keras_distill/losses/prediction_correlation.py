@@ -7,7 +7,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import check_positive
+from keras_distill.losses.schedules import check_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -55,7 +55,7 @@ class PredictionCorrelation(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive(temperature, "temperature")
+        check_temperature(temperature)
         if beta < 0 or gamma < 0:
             raise ValueError(
                 f"beta and gamma must be 0 or more; got {beta} and {gamma}."

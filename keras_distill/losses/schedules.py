@@ -10,12 +10,12 @@ def at_step(value, step):
     return value(step) if isinstance(value, LearningRateSchedule) else value
 
 
-def check_positive(value, name: str) -> None:
+def check_temperature(value) -> None:
     """Check that a number, or a schedule at its start, is above 0."""
     start = float(at_step(value, 0))
     if not start > 0.0:
         raise ValueError(
-            f"{name} must be above 0; got {start:g}. Higher is softer; Hinton's MNIST "
+            f"temperature must be above 0; got {start:g}. Higher is softer; Hinton's MNIST "
             "students used 20, and 4 is common for image classifiers."
         )
 

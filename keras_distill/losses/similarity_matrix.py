@@ -23,9 +23,6 @@ class SimilarityMatrix(DistillationLoss):
 
     Recommended weight: 3000 (the paper's).
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Example:
         >>> kd.Term(kd.losses.SimilarityMatrix(), student="stack3", teacher="stack3")
 

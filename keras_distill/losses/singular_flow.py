@@ -88,10 +88,8 @@ def _eigen(gram):
     """
     # No backend decomposes in half precision.
     wide = keras.backend.result_type(gram.dtype, "float32")
-    values, vectors = (
-        ops.cast(x, gram.dtype)
-        for x in ops.eigh(ops.cast(ops.stop_gradient(gram), wide))
-    )
+    detached = ops.cast(ops.stop_gradient(gram), wide)
+    values, vectors = (ops.cast(x, gram.dtype) for x in ops.eigh(detached))
     change = ops.matmul(ops.transpose(vectors, (0, 2, 1)), ops.matmul(gram, vectors))
     # Zero, with the gradient of <v_i, dA v_j>.
     change = change - ops.stop_gradient(change)

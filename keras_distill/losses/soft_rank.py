@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill.adapters.match import Match
-from keras_distill.losses._scores import LAST, scores, sort_by_teacher
+from keras_distill.losses._scores import LAST, sorted_scores
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -63,17 +63,11 @@ class SoftRank(DistillationLoss):
     def call(self, teacher, student):
         """Return `(B,)` for features of any shape."""
         items, total = self.items, 0.0
-        teacher, student = (
-            scores(x, self.scale, self.power) for x in (teacher, student)
-        )
+        sides = sorted_scores(teacher, student, self.scale, self.power, items)
         # In a small batch the list ends in items that neither model would ever draw.
         padding = [[0, 0], [0, items]]
         teacher, student = (
-            sort_by_teacher(teacher, x, items) for x in (teacher, student)
-        )
-        teacher, student = (
-            ops.pad(x, padding, "constant", LAST)[:, None, :items]
-            for x in (teacher, student)
+            ops.pad(x, padding, "constant", LAST)[:, None, :items] for x in sides
         )
         reached = ops.zeros_like(teacher[:, :, 0])
         for done in range(items - 1):
@@ -103,8 +97,8 @@ def _paths(items: int, size: int) -> np.ndarray:
     """Return how each larger set is reached: indices into the flat `(sets, items)`."""
     index = {s: i for i, s in enumerate(itertools.combinations(range(items), size))}
 
-    def paths(larger):
-        before = (tuple(x for x in larger if x != last) for last in larger)
-        return [index[s] * items + last for s, last in zip(before, larger, strict=True)]
+    def path(larger, last):
+        return index[tuple(x for x in larger if x != last)] * items + last
 
-    return np.array([*map(paths, itertools.combinations(range(items), size + 1))])
+    sets = itertools.combinations(range(items), size + 1)
+    return np.array([[path(larger, last) for last in larger] for larger in sets])

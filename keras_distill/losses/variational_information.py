@@ -22,9 +22,6 @@ class VariationalInformation(DistillationLoss):
 
     Recommended weight: 1.0 (RepDistiller's).
 
-    Args:
-        name, reduction, dtype: as in `DistillationLoss`.
-
     Raises:
         ValueError: the adapter does not return a mean and a variance per channel.
 

@@ -8,7 +8,7 @@ from keras_distill._backend.chunks import Chunks, buffer, chunk_size, empty_buff
 from keras_distill._backend.gradients import custom_gradient
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import check_positive
+from keras_distill.losses.schedules import check_temperature
 from keras_distill.losses.soft_target import divergence, prediction
 from keras_distill.taps.heads import Head
 
@@ -70,7 +70,7 @@ class VocabularySoftTarget(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive(temperature, "temperature")
+        check_temperature(temperature)
         self.temperature = temperature
         if label_weight < 0:
             raise ValueError(f"label_weight must be 0 or more; got {label_weight}.")

@@ -148,7 +148,7 @@ def test_mapping_is_sum_or_max():
 
 def test_vectors_have_no_locations():
     vectors = np.ones((2, 5))
-    with pytest.raises(ValueError, match=r"shape \(2, 5\).*or use Hint"):
+    with pytest.raises(ValueError, match=r"got \(2, 5\).*or use Hint"):
         AttentionMap()(vectors, vectors)
 
 
