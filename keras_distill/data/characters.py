@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_distill.data.load import read_tfds
+
 
 @dataclasses.dataclass(frozen=True)
 class Characters:
@@ -49,11 +51,7 @@ class Characters:
         return x, text[1 : count * length + 1].reshape(count, length)
 
     def decode(self, indices) -> str:
-        """Return the text of character indices.
-
-        Args:
-            indices: `(N,)`.
-        """
+        """Return the text of character indices `(N,)`."""
         return "".join(self.alphabet[index] for index in indices)
 
 
@@ -75,26 +73,9 @@ def load_characters(
         >>> len(text.alphabet)
         65
     """
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-        builder.download_and_prepare()
-        texts = {
-            split: b"".join(
-                example["text"] for example in tfds.as_numpy(builder.as_dataset(split))
-            ).decode("utf-8")
-            for split in ("train", "validation", "test")
-        }
-    except Exception as error:
-        raise ValueError(
-            f"The text '{name}' could not be loaded ({type(error).__name__}): connect to "
-            "a network, or set TFDS_DATA_DIR to a folder that contains it."
-        ) from error
-    alphabet = "".join(sorted(set("".join(texts.values()))))
+    _, splits = read_tfds(name, data_dir, ("train", "validation", "test"))
+    texts = [b"".join(split["text"]).decode("utf-8") for split in splits]
+    alphabet = "".join(sorted(set("".join(texts))))
     indices = {character: index for index, character in enumerate(alphabet)}
-    splits = {
-        split: np.array([indices[character] for character in text], "int32")
-        for split, text in texts.items()
-    }
-    return Characters(**splits, alphabet=alphabet)
+    arrays = (np.array([indices[c] for c in text], "int32") for text in texts)
+    return Characters(*arrays, alphabet)

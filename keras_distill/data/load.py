@@ -1,5 +1,7 @@
 """Image datasets by name; TFDS and scikit-learn are imported when needed."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from keras_distill.data.samples import ImageSet, Samples
@@ -43,24 +45,26 @@ def _load_digits() -> ImageSet:
 
 
 def _load_tfds(name: str, data_dir: str | None) -> ImageSet:
+    info, splits = read_tfds(name, data_dir, ("train", "test"), as_supervised=True)
+    train, test = (
+        Samples(images.astype("float32") / 255.0, labels.astype("int32"))
+        for images, labels in splits
+    )
+    return ImageSet(name, train, test, info.features["label"].num_classes)
+
+
+def read_tfds(name: str, data_dir: str | None, splits: Sequence[str], **options):
+    """Return the description of a TFDS dataset, and the arrays of each split."""
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         builder.download_and_prepare()
-        train, test = (
-            tfds.as_numpy(builder.as_dataset(split, batch_size=-1, as_supervised=True))
-            for split in ("train", "test")
-        )
+        datasets = [builder.as_dataset(x, batch_size=-1, **options) for x in splits]
+        return builder.info, [tfds.as_numpy(dataset) for dataset in datasets]
     except Exception as error:
         raise ValueError(
             f"The dataset '{name}' could not be loaded ({type(error).__name__}): connect "
-            "to a network, set TFDS_DATA_DIR to a folder that contains it, or use "
-            "'digits', which needs neither."
+            "to a network, or set TFDS_DATA_DIR to a folder that contains it. "
+            'kd.data.load("digits") needs neither.'
         ) from error
-    classes = builder.info.features["label"].num_classes
-    return ImageSet(name, _scaled(*train), _scaled(*test), classes)
-
-
-def _scaled(images: np.ndarray, labels: np.ndarray) -> Samples:
-    return Samples(images.astype("float32") / 255.0, labels.astype("int32"))

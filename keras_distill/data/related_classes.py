@@ -75,10 +75,7 @@ class RelatedClasses:
         self.similarity, self.difficulty = similarity, difficulty
         self.features, self.classes, self.seed = features, classes, seed
         size = classes // super_classes
-        self.groups = [
-            list(range(size * group, size * (group + 1)))
-            for group in range(super_classes)
-        ]
+        self.groups = np.arange(classes).reshape(super_classes, size).tolist()
         self.class_vectors = self._class_vectors(super_classes, size)
 
     def _class_vectors(self, super_classes: int, size: int) -> np.ndarray:
@@ -94,11 +91,7 @@ class RelatedClasses:
         return (self.similarity * centers + sine * offsets).astype("float32")
 
     def labels(self, points: np.ndarray) -> np.ndarray:
-        """Return the class of each point, `(N,)`.
-
-        Args:
-            points: `(N, d)`.
-        """
+        """Return the class of each point, `(N,)` for points `(N, d)`."""
         products = points @ self.class_vectors.T
         scores = products.copy()
         for m in range(1, self.difficulty + 1):

@@ -10,14 +10,8 @@ Selection = str | int | tuple | list | keras.Layer | None
 def select(x, selection: Selection):
     """Select a model's inputs from the inputs of a batch.
 
-    Args:
-        x: the inputs of a batch.
-        selection: None for all of `x`; a key or an index; a list of these for a model
-            with several inputs; or a layer that computes the model's input from `x`,
-            such as `keras.layers.Resizing`.
-
-    Raises:
-        ValueError: the batch has no such part.
+    A selection is None for all of `x`; a key or an index; a list of these for a model
+    with several inputs; or a layer that computes the model's input from `x`.
     """
     if selection is None:
         return x
@@ -36,27 +30,16 @@ def select(x, selection: Selection):
 
 
 def check_parts(x, *selections: Selection) -> None:
-    """Check that a batch has every part that is selected, without running layers.
-
-    Args:
-        x: the inputs of a batch.
-        *selections: as in `select`.
-
-    Raises:
-        ValueError: the batch has no such part.
-    """
+    """Check that a batch has every part that is selected, without running layers."""
     for selection in keras.tree.flatten(selections):
         if not isinstance(selection, keras.Layer):
             select(x, selection)
 
 
 def weight_for(sample_weight, tap: Tap):
-    """Return the sample weights of the output that a term compares.
+    """Return the sample weights of a term, by its first tap of the student.
 
-    Args:
-        sample_weight: one tensor for all outputs; or, for a student with several, a
-            dict or list, which weights only terms on an output, `"logits/<name>"`.
-        tap: the term's first tap of the student.
+    A dict or list, for a student with several outputs, weights only terms on an output.
     """
     if not isinstance(sample_weight, (dict, list, tuple)):
         return sample_weight

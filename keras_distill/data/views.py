@@ -65,11 +65,9 @@ class Views:
         """
         import tensorflow as tf
 
-        numbers = tf.data.Dataset.random(
-            seed=self.seed, rerandomize_each_iteration=True
-        )
-        pairs = tf.data.Dataset.zip(dataset, numbers.map(lambda n: n % self.count))
-        return self._augmented(pairs, image, sample_id)
+        numbers = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True)
+        views = numbers.map(lambda number: number % self.count)
+        return self._augmented(dataset, views, image, sample_id)
 
     def only(
         self, dataset, view: int, image: str = "image", sample_id: str = "sample_id"
@@ -82,11 +80,10 @@ class Views:
         """
         import tensorflow as tf
 
-        number = tf.constant(view, "int64")
-        pairs = dataset.map(lambda *element: (_single(element), number))
-        return self._augmented(pairs, image, sample_id)
+        views = tf.data.Dataset.from_tensors(tf.constant(view, "int64")).repeat()
+        return self._augmented(dataset, views, image, sample_id)
 
-    def _augmented(self, pairs, image, sample_id):
+    def _augmented(self, dataset, views, image, sample_id):
         import tensorflow as tf
 
         def augment(element, view):
@@ -96,8 +93,5 @@ class Views:
             x.update({image: self.augment(x[image], seed), "view": view})
             return (x, *element[1:]) if isinstance(element, tuple) else x
 
+        pairs = tf.data.Dataset.zip(dataset, views)
         return pairs.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def _single(element: tuple):
-    return element if len(element) > 1 else element[0]
