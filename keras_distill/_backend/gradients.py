@@ -6,8 +6,8 @@ from collections.abc import Callable
 import keras
 from keras import layers, ops
 
-from keras_distill._backend.exchange import exchanged
 from keras_distill._backend.keras_layers import flatten_layers
+from keras_distill._backend.replaced_methods import replaced
 
 
 def custom_gradient(function: Callable) -> Callable:
@@ -128,7 +128,7 @@ def _moments_differentiable_twice(model):
     with contextlib.ExitStack() as stack:
         for kind, name, make in kinds:
             found = [x for x in parts if isinstance(x, kind)]
-            stack.enter_context(exchanged(found, name, make))
+            stack.enter_context(replaced(found, name, make))
         yield
 
 

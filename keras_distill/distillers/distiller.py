@@ -11,8 +11,8 @@ from keras_distill.adapters import Match
 from keras_distill.data.selection import Selection, check_parts, select
 from keras_distill.distillers import context, term_checks
 from keras_distill.distillers.bound_term import BoundTerm
-from keras_distill.distillers.compiling import KeptCompile
-from keras_distill.distillers.parts import PartMeans
+from keras_distill.distillers.kept_compile import KeptCompile
+from keras_distill.distillers.replica_parts import PartMeans
 from keras_distill.distillers.step import DistillationStep
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget

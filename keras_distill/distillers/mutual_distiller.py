@@ -12,8 +12,8 @@ from keras_distill import taps
 from keras_distill._backend.jax_state import state_of, values_of
 from keras_distill.data.selection import Selection, select
 from keras_distill.distillers import term_checks
-from keras_distill.distillers.compiling import KeptCompile, copied
 from keras_distill.distillers.gradient_scores import gradient_scores
+from keras_distill.distillers.kept_compile import KeptCompile, copied
 from keras_distill.distillers.peer import Peer
 from keras_distill.distillers.step import StepLoss, TrainStep
 from keras_distill.distillers.term import Term

@@ -7,7 +7,6 @@ import keras
 from keras_distill import taps
 from keras_distill._backend.keras_layers import Untracked
 from keras_distill.data.selection import select
-from keras_distill.distillers.compiling import copied
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.exits import (
     DEEPEST,
@@ -16,6 +15,7 @@ from keras_distill.distillers.exits import (
     with_exits,
 )
 from keras_distill.distillers.gradient_scores import gradient_scores
+from keras_distill.distillers.kept_compile import copied
 from keras_distill.distillers.step import StepLoss
 from keras_distill.distillers.term import Term
 from keras_distill.losses import Hint, SoftTarget

@@ -1,4 +1,4 @@
-"""The step: batch, teacher, taps, losses, total, gradient; a thin one per backend."""
+"""The training step: batch, teacher, taps, losses, total; each backend takes the gradient."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,11 +7,12 @@ import keras
 from keras import ops
 
 from keras_distill import strategies, taps
+from keras_distill._backend import jax_step, tensorflow_step, torch_step
 from keras_distill._backend.keras_trainer import compiled_loss
 from keras_distill.data.selection import select
 from keras_distill.distillers.context import LOGITS, Context
 from keras_distill.distillers.gradient_scores import gradient_scores
-from keras_distill.distillers.parts import replica_parts
+from keras_distill.distillers.replica_parts import replica_parts
 from keras_distill.losses.schedules import advance
 from keras_distill.strategies.replicas import require_samples
 
@@ -20,10 +21,10 @@ class StepLoss(NamedTuple):
     """The loss of a step in named parts.
 
     Args:
-        total: that is minimized.
-        parts: by name, before their weights; parts of the means over all replicas.
+        total: the loss that is minimized.
+        parts: this replica's part of each mean loss, by name, before its weight.
         y_pred: the student's prediction.
-        mean_count: samples of a replica in the mean.
+        mean_count: mean number of samples per replica.
     """
 
     total: Any
@@ -33,26 +34,27 @@ class StepLoss(NamedTuple):
 
 
 class TrainStep:
-    """A training step: a thin one per backend around what is the same on all.
+    """A training step, of which only the gradient differs between backends.
 
-    A distiller has `run_teacher`, from the batch to the knowledge of it; `run_student`,
-    from that to a loss with a `total`; and `update_logs`, from all of it to the logs.
+    A distiller implements `run_teacher`, from the batch to the teacher's knowledge;
+    `run_student`, from that to a loss with a `total`; and `update_logs`, to the logs.
     """
 
     # The layer of copies that follow the student as `run_teacher` begins.
     copies = None
 
     def train_step(self, *arguments):
-        """Take one step; return the logs, on JAX beside the state."""
-        steps = {"tensorflow": _tensorflow, "torch": _torch, "jax": _jax}
-        return steps[keras.backend.backend()](self, *arguments)
+        """Take one step; return the logs, on JAX with the state after it."""
+        *state, data = arguments
+        steps = {"tensorflow": tensorflow_step, "torch": torch_step, "jax": jax_step}
+        step = steps[keras.backend.backend()].train_step
+        return _reducible(step(self, *state, require_samples(data)))
 
 
 class DistillationStep(TrainStep):
     """What a distiller does with a batch.
 
-    Everything but the gradient itself is the same on every backend. `train_step` takes
-    what the backend's trainer passes: the batch, on JAX the state before it.
+    `train_step` takes what the backend's trainer passes: the batch, on JAX the state too.
     """
 
     def run_teacher(self, x, y) -> dict:
@@ -140,105 +142,18 @@ class DistillationStep(TrainStep):
 
     def test_step(self, *arguments):
         """Evaluate the student alone."""
-        result = super().test_step(*arguments)
-        logs, *state = result if isinstance(result, tuple) else (result,)
-        logs = strategies.reducible(logs)
-        return (logs, *state) if state else logs
-
-
-def _tensorflow(distiller, data) -> dict:
-    import tensorflow as tf
-
-    data = require_samples(data)
-    x, *labels = keras.utils.unpack_x_y_sample_weight(data)
-    knowledge = distiller.run_teacher(x, labels[0])
-    copied = _values_of(distiller.copies)
-    inputs = _after(copied, x)
-    with tf.GradientTape() as tape:
-        loss = distiller.run_student(inputs, *labels, knowledge)
-        scaled = distiller.optimizer.scale_loss(loss.total)
-    variables = distiller.trainable_variables
-    gradients = _after(copied, tape.gradient(scaled, variables))
-    distiller.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-    return strategies.reducible(distiller.update_logs(x, *labels, loss))
-
-
-def _values_of(copies) -> list:
-    """Return the values of the copies, once they have read the student's weights."""
-    import tensorflow as tf
-
-    return [] if copies is None else [tf.identity(v.value) for v in copies.variables]
-
-
-def _after(copied: list, values):
-    """Make inputs, or gradients, wait until the copies have read the student's weights.
-
-    A copy's read and the update of what it read are ordered by a control edge alone,
-    which TensorFlow drops where a path of tensors leads there too, even through a shape
-    that it then folds into a constant. A path through all inputs stays: statistics that
-    the student's run updates depend on its inputs, updates on the gradients.
-    """
-    if not copied:
-        return values
-    import tensorflow as tf
-
-    def passed(value):
-        return None if value is None else tf.identity(value)
-
-    with tf.control_dependencies(copied):
-        return keras.tree.map_structure(passed, values)
-
-
-def _torch(distiller, data) -> dict:
-    import torch
-
-    batch = keras.utils.unpack_x_y_sample_weight(data)
-    with torch.no_grad():
-        knowledge = distiller.run_teacher(*batch[:2])
-    variables = distiller.trainable_variables
-    for variable in variables:
-        # The module's own `zero_grad` does not reach models inside of models.
-        variable.value.grad = None
-    loss = distiller.run_student(*batch, knowledge)
-    distiller.optimizer.scale_loss(loss.total).backward()
-    with torch.no_grad():
-        gradients = [variable.value.grad for variable in variables]
-        distiller.optimizer.apply(gradients, variables)
-        return distiller.update_logs(*batch, loss)
-
-
-def _jax(distiller, state, data) -> tuple:
-    import jax
-
-    trainable, non_trainable, of_optimizer, of_metrics = state
-    batch = keras.utils.unpack_x_y_sample_weight(data)
-    updated = distiller.non_trainable_variables, distiller.metrics_variables
-    variables = [*updated[0], *distiller.optimizer.variables, *updated[1]]
-    values = [*non_trainable, *of_optimizer, *of_metrics]
-
-    def run(trainable):
-        mapping = [
-            *zip(distiller.trainable_variables, trainable, strict=True),
-            *zip(variables, values, strict=True),
-        ]
-        with keras.StatelessScope(mapping, collect_losses=True) as scope:
-            knowledge = distiller.run_teacher(*batch[:2])
-            loss = distiller.run_student(*batch, knowledge)
-            scaled = distiller.optimizer.scale_loss(loss.total)
-            logs = distiller.update_logs(*batch, loss)
-        after = [[scope.get_current_value(v) for v in part] for part in updated]
-        return scaled, (logs, *after)
-
-    (_, (logs, non_trainable, of_metrics)), gradients = jax.value_and_grad(
-        run, has_aux=True
-    )(trainable)
-    trainable, of_optimizer = distiller.optimizer.stateless_apply(
-        of_optimizer, gradients, trainable
-    )
-    return logs, (trainable, non_trainable, of_optimizer, of_metrics)
+        return _reducible(super().test_step(*arguments))
 
 
 def _penalty(penalties: Sequence):
     """Return this replica's part of the sum of the penalties."""
     replicas = strategies.replica_count()
     return sum(ops.cast(ops.sum(p), "float32") / replicas for p in penalties)
+
+
+def _reducible(result):
+    """Return logs in a shape that Keras can average over replicas, and any state."""
+    if not isinstance(result, tuple):
+        return strategies.reducible(result)
+    logs, *state = result
+    return strategies.reducible(logs), *state

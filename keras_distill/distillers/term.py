@@ -6,7 +6,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.distillers import term_checks
-from keras_distill.distillers.compiling import copied
+from keras_distill.distillers.kept_compile import copied
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.taps import Tap, as_taps
 

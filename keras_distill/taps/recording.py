@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import keras
 
-from keras_distill._backend.exchange import exchanged
+from keras_distill._backend.replaced_methods import replaced
 
 _recording = threading.local()
 
@@ -97,7 +97,7 @@ def record(layers: Iterable[keras.Layer], enough: Callable | None = None):
     notes = _Notes(layers, enough)
     if not hasattr(_recording, "stack"):
         _recording.stack = []
-    with exchanged(layers.values(), "call", _RecordingCall):
+    with replaced(layers.values(), "call", _RecordingCall):
         _recording.stack.append(notes)
         try:
             yield notes

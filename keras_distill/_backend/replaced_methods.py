@@ -5,11 +5,11 @@ import threading
 from collections.abc import Callable, Iterable
 
 _lock = threading.Lock()
-_exchanges: dict = {}
+_replacements: dict = {}
 
 
 @contextlib.contextmanager
-def exchanged(objects: Iterable, name: str, make: Callable):
+def replaced(objects: Iterable, name: str, make: Callable):
     """Replace a method of objects; the last thread to leave restores it.
 
     Replicas of one step run in threads that may share an object. `make` maps the bound
@@ -18,21 +18,21 @@ def exchanged(objects: Iterable, name: str, make: Callable):
     objects = list({id(x): x for x in objects}.values())
     with _lock:
         for x in objects:
-            if (id(x), make) not in _exchanges:
+            if (id(x), make) not in _replacements:
                 method = getattr(x, name)
-                _exchanges[id(x), make] = [vars(x).get(name), 0]
+                _replacements[id(x), make] = [vars(x).get(name), 0]
                 vars(x)[name] = make(method, x)
-            _exchanges[id(x), make][1] += 1
+            _replacements[id(x), make][1] += 1
     try:
         yield
     finally:
         with _lock:
             for x in objects:
-                _exchanges[id(x), make][1] -= 1
-                previous, users = _exchanges[id(x), make]
+                _replacements[id(x), make][1] -= 1
+                previous, users = _replacements[id(x), make]
                 if users:
                     continue
-                del _exchanges[id(x), make]
+                del _replacements[id(x), make]
                 if previous is None:
                     del vars(x)[name]
                 else:
