@@ -23,11 +23,11 @@ def batches(
     Args:
         samples: the samples to read.
         batch_size: samples per batch. Default 128.
-        shuffle: whether each epoch has another order. Default: the order of `samples`.
+        shuffle: whether to shuffle the samples anew in each epoch. Default False.
         seed: seed of the order. Default 0.
         augment: a Keras or KerasCV layer, or a function, called on each batch of
             images with `training=True` inside the data pipeline; or `Views`, which
-            draw another view of each image in each pass. Default: none.
+            draw a view of each image at random in each pass. Default: none.
         sample_ids: whether to return `({"image": images, "sample_id": ids}, labels)`
             instead, with `Views` also each image's view number as `"view"`.
         drop_remainder: whether to drop the last batch if it is smaller.

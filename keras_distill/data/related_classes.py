@@ -141,12 +141,12 @@ class RelatedClasses:
             split: as in `block`.
             count: points per epoch; a last, smaller batch is dropped.
             batch_size: points per batch. Default 128.
-            shuffle: whether the batches have another order in each epoch, by the seed.
+            shuffle: whether to shuffle the batches anew in each epoch, by the seed.
                 Default True. `fit` shuffles them again unless its `shuffle` is False.
 
         Returns:
             A `keras.utils.PyDataset` of `(points, labels)`, which `fit` accepts on any
-            backend. A batch is a block, so another batch size draws other points.
+            backend. A batch is a block, so the points depend on the batch size.
 
         Raises:
             ValueError: `count` is less than one batch.

@@ -10,8 +10,8 @@ class Views:
 
     A view depends only on the sample's id, the view's number and the seed, so that the
     student gets exactly the image that the teacher got, in any order, in another
-    process or a year later. `augment` must draw its random numbers from the seed that
-    it is passed alone, as TensorFlow's stateless operations do.
+    process or a year later. `augment` must draw all random numbers from the seed that
+    it is passed, as TensorFlow's stateless operations do.
 
     Args:
         augment: function from an image `(H, W, C)` and a seed `(2,)`, int64, to an

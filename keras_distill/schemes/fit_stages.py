@@ -66,14 +66,14 @@ def fit_stages(
     progress = Progress(sum(stage.epochs for stage in stages), verbose)
     histories = []
     for i, (stage, trainer) in enumerate(zip(stages, trainers, strict=True)):
-        progress.begin(f"Stage {i + 1} of {len(stages)}: {stage.name}", stage.epochs)
 
         def train(callbacks, stage=stage, trainer=trainer):
             return stage.fit(trainer, distiller, data, [progress, *callbacks])
 
-        histories.append(ledger.once(i, trainer, train))
+        title = f"Stage {i + 1} of {len(stages)}: {stage.name}"
+        with progress.training(title, stage.epochs):
+            histories.append(ledger.once(i, trainer, train))
         stage.finish()
-        progress.finish()
     return histories
 
 

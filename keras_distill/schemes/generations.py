@@ -118,7 +118,6 @@ def fit_generations(
     progress = Progress(generations * epochs, verbose)
     histories = []
     for i, trainer in enumerate(trainers):
-        progress.begin(f"Generation {i + 1} of {generations}", epochs)
         keras.utils.set_random_seed(seed + i)
 
         def train(callbacks, trainer=trainer):
@@ -129,8 +128,8 @@ def fit_generations(
             settings = {**arguments, "callbacks": callbacks, "verbose": 0}
             return trainer.fit(x, y, epochs=epochs, **settings)
 
-        histories.append(ledger.once(i, trainer, train))
-        progress.finish()
+        with progress.training(f"Generation {i + 1} of {generations}", epochs):
+            histories.append(ledger.once(i, trainer, train))
     return [Generation(*pair) for pair in zip(models, histories, strict=True)]
 
 

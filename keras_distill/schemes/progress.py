@@ -1,5 +1,6 @@
 """Progress of a scheme: a bar over its trainings, and a record from which it resumes."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,37 +14,31 @@ from keras_distill.training.fit import Fitting
 
 
 class Progress(keras.callbacks.Callback):
-    """One bar over the epochs of all trainings of a scheme.
-
-    Args:
-        epochs: number of epochs of all trainings together.
-        verbose: 0 for silent, 1 or `"auto"` for the bar, 2 for one line per epoch.
-    """
+    """One bar over the epochs of all trainings of a scheme."""
 
     async_safe = True
 
     def __init__(self, epochs: int, verbose):
         super().__init__()
-        self.done = self.begun = self.end = 0
+        self.done = self.begun = 0
         self.verbose = 1 if verbose == "auto" else verbose
         self.bar = keras.utils.Progbar(
             epochs, verbose=self.verbose, stateless_metrics=(), unit_name="epoch"
         )
 
-    def begin(self, name: str, epochs: int) -> None:
-        """Announce the next training, of at most `epochs` epochs."""
-        self.begun, self.end = self.done, self.done + epochs
+    @contextlib.contextmanager
+    def training(self, name: str, epochs: int):
+        """Announce a training; then advance past epochs that early stopping left out."""
+        self.begun, end = self.done, self.done + epochs
         if self.verbose:
             print(f"\n{name}")
+        yield
+        if self.done < end:
+            self.move_to(end, {})
 
     def on_epoch_end(self, epoch, logs=None):
         """Advance the bar; a resumed training counts the epochs before it too."""
         self.move_to(self.begun + epoch + 1, logs)
-
-    def finish(self) -> None:
-        """Advance the bar past the epochs that early stopping left out."""
-        if self.done < self.end:
-            self.move_to(self.end, {})
 
     def move_to(self, done: int, logs=None) -> None:
         """Show that `done` epochs of the scheme are complete."""
@@ -55,14 +50,7 @@ class Ledger:
     """Record of the complete trainings of a scheme, with their final weights.
 
     A training in progress has a backup of its own, at most one epoch old. Without a
-    folder, nothing is kept.
-
-    Args:
-        folder: folder of the scheme, or None.
-        plan: the parts of the scheme, serializable as JSON.
-
-    Raises:
-        ValueError: the folder holds another scheme.
+    folder, nothing is kept. A folder that holds a scheme of another plan is an error.
     """
 
     def __init__(self, folder: str | os.PathLike | None, plan):
@@ -81,15 +69,10 @@ class Ledger:
             )
 
     def once(self, part: int, model: keras.Model, train) -> dict:
-        """Train a model; if that is already done, load its final weights.
+        """Train a built model, or load its final weights, and return the history.
 
-        Args:
-            part: index of the training in the scheme, from 0.
-            model: the model to train, built.
-            train: function from a list of callbacks to a `keras.callbacks.History`.
-
-        Returns:
-            The history, lists by name.
+        `part` is the index of the training in the scheme, and `train` a function from a
+        list of callbacks to a `keras.callbacks.History`.
         """
         if self.folder is None:
             return train([]).history

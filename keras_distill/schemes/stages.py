@@ -11,8 +11,8 @@ from keras_distill._backend.keras_layers import flatten_layers, own_trainable_va
 from keras_distill.adapters import Paraphraser
 from keras_distill.data.selection import select
 from keras_distill.distillers import term_checks
-from keras_distill.distillers.compiling import copied
 from keras_distill.distillers.distiller import Distiller
+from keras_distill.distillers.kept_compile import copied
 from keras_distill.distillers.term import Term
 from keras_distill.losses.schedules import at_step
 from keras_distill.schemes.stage_data import StageData
@@ -81,12 +81,7 @@ class Stage:
             )
 
     def trainer(self, distiller: Distiller, data: StageData) -> keras.Model:
-        """Check the stage, and return the model on which `fit` is called.
-
-        Args:
-            distiller: distiller of the scheme.
-            data: training data of the scheme.
-        """
+        """Check the stage, and return the model on which `fit` is called."""
         trainer, x = distiller, data.inputs
         if self.terms is not None:
             trainer = distiller.with_terms(self.terms, self.label_weight)
@@ -97,7 +92,7 @@ class Stage:
                 f"The stage '{self.name}' learns from labels, but the distiller was "
                 "compiled without a loss. Compile it with one, or set label_weight=0."
             )
-        if data.has_batch:
+        if x is not None:
             loss = distiller.loss if self._uses_labels(distiller) else None
             trainer.check_labels(data.labels, loss)
         with self._freeze_other_layers(distiller, x):
@@ -112,10 +107,10 @@ class Stage:
 
     def check(self, distiller: Distiller, prepared: Sequence) -> list:
         """Check that earlier stages prepare what this one needs; return what it prepares."""
-        default = [bound.term for bound in distiller.terms.values()]
-        term_checks.check_prepared(
-            default if self.terms is None else self.terms, prepared
-        )
+        terms = self.terms
+        if terms is None:
+            terms = [bound.term for bound in distiller.terms.values()]
+        term_checks.check_prepared(terms, prepared)
         return []
 
     def fit(self, trainer: Distiller, distiller: Distiller, data: StageData, callbacks):
@@ -139,9 +134,8 @@ class Stage:
     @contextlib.contextmanager
     def _freeze_other_layers(self, distiller: Distiller, x):
         """Freeze the layers outside the trained part within a context."""
-        others = self._other_layers(distiller, x) if self.trains else []
         frozen = []
-        for layer in others:
+        for layer in self._other_layers(distiller, x) if self.trains else ():
             # Sublayers may belong to the part, so only the layer's own weights freeze.
             nested = taps.sublayers(layer)
             frozen += own_trainable_variables(layer) if nested else [layer]
@@ -235,9 +229,7 @@ class ParaphraserStage:
 def with_fresh_optimizer(compiled: Mapping, labeled: bool = True) -> dict:
     """Return the arguments of `compile` with a copy of the optimizer, without state.
 
-    Args:
-        compiled: the arguments. The optimizer defaults to Adam.
-        labeled: keep the loss and the metrics, which need labels. Default True.
+    The optimizer defaults to Adam. Loss and metrics are left out if not `labeled`.
     """
     optimizer = keras.optimizers.get(compiled.get("optimizer", "adam"))
     need_labels = ("loss", "loss_weights", "metrics", "weighted_metrics")

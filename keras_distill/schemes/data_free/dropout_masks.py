@@ -23,11 +23,7 @@ def with_masks(
 ) -> keras.Model:
     """Copy a functional model, with a fixed dropout mask after some layers.
 
-    Args:
-        model: functional.
-        layers: names of the layers.
-        keep: probability that a unit is kept; kept units are divided by it.
-        seed: seed of the masks.
+    Each unit is kept with the probability `keep`; kept units are divided by it.
     """
     rng = np.random.default_rng(seed)
 

@@ -12,14 +12,7 @@ from keras_distill.schemes.stages import check_at_least_one
 
 
 class _Canvas(keras.Model):
-    """A batch of trainable inputs, and the teacher whose activations they must match.
-
-    Args:
-        teacher: the model to run.
-        shape: shape of the batch.
-        targets: activations by layer.
-        bounds: lower and upper bound of the inputs.
-    """
+    """A batch of trainable inputs, and the teacher whose activations they must match."""
 
     def __init__(self, teacher, shape, targets: dict, bounds):
         super().__init__(name="canvas")

@@ -6,12 +6,10 @@ import numpy as np
 
 
 def record(activations: dict[str, np.ndarray], pairs: bool, keep: float) -> dict:
-    """Return the bases and the largest coefficients of each sample.
+    """Return the bases and the largest coefficients of each sample, a fraction `keep`.
 
-    Args:
-        activations: `(N, n)` by layer, in order.
-        pairs: use the joint graph of each two consecutive layers, not one per layer.
-        keep: fraction of the coefficients to keep.
+    Activations are `(N, n)` by layer, in order. With `pairs`, each two consecutive
+    layers have a joint graph, else each layer has its own.
     """
     names = list(activations)
     groups = list(itertools.pairwise(names)) if pairs else [(name,) for name in names]
@@ -39,13 +37,12 @@ def fourier_basis(values: np.ndarray) -> np.ndarray:
     centered = values - values.mean(0)
     std = centered.std(0)
     varies = std > 1e-6 * max(std.max(), 1e-30)
-    scaled = np.where(varies, centered / np.where(varies, std, 1.0), 0.0)
+    scaled = np.divide(centered, std, out=np.zeros_like(centered), where=varies)
     weights = np.abs(scaled.T @ scaled) / len(values)
     np.fill_diagonal(weights, 0.0)
     degree = weights.sum(0)
-    inverse = np.where(
-        degree > 0, 1.0 / np.sqrt(np.where(degree > 0, degree, 1.0)), 0.0
-    )
+    root = np.sqrt(degree)
+    inverse = np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)
     laplacian = np.eye(len(degree)) - inverse[:, None] * weights * inverse
     return np.linalg.eigh(laplacian)[1].astype("float32")
 

@@ -38,10 +38,8 @@ class Merged(keras.Layer):
         return ops.concatenate([kept, merged], axis=-1)
 
     def compute_output_shape(self, input_shape):
-        """Return the output shape, with one class more than the group."""
         return (*input_shape[:-1], len(self.group) + 1)
 
     def get_config(self) -> dict:
-        """Return the arguments."""
         arguments = {"group": self.group, "temperature": self.temperature}
         return {**super().get_config(), **arguments}

@@ -97,11 +97,9 @@ class SpecialistEnsemble(keras.Model):
         return ops.fori_loop(0, self.steps, step, z)
 
     def compute_output_shape(self, input_shape):
-        """Return the output shape of the generalist."""
         return self.generalist.compute_output_shape(input_shape)
 
     def get_config(self) -> dict:
-        """Return the arguments."""
         serialize = keras.saving.serialize_keras_object
         return {
             "generalist": serialize(self.generalist),
@@ -115,7 +113,6 @@ class SpecialistEnsemble(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> "SpecialistEnsemble":
-        """Create a model from its arguments."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 
 

@@ -1,8 +1,7 @@
 """The training of one specialist, and of several in parallel."""
 
-import json
-import os
-import tempfile
+import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -18,23 +17,26 @@ from keras_distill.schemes.specialists.merged import Merged
 from keras_distill.schemes.stages import with_fresh_optimizer
 
 
+@dataclasses.dataclass(eq=False)
 class SpecialistTraining:
-    """A specialist, its samples and its settings.
+    """A specialist's training, on samples drawn from a data set of `count` samples."""
 
-    Args:
-        generalist: model over all classes.
-        group: the specialist's classes.
-        drawn: training samples, as returned by `draw_samples`.
-        count: number of samples in the whole data set.
-        seed: seed of the order of samples and of random layers.
-        settings: `soft_weight`, `temperature`, `epochs`, `batch_size`.
-    """
+    generalist: keras.Model
+    group: list[int]
+    drawn: Samples
+    count: int
+    seed: int
+    settings: dict
 
-    def __init__(self, generalist, group, drawn, count: int, seed: int, settings: dict):
-        keras.utils.set_random_seed(seed)
-        self.generalist, self.group, self.drawn = generalist, group, drawn
-        self.count, self.seed, self.settings = count, seed, settings
-        self.model = _create_specialist(generalist, group)
+    def __post_init__(self):
+        """Create the specialist."""
+        keras.utils.set_random_seed(self.seed)
+        self.model = _create_specialist(self.generalist, self.group)
+
+    def __reduce__(self):
+        """Pickle the arguments; the specialist is created again from its seed."""
+        names = (field.name for field in dataclasses.fields(self))
+        return SpecialistTraining, tuple(getattr(self, name) for name in names)
 
     def run(self, compiled: Mapping, backup, progress: Progress) -> None:
         """Train, and correct the dustbin's bias."""
@@ -44,15 +46,14 @@ class SpecialistTraining:
         soft = Term(SoftTarget(temperature), weight=weight)
         trainer = Distiller(self.model, teacher, terms=[soft], label_weight=1 - weight)
         ledger = Ledger(backup, {**self.settings, "group": self.group})
-        progress.begin(f"Specialist of {self.group}", self.settings["epochs"])
         keras.utils.set_random_seed(self.seed)
 
         def train(callbacks):
             trainer.compile(**with_fresh_optimizer(compiled))
             return self._fit(trainer, [progress, *callbacks])
 
-        ledger.once(0, trainer, train)
-        progress.finish()
+        with progress.training(f"Specialist of {self.group}", self.settings["epochs"]):
+            ledger.once(0, trainer, train)
         self._correct_dustbin()
 
     def _fit(self, trainer, callbacks):
@@ -84,67 +85,30 @@ def run_in_processes(
 ) -> list[keras.Model]:
     """Run trainings in parallel, each in a new process, and return their models.
 
-    Args:
-        processes: maximum number of processes.
-        trainings: trainings that have not run yet.
-        compiled: arguments of `compile`.
-        backups: a folder, or None, for each training.
-        progress: advances when a training is complete, by all its epochs.
+    The progress advances when a training is complete, by all its epochs.
     """
     import concurrent.futures
     import multiprocessing
 
-    config = {
-        name: keras.saving.serialize_keras_object(value)
-        for name, value in compiled.items()
-    }
-    progress.begin(f"{len(trainings)} specialists, {processes} at a time", 0)
+    config = keras.saving.serialize_keras_object(dict(compiled))
     context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        tasks = [
-            _save_task(training, config, backup, os.path.join(folder, str(i)))
-            for i, (training, backup) in enumerate(zip(trainings, backups, strict=True))
-        ]
-        with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
-            for i, file in enumerate(pool.map(_run_task, tasks)):
-                trainings[i].model.load_weights(file)
-                progress.move_to((i + 1) * trainings[i].settings["epochs"])
+    title = f"{len(trainings)} specialists, {processes} at a time"
+    with (
+        progress.training(title, 0),
+        concurrent.futures.ProcessPoolExecutor(processes, context) as pool,
+    ):
+        results = pool.map(_run_alone, trainings, itertools.repeat(config), backups)
+        for i, weights in enumerate(results):
+            trainings[i].model.set_weights(weights)
+            progress.move_to((i + 1) * trainings[i].settings["epochs"])
     return [training.model for training in trainings]
 
 
-def _save_task(training, config, backup, folder) -> str:
-    """Save a training to a folder, and return the file that describes it."""
-    os.makedirs(folder)
-    training.generalist.save(os.path.join(folder, "generalist.keras"))
-    np.savez(
-        os.path.join(folder, "samples.npz"),
-        images=training.drawn.images,
-        labels=training.drawn.labels,
-    )
-    task = {"compiled": config, "backup": backup and str(backup), "folder": folder}
-    task |= {name: getattr(training, name) for name in ("group", "seed", "count")}
-    file = os.path.join(folder, "task.json")
-    with open(file, "w") as opened:
-        json.dump({**task, "settings": training.settings}, opened)
-    return file
-
-
-def _run_task(file: str) -> str:
-    """Run a saved training, and return the file of the model's weights."""
-    with open(file) as opened:
-        task = json.load(opened)
-    generalist = keras.saving.load_model(
-        os.path.join(task["folder"], "generalist.keras")
-    )
-    with np.load(os.path.join(task["folder"], "samples.npz")) as arrays:
-        drawn = Samples(arrays["images"], arrays["labels"])
-    rest = (task[name] for name in ("count", "seed", "settings"))
-    training = SpecialistTraining(generalist, task["group"], drawn, *rest)
-    compiled = keras.saving.deserialize_keras_object(task["compiled"])
-    training.run(compiled, task["backup"], Progress(task["settings"]["epochs"], 0))
-    weights = os.path.join(task["folder"], "specialist.weights.h5")
-    training.model.save_weights(weights)
-    return weights
+def _run_alone(training: SpecialistTraining, config: dict, backup) -> list:
+    """Run a training in this process, without output, and return the weights."""
+    compiled = keras.saving.deserialize_keras_object(config)
+    training.run(compiled, backup, Progress(training.settings["epochs"], 0))
+    return training.model.get_weights()
 
 
 def _create_specialist(generalist: keras.Model, group: list[int]) -> keras.Model:
