@@ -50,7 +50,7 @@ from keras_distill.teachers import (
     freeze,
 )
 
-# Training: what `fit` takes beside data.
+# Training: a callback for `fit`.
 from keras_distill.training import BackupAndRestore
 
 __version__ = "0.1.0"

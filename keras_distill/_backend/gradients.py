@@ -17,8 +17,8 @@ def custom_gradient(function: Callable) -> Callable:
     rule in a different way on each backend, and supports one output on torch.
 
     Args:
-        function: from tensors to one tensor and a rule: a function from the gradient by
-            that tensor to the gradient by each input.
+        function: from tensors to one tensor and a rule: a function from the gradient
+            with respect to that tensor to that with respect to each input.
 
     Example:
         >>> @custom_gradient

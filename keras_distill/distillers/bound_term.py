@@ -98,7 +98,7 @@ class BoundTerm(keras.Layer):
         self.student_adapters, self.teacher_adapters = student, teacher
 
     def advance(self, step) -> None:
-        """Set what schedules set to its value at this step."""
+        """Set scheduled weights and temperatures to their values at this step."""
         advance(self.weight, self.term.weight, step)
         for name in self.term.loss.scheduled:
             advance(getattr(self, name), getattr(self.term.loss, name), step)

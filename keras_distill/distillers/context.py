@@ -1,4 +1,4 @@
-"""What losses need beside the tensors of their taps, with one provider per name."""
+"""What losses need in addition to their taps, with one provider per name."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -59,14 +59,14 @@ class Provider(NamedTuple):
 
     Args:
         value: from a context and a bound term to the value, None if it is unknown.
-        check: from term, student, teacher and the specs of their inputs; raises before
-            the first step if the value cannot be provided. Default: no check.
-        student_taps, teacher_taps: that it needs beside those of the term.
+        prepare: from term, student, teacher and the specs of their inputs; called before
+            the first step, raises if the value cannot be provided. Default: nothing.
+        student_taps, teacher_taps: the taps that it needs in addition to the term's.
         is_early: whether a loss can run on shapes alone without it.
     """
 
     value: Callable
-    check: Callable = lambda *arguments: None
+    prepare: Callable = lambda *arguments: None
     student_taps: tuple[Tap, ...] = ()
     teacher_taps: tuple[Tap, ...] = ()
     is_early: bool = False

@@ -38,7 +38,8 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
     `label_loss` is the loss given to `compile`; regularization is the student's L2 and
     `add_loss`, once and at full strength. The logs show the total as `loss` and every
     part by its name, before its weight. `evaluate` and `predict` use the student alone.
-    The teacher is left unchanged, and no file of the distiller contains it.
+    The teacher is left unchanged, except for a mean of the student, and no file of the
+    distiller contains it.
 
     Args:
         student: the `keras.Model` to train. It remains a plain Keras model,
@@ -131,7 +132,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         term_checks.check_different_models(self.student, teacher)
         teacher.check(self.requests)
         self.teacher, self.copies = teacher, teacher.copies
-        # A step that is compiled holds the teacher before.
+        # A compiled step still holds the previous teacher.
         self.train_function = None
         student_specs = tracing.input_of(self.student)
         teacher_specs = tracing.input_of(teacher.models[0]) if teacher.models else None
@@ -309,7 +310,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
             self._check_teacher(model, teacher_specs, compares_classes)
         for term in terms:
             for name in term.loss.needs:
-                context.PROVIDERS[name].check(
+                context.PROVIDERS[name].prepare(
                     term, self.student, self.teacher, student_specs, teacher_specs
                 )
         self._bind_shapes(

@@ -88,8 +88,8 @@ def _reaches(rest: keras.Model, inputs, value) -> bool:
         return {"score": ops.sum(ops.sin(outputs)) + 0.0 * ops.sum(value)}, None
 
     rng = np.random.default_rng(0)
-    # A weight may be zero only now, and a layer be a step function only in inference, so
-    # a zero counts if it is one for other weights and in both forms too.
+    # A zero gradient counts only if it is zero with perturbed weights too, in training
+    # and in inference form.
     for spread, training in itertools.product((0.0, 0.1), (False, True)):
         run = functools.partial(function, training=training)
         others = [

@@ -1,4 +1,4 @@
-"""The scalars that tapped input gradients are gradients of."""
+"""The scalars whose gradients with respect to the input can be tapped."""
 
 import keras
 from keras import ops

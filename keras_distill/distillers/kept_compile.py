@@ -15,11 +15,11 @@ class KeptCompile:
     kept_compile = Untracked({})
 
     def compile_arguments(self) -> dict:
-        """Return what `compile` was called with, beside the optimizer."""
+        """Return what `compile` was called with, except the optimizer."""
         return self.kept_compile.value
 
     def keep_compile(self, **arguments) -> None:
-        """Note what `compile` was called with, beside the optimizer."""
+        """Note what `compile` was called with, except the optimizer."""
         # A metric among them would be counted as the model's own.
         self.kept_compile = Untracked(arguments)
 

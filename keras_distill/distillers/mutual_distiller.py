@@ -27,8 +27,8 @@ class MutualLoss(NamedTuple):
     """The loss of a step of all peers.
 
     Args:
-        total: that is minimized.
-        members: of each peer.
+        total: the loss that is minimized.
+        members: the `StepLoss` of each peer.
     """
 
     total: Any
@@ -222,7 +222,7 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         return self._with_loss(logs)
 
     def test_step(self, *arguments):
-        """Evaluate every peer; return the logs, on JAX beside the state."""
+        """Evaluate every peer; return the logs, on JAX with the state after it."""
         *state, data = arguments
         logs, values = {}, values_of(self, *state) if state else None
         for member in self.members:

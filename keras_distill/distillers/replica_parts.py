@@ -9,7 +9,7 @@ from keras_distill import strategies
 
 
 def replica_parts(means: dict, losses: dict, count, mean_count) -> dict:
-    """Turn means over a replica's samples into its parts of the means over all.
+    """Turn means over one replica's samples into its parts of the global means.
 
     Keras weighs each replica's mean alike, and so each sample of a smaller one more.
 
@@ -56,7 +56,7 @@ class PartMeans(keras.Metric):
         Args:
             parts: of this replica, which add up to the means over all; a name may be
                 left out.
-            mean_count: samples of a replica in the mean.
+            mean_count: mean number of samples per replica.
         """
         row = [ops.cast(parts.get(name, 0.0), "float32") for name in self.names]
         row = ops.stack([ops.reshape(value, ()) for value in row])

@@ -53,7 +53,7 @@ def check_taps(
     for side, taps in (("student", student), ("teacher", teacher)):
         if len(taps) != count and not (side == "teacher" and any_number):
             raise ValueError(
-                f"The loss of term '{name}' compares {count} layer(s) a side, but "
+                f"The loss of term '{name}' compares {count} layer(s) per side, but "
                 f"{side}= names {len(taps)}: {[str(tap) for tap in taps]}. Pass "
                 f"{'a tuple of ' if count > 1 else ''}{count}."
             )
@@ -73,7 +73,7 @@ def check_adapters(name: str, adapters: Sequence, count: int, several: bool) -> 
     """Check each adapter of a term."""
     if len(adapters) != count:
         raise ValueError(
-            f"Term '{name}' has {count} tap(s) a side, but {len(adapters)} adapters."
+            f"Term '{name}' has {count} tap(s) per side, but {len(adapters)} adapters."
         )
     for adapter in adapters:
         if not (

@@ -30,7 +30,7 @@ def triplet_margin(distances, rows, is_nearer: Callable, margin: float):
 
 
 def _anchor(nearer, distances, margin):
-    """Return an anchor's value and its gradient by the distances, `(N,)`."""
+    """Return an anchor's value and its gradient w.r.t. the distances, `(N,)`."""
     active = ops.logical_and(nearer, distances[:, None] + margin > distances[None, :])
     active = ops.cast(active, distances.dtype)
     firsts, seconds = ops.sum(active, axis=1), ops.sum(active, axis=0)

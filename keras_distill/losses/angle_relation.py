@@ -76,7 +76,7 @@ def _gap(vertex, points, teacher_vertex, teacher_points):
 
 
 def _gradient(upstream, student, all_student, teacher, all_teacher):
-    """Return the gradients by the vertices, `(B, D)`, and by all points, `(N, D)`."""
+    """Return the gradients w.r.t. the vertices, `(B, D)`, and all points, `(N, D)`."""
     count = ops.cast(ops.shape(all_student)[0], student.dtype)
 
     def step(j, sums):

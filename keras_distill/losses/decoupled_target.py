@@ -23,7 +23,7 @@ class DecoupledTarget(DistillationLoss):
     with `b = (p_y, 1 - p_y)` and `o` the softmax without the label's logit, all at
     temperature T and in log space.
 
-    Recommended weight: 1.0, beside a label weight of 1 and a warm-up of the weight over
+    Recommended weight: 1.0, alongside a label weight of 1 and a warm-up of the weight over
     the first epochs, as in the source.
 
     Args:

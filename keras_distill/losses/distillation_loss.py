@@ -33,7 +33,7 @@ class DistillationLoss(keras.losses.Loss):
     - `trains_teacher_adapters`: whether adapters on the teacher's side are trained by it
       too; the teacher itself never is.
     - `recommended_weight`: the weight of a term that has none of its own.
-    - `needs`: keyword arguments that `call` takes beside the tensors, out of `labels`,
+    - `needs`: keyword arguments that `call` takes in addition to the tensors, out of `labels`,
       `student_logits`, `teacher_logits`, `sample_ids`, `step`, `mask`; `teacher_norm`,
       the standard deviation and mean, `(C,)`, that the batch normalization at the
       teacher's tap gives its channels; `student_head` and `teacher_head`, the kernel,

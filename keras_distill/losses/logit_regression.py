@@ -18,7 +18,7 @@ class LogitRegression(DistillationLoss):
 
     Centered and divided by K, it is the limit of soft targets for T -> infinity.
 
-    Recommended weight: 1.0, alone or beside labels.
+    Recommended weight: 1.0, alone or alongside labels.
 
     Args:
         centred: whether to subtract the mean over the classes. Default False.

@@ -23,7 +23,7 @@ class PredictionCorrelation(DistillationLoss):
     over the whole batch, under replicas the global one, and is the same for each
     sample. It needs two samples or more: the samples of a single one do not correlate.
 
-    Recommended weight: 1.0, beside a label weight of 1.
+    Recommended weight: 1.0, alongside a label weight of 1.
 
     Args:
         temperature: T > 0, a number or a schedule of steps. Default 1; the source uses

@@ -20,7 +20,7 @@ class Ranking(DistillationLoss):
     with `item_r` the teacher's r-th item. It is not zero where the student equals the
     teacher: it rewards high scores, whatever the teacher's are.
 
-    Recommended weight: 1.0, beside a loss on the items that users chose.
+    Recommended weight: 1.0, alongside a loss on the items that users chose.
 
     Args:
         items: n, 1 or more. Default 10.

@@ -38,7 +38,7 @@ class SoftTarget(Divergence):
     one more tensor of the size of the logits: the gradient. Such sequences have no
     second derivative. `VocabularySoftTarget` avoids the logits as well.
 
-    Recommended weight: 1.0 (Hinton: high beside a low weight on the labels, as 0.9 and
+    Recommended weight: 1.0 (Hinton: high, alongside a low weight on the labels, as 0.9 and
     0.1).
 
     Args:

@@ -128,7 +128,7 @@ class _Targets:
         return values + self.label_weight * (ops.logsumexp(student, axis=-1) - true)
 
     def gradient(self, chunk, student):
-        """Return the gradient by the logits, `(size, V)`."""
+        """Return the gradient with respect to the logits, `(size, V)`."""
         q = ops.softmax(student / self.temperature, axis=-1)
         soft = self.temperature * (q - ops.softmax(self._softened(chunk), axis=-1))
         if self.labels is None:

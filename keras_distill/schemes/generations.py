@@ -105,7 +105,7 @@ def fit_generations(
     check_at_least_one(epochs)
     check_at_least_one(generations, "generations")
     data_checks.check_rereadable(x)
-    x, batch = data_checks.first_batch(x, y)
+    x, batch = data_checks.data_and_batch(x, y)
     terms = [Term(SoftTarget(1.0))] if terms is None else terms
     models = [_create_model(make, i, seed) for i in range(generations)]
     labeled, trainers = may_be_positive(label_weight), []

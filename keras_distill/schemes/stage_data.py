@@ -16,7 +16,7 @@ class StageData:
 
     def __init__(self, distiller: Distiller, x, y, validation_data, arguments: dict):
         data_checks.check_rereadable(x)
-        self.x, batch = data_checks.first_batch(x, y)
+        self.x, batch = data_checks.data_and_batch(x, y)
         self.y, self.arguments = y, {**arguments, "validation_data": validation_data}
         self.callbacks = list(self.arguments.pop("callbacks", None) or [])
         self.inputs, self.labels, _ = keras.utils.unpack_x_y_sample_weight(batch)

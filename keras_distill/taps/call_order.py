@@ -49,10 +49,10 @@ def listened(reordered: list[Reordered]) -> list[keras.Layer]:
 
 
 def in_order(calls: list, notes: dict, reordered: list[Reordered]) -> list:
-    """Return the calls of a layer, of a whole pass, in the order of the author."""
+    """Return all calls of a layer in one pass, in the author's order."""
     if not reordered or len(calls) < 2:
         return calls
-    # A call takes the position of the one that ran when the author's would have.
+    # Each call gets the position that it would have in the author's order.
     positions: dict[int, int] = {}
     for graph, operation, ranks in reordered:
         for frame in notes[id(graph)]:

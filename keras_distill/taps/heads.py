@@ -36,7 +36,7 @@ class Head(NamedTuple):
         return logits if self.bias is None else logits + self.bias
 
     def states_gradient(self, gradient):
-        """Return the gradient by the states, `(N, D)`, from that by the logits, `(N, V)`."""
+        """Return the gradient w.r.t. the states, `(N, D)`, from that w.r.t. the logits."""
         gradient = ops.cast(gradient, self.kernel.dtype)
         product = "nv,vd->nd" if self.transposed else "nv,dv->nd"
         return ops.einsum(product, gradient, self.kernel)
@@ -68,7 +68,7 @@ def _cast(dtype, kernel, bias, transposed) -> Head:
 
 
 def head_classes(model: keras.Layer, inputs, tap: Tap) -> int:
-    """Return V of the layer whose input is tapped, which must be a head."""
+    """Return the number of classes V of the layer whose input is tapped, a head."""
     if tap.is_output or tap.is_gradient or tap.side != "input":
         raise _no_head(model, tap, "is not the input of a layer")
     layer = find_layer(model, tap.path)
@@ -81,8 +81,8 @@ def head_classes(model: keras.Layer, inputs, tap: Tap) -> int:
         raise _no_head(
             model,
             tap,
-            f"is the input of '{layer.name}' where it looks up, {states} to {logits}, and "
-            "not where it is used in reverse; say which call it is by call=1",
+            f"is the input of the lookup call of '{layer.name}', {states} to {logits}; "
+            "to tap its reverse call, add call=1",
         )
     return logits[-1]
 

@@ -8,8 +8,8 @@ import keras
 from keras_distill._backend.keras_layers import flatten_layers, sublayers
 from keras_distill.taps.tap import GRADIENTS, LOGITS, Tap
 
-# Ends the name of a layer that a batch normalization was folded into: its output is
-# another than before.
+# Ends the name of a layer that a batch normalization was folded into: its output differs
+# from that of the original layer.
 FOLDED = "_folded"
 
 
@@ -58,7 +58,7 @@ def leaves_of(model) -> list[keras.Layer]:
 
 
 def check_short_forms(model, taps, last_layer) -> None:
-    """Check that no tap such as `"logits"` may mean the output or a layer.
+    """Check that no short form such as `"logits"` could mean the output or a layer.
 
     Args:
         model: any model.

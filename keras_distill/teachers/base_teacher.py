@@ -21,7 +21,7 @@ class Request(NamedTuple):
     Args:
         term: name of the term.
         taps: of the teacher.
-        needs: beside tensors: `"input_gradient"`, `"teacher_norm"`, `"teacher_head"`.
+        needs: in addition to tensors: `"input_gradient"`, `"teacher_norm"`, `"teacher_head"`.
         temperature: at which it compares predictions; None if it does not, `"scheduled"`
             if a schedule sets it.
     """

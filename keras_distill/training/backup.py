@@ -166,7 +166,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             raise ValueError(
                 f"The backup in '{self.backup_dir}' is of another model, optimizer or "
                 f"terms, or of another version: they differ in {', '.join(apart[:4])}. "
-                "Continue with those, or remove the folder to start anew."
+                "Resume with the original ones, or remove the folder to start anew."
             )
         for name, variable in variables.items():
             variable.assign(kept[name])
@@ -183,7 +183,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         if keras.backend.backend() == "torch":
             import torch
 
-            # Keras's random layers draw from them, beside their own seeds.
+            # Keras's random layers draw from them in addition to their own seeds.
             states = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
             values |= {n: x.numpy() for n, x in zip(_RANDOM, states, strict=False)}
         if not is_first_worker(self.model):

@@ -76,12 +76,12 @@ def check_rereadable(x) -> None:
         )
 
 
-def first_batch(x, y):
-    """Return the data, and all of it if it is arrays, else the first batch.
+def data_and_batch(x, y):
+    """Return the data, and a batch to check: all of it if it is arrays, else the first.
 
     Returns:
-        The data to train on, to which a generator's first batch is returned, and the
-        batch as `(x, y, ...)`, or None if none can be read.
+        The data to train on, where a generator is wrapped so that its first batch is not
+        lost, and the batch as `(x, y, ...)`, or None if none can be read.
 
     Raises:
         ValueError: the data are empty.

@@ -7,15 +7,15 @@ import keras
 from keras_distill._backend.keras_trainer import TrainerHooks
 from keras_distill.training import lean_step, resuming, watching, workers
 from keras_distill.training.backup import exchange_backup
-from keras_distill.training.data_checks import first_batch
+from keras_distill.training.data_checks import data_and_batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the step of one `fit` must know of it.
+    """What a step must know about the current `fit`.
 
     Args:
-        left_out: batches at its beginning that a run before has trained on.
+        left_out: batches at the start that an earlier run has already trained on.
         length_is_known: whether Keras asks for no batch past the end of the data.
         saves_by_batch: whether a callback saves in the middle of an epoch.
     """
@@ -60,7 +60,7 @@ class Fitting(TrainerHooks):
                 each for itself, or, while training, a part of the loss is not finite
                 or a replica gets no samples.
         """
-        x, batch = first_batch(x, y)
+        x, batch = data_and_batch(x, y)
         self.check_fit(batch)
         workers.check_shared_order(self, x, arguments)
         callbacks = _in_front(self.own_callbacks(), callbacks)

@@ -1,4 +1,4 @@
-"""Keras's call of a step on TensorFlow, without what one device does not need.
+"""Keras's train function on TensorFlow, without what a single device does not need.
 
 Keras wraps each step for replicas and for several steps per execution, which costs a
 small one up to a twentieth of its time.
@@ -9,7 +9,7 @@ import keras
 from keras_distill._backend.keras_trainer import strategy_of
 
 # Operations of a step. One call holds a second copy of them, some 10 kB each, and saves
-# a quarter of a millisecond, which a larger step does not notice.
+# a quarter of a millisecond, which is negligible for a larger step.
 _SMALL = 1000
 
 

@@ -22,7 +22,7 @@ def resume(backup, x, arguments: dict) -> tuple:
     if backup.save_freq != "epoch":
         _check_order(x, arguments)
     epoch, left_out = backup.find()
-    # The data began with the first epoch of this command.
+    # The data start at this call's `initial_epoch`.
     x = _advance(x, max(epoch - arguments.get("initial_epoch", 0), 0), arguments)
     if epoch:
         arguments["initial_epoch"] = epoch
@@ -67,8 +67,8 @@ def _check_order(x, arguments: dict) -> None:
 def _advance(x, epochs: int, arguments: dict):
     """Advance data past some epochs; a shuffle draws a new order each time it begins.
 
-    Keras begins a `tf.data.Dataset` more often than once an epoch, and not alike on all
-    backends; one that repeats is begun once, and repeats its parts once an epoch.
+    Keras creates iterators of a `tf.data.Dataset` more than once per epoch, how often
+    depends on the backend; a repeated one is iterated once, and shuffles in each pass.
     """
     if not hasattr(x, "element_spec"):
         return x
@@ -76,7 +76,7 @@ def _advance(x, epochs: int, arguments: dict):
     is_set = callable(getattr(x, "cardinality", None))
     count = int(x.cardinality()) if is_set else -1
     if steps is not None and steps != count:
-        # Data that end begin anew there.
+        # Finite data start over when they end.
         return (x.repeat() if count > 0 else x).skip(epochs * steps) if epochs else x
     for _ in range(epochs):
         iter(x)

@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_distill._backend.jax_state import keep_state
 
-# Reading the logs waits for the device, which each step would feel.
+# Reading the logs waits for the device, which is too slow for every step.
 EVERY = 100
 
 
@@ -51,7 +51,7 @@ class StopAtNotFinite(keras.callbacks.Callback):
 
 
 def check_finite(model, logs: dict, when: str) -> None:
-    """Check the parts of the loss in logs that are from `when`."""
+    """Raise if a part of the loss is not finite; `when` says of which moment the logs are."""
     bad = [
         name
         for name in model.part_names()
@@ -75,6 +75,6 @@ def saves_by_batch(callbacks) -> bool:
 
 
 def restart(step) -> None:
-    """Count the calls of a step that an earlier `fit` compiled from 0 again."""
+    """Reset the count of calls of a step that an earlier `fit` compiled."""
     if isinstance(step, WatchedStep):
         step.calls = 0

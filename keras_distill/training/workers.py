@@ -26,7 +26,7 @@ class ShareStatistics(keras.callbacks.Callback):
 
 
 def check_shared_order(model, x, arguments: dict) -> None:
-    """Check that no worker shuffles data for itself of which it then takes its part.
+    """Check that workers do not each shuffle the data before taking their part.
 
     Some samples would be taken twice and others left out.
     """

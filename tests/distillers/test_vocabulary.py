@@ -272,7 +272,7 @@ BAD = {
     ),
     "the look-up": (
         lambda: distill(tied_net(3), net(5), student=kd.Tap("table", side="input")),
-        ["'table' where it looks up", "call=1"],
+        ["lookup call of 'table'", "call=1"],
     ),
     "no such layer": (
         lambda: distill(net(3), net(5), student=kd.Tap("heads", side="input")),

@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_distill._backend.chunks import Chunks, buffer, chunk_size
+from keras_distill._backend.chunks import (
+    Chunks,
+    buffer,
+    chunk_size,
+    multiplies_in_place,
+)
 from tests.differentiation import compilers
 
 SIZES = [(1, 4), (4, 4), (5, 4), (8, 4), (11, 4), (7, 1), (7, 100)]
@@ -62,6 +67,32 @@ def test_a_number_of_rows_that_is_unknown_while_tracing(jit):
         np.testing.assert_allclose(squares, array**2, rtol=1e-6)
         np.testing.assert_array_equal(counted, np.ones((rows, 3)))
         np.testing.assert_allclose(total, array.sum(0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["function", "function in it", "loop in it"])
+@pytest.mark.parametrize("jit", [False, True])
+def test_products_reuse_memory_in_tensorflows_graphs_without_xla(way, jit):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("other backends have no such graphs")
+    import tensorflow as tf
+
+    found = []
+
+    def note(x):
+        found.append(multiplies_in_place())
+        return x + 1.0
+
+    ways = {
+        "function": note,
+        "function in it": tf.function(note),
+        "loop in it": lambda x: tf.while_loop(lambda x: x < 1.0, note, [x])[0],
+    }
+    tf.function(ways[way], jit_compile=jit)(tf.zeros(()))
+    assert found == [not jit]
+
+
+def test_products_reuse_no_memory_outside_of_graphs():
+    assert multiplies_in_place() is False
 
 
 @pytest.mark.parametrize(

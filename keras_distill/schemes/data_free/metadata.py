@@ -78,10 +78,9 @@ class Metadata:
         """Return the recorded models: the teacher, or a copy for each dropout mask."""
         masks, seed = self.settings["masks"], self.settings["seed"]
         layers = [path for path in self.settings["layers"] if path != tapping.LOGITS]
-        if not masks:
-            return [teacher]
         keep = 1.0 - self.settings["dropout"]
-        return [with_masks(teacher, layers, keep, seed + i) for i in range(masks)]
+        copies = [with_masks(teacher, layers, keep, seed + i) for i in range(masks)]
+        return copies or [teacher]
 
     def targets(self, count: int, view: int, rng: np.random.Generator) -> dict:
         """Draw target activations, from which inputs are reconstructed.

@@ -85,17 +85,11 @@ def fit_specialists(
         "epochs": epochs,
         "batch_size": batch_size,
     }
-    trainings = [
-        SpecialistTraining(
-            generalist,
-            group,
-            draw_samples(samples, group, seed + i),
-            len(samples),
-            seed + i,
-            settings,
-        )
-        for i, group in enumerate(groups)
-    ]
+    trainings = []
+    for training_seed, group in enumerate(groups, start=seed):
+        drawn = draw_samples(samples, group, training_seed)
+        arguments = generalist, group, drawn, len(samples), training_seed, settings
+        trainings.append(SpecialistTraining(*arguments))
     progress = Progress(len(groups) * epochs, verbose)
     folders = [backup and os.path.join(backup, str(n)) for n in range(len(groups))]
     if processes > 1:

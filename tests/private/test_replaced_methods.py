@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from keras_distill._backend.replaced_methods import exchanged
+from keras_distill._backend.replaced_methods import replaced
 
 
 class Counter:
@@ -25,7 +25,7 @@ def negated(method, counter):
 
 def test_a_method_is_replaced_on_the_given_objects_alone():
     first, second, other = Counter(1), Counter(2), Counter(3)
-    with exchanged([first, second, first], "count", doubled):
+    with replaced([first, second, first], "count", doubled):
         assert [x.count(1) for x in (first, second, other)] == [4, 6, 4]
     assert [x.count(1) for x in (first, second)] == [2, 3]
     assert not any("count" in vars(x) for x in (first, second, other))
@@ -33,7 +33,7 @@ def test_a_method_is_replaced_on_the_given_objects_alone():
 
 def test_an_error_restores_the_method():
     counter = Counter(1)
-    with pytest.raises(KeyError), exchanged([counter], "count", doubled):
+    with pytest.raises(KeyError), replaced([counter], "count", doubled):
         raise KeyError
     assert counter.count(1) == 2 and "count" not in vars(counter)
 
@@ -41,15 +41,15 @@ def test_an_error_restores_the_method():
 def test_a_method_of_the_instance_is_restored():
     counter = Counter(1)
     counter.count = original = lambda step: 7
-    with exchanged([counter], "count", doubled):
+    with replaced([counter], "count", doubled):
         assert counter.count(1) == 14
     assert counter.count is original
 
 
 def test_nested_replacements_of_different_kinds():
     counter = Counter(1)
-    with exchanged([counter], "count", negated):
-        with exchanged([counter], "count", doubled):
+    with replaced([counter], "count", negated):
+        with replaced([counter], "count", doubled):
             assert counter.count(1) == -4
         assert counter.count(1) == -2
     assert counter.count(1) == 2
@@ -61,7 +61,7 @@ def test_threads_that_overlap_replace_once_and_the_last_restores():
     both, left = threading.Barrier(2), threading.Event()
 
     def run(name):
-        with exchanged([counter], "count", doubled):
+        with replaced([counter], "count", doubled):
             both.wait(timeout=10)
             if name == "last":
                 left.wait(timeout=10)
