@@ -75,12 +75,11 @@ def cost(model: keras.Model, samples=None, repeats: int = 20) -> Cost:
             f"The input shape of the model '{model.name}' is not known. Pass one batch "
             "of its inputs as `samples`."
         )
+    # Counting multiplications builds the model.
+    multiplications = _multiplications(model, inputs)
     timed = samples is not None and repeats > 0
-    return Cost(
-        model.count_params(),
-        _multiplications(model, inputs),
-        _seconds_per_image(model, samples, repeats) if timed else None,
-    )
+    seconds = _seconds_per_image(model, samples, repeats) if timed else None
+    return Cost(model.count_params(), multiplications, seconds)
 
 
 def _check_arguments(samples, repeats: int) -> None:
