@@ -306,8 +306,10 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         check_short_forms(self.student, self.student_taps, last_layer)
         if compares_classes:
             heads.check_last_layer(self.student, last_layer, "student")
-        for model in self.teacher.models:
-            self._check_teacher(model, teacher_specs, compares_classes)
+        for index, model in enumerate(self.teacher.models):
+            inner = [tap.of_member() for tap in self.teacher_taps]
+            taps_of_model = [tap for member, tap in inner if member in (None, index)]
+            self._check_teacher(model, teacher_specs, taps_of_model, compares_classes)
         for term in terms:
             for name in term.loss.needs:
                 context.PROVIDERS[name].prepare(
@@ -322,11 +324,10 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
             }
         )
 
-    def _check_teacher(self, model, specs, compares_classes: bool) -> None:
-        ambiguous = any(tap.is_short_form for tap in self.teacher_taps)
-        if compares_classes or ambiguous:
+    def _check_teacher(self, model, specs, wanted, compares_classes: bool) -> None:
+        if compares_classes or any(tap.is_short_form for tap in wanted):
             _, last_layer = taps.outline(model, specs)
-            check_short_forms(model, self.teacher_taps, last_layer)
+            check_short_forms(model, wanted, last_layer)
             if compares_classes:
                 heads.check_last_layer(model, last_layer, "teacher")
 

@@ -28,6 +28,12 @@ def check_loss(loss) -> None:
             f"The match of {type(loss).__name__} must be a kd.adapters.Match, such as "
             f"Match.ALL or Match.CLASSES; got {loss.match!r}."
         )
+    for name in ("needs", "scheduled"):
+        if isinstance(getattr(loss, name), str):
+            raise TypeError(
+                f"{name} of {type(loss).__name__} is a tuple of names; got the string "
+                f"{getattr(loss, name)!r}. Write ({getattr(loss, name)!r},)."
+            )
     unknown = [name for name in loss.needs if name not in PROVIDERS]
     if unknown:
         raise ValueError(

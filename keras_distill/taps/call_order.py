@@ -35,7 +35,7 @@ def reordered_in(model: keras.Layer) -> list[Reordered]:
 
 def _reordered(graph: keras.Model) -> list[Reordered]:
     nodes = nodes_of(graph)
-    found: dict[int, Reordered] = {}
+    found = {}
     for node, rank in zip(nodes, creation_ranks(nodes), strict=True):
         one = Reordered(graph, node.operation, [])
         found.setdefault(id(node.operation), one).ranks.append(rank)
@@ -53,7 +53,7 @@ def in_order(calls: list, notes: dict, reordered: list[Reordered]) -> list:
     if not reordered or len(calls) < 2:
         return calls
     # Each call gets the position that it would have in the author's order.
-    positions: dict[int, int] = {}
+    positions = {}
     for graph, operation, ranks in reordered:
         for frame in notes[id(graph)]:
             inside = [x for x in notes[id(operation)] if x.is_inside(frame)]

@@ -73,9 +73,9 @@ def check_short_forms(model, taps, last_layer) -> None:
             continue
         name = ", ".join(f"'{part}'" for part in path.split("/")[1:])
         raise ValueError(
-            f"The tap '{path}' stands for the output of '{model.name}', which has a layer "
-            f"'{path}' that does not return it. Name the output kd.Tap.output({name}), "
-            f"or the layer kd.Tap.layer('{path}')."
+            f"The tap '{path}' is ambiguous in '{model.name}': its output, or its layer "
+            f"'{path}', which is not the output? Use kd.Tap.output({name}) or "
+            f"kd.Tap.layer('{path}')."
         )
 
 

@@ -144,7 +144,8 @@ class Tap:
         index, _, path = self.path.partition("/")
         if not path or not index.isdecimal():
             return None, self
-        return int(index), dataclasses.replace(self, path=path)
+        kind = None if self.is_short_form else self.kind
+        return int(index), dataclasses.replace(self, path=path, kind=kind)
 
     def in_member(self, index: int) -> "Tap":
         """Return the tap of the same tensor in an ensemble's member."""

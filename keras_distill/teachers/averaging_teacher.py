@@ -85,7 +85,7 @@ class AveragingTeacher(BaseTeacher):
         if index is None or index >= len(self.members):
             raise ValueError(
                 f"An ensemble's layer is tapped as '<member>/<path>', member 0 to "
-                f"{len(self.members) - 1}, as in '0/{tap.path}'; got '{tap.path}'."
+                f"{len(self.members) - 1}, as in '0/{inner.path}'; got '{tap.path}'."
             )
         return index, inner
 

@@ -125,7 +125,14 @@ def as_teacher(teacher: keras.Model | BaseTeacher) -> BaseTeacher:
     if isinstance(teacher, Ensemble):
         weights = teacher.member_weights
         return EnsembleTeacher(teacher.members, teacher.average, weights=weights)
-    return teacher if isinstance(teacher, BaseTeacher) else Teacher(teacher)
+    if not isinstance(teacher, BaseTeacher):
+        return Teacher(teacher)
+    if not hasattr(teacher, "models"):
+        raise TypeError(
+            f"{type(teacher).__name__} was not initialized: call super().__init__(models) "
+            "in its __init__, with the models that run when it is called."
+        )
+    return teacher
 
 
 def member_weights(
