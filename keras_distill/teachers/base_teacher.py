@@ -200,8 +200,8 @@ def check_trained(model) -> None:
     """Check that a teacher is a built model."""
     if not isinstance(model, keras.Model):
         raise TypeError(
-            "Expected a keras.Model, or where a distiller takes it a kd.BaseTeacher such "
-            f"as kd.EnsembleTeacher; got {type(model).__name__}."
+            "A teacher is a keras.Model, a kd.Teacher or a kd.EnsembleTeacher; got "
+            f"{type(model).__name__}."
         )
     if not model.built:
         raise ValueError(

@@ -154,5 +154,8 @@ def member_weights(
             f"got {weights}."
         )
     for model in models:
+        if isinstance(model, BaseTeacher):
+            kind = type(model).__name__
+            raise TypeError(f"An ensemble's members are keras.Model; got a {kind}.")
         check_trained(model)
     return [weight / sum(weights) for weight in weights]
