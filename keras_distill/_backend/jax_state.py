@@ -38,7 +38,6 @@ def keep_state(model, state) -> None:
     parts = "trainable", "non_trainable", "optimizer", "metrics"
     names = [f"{part}_variables" for part in parts]
     model._jax_state = dict(zip(names, state, strict=True))
-    model._jax_state_synced = False
 
 
 def losses_of_run(model) -> list:
