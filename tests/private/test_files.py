@@ -1,4 +1,4 @@
-"""A file that a disk or a crash has damaged is never taken for what was written."""
+"""A file that a disk or a crash has damaged is never read as what was written."""
 
 import os
 
@@ -34,9 +34,9 @@ def test_a_flipped_bit_is_found_or_changes_nothing(path):
     with open(path, "rb") as file:
         whole = file.read()
     found = 0
-    for place in range(0, 8 * len(whole), 3):
+    for bit in range(0, 8 * len(whole), 3):
         damaged = bytearray(whole)
-        damaged[place // 8] ^= 1 << place % 8
+        damaged[bit // 8] ^= 1 << bit % 8
         with open(path, "wb") as file:
             file.write(damaged)
         try:

@@ -1,6 +1,6 @@
-"""A process with one of two peers: folder, name, `alone` or `together`, `dies` or not.
+"""Train one of two peers, and write its logits of all points to the folder.
 
-It leaves the logits of all points in the folder.
+python -m tests.teachers.remote_peer FOLDER {a,b} {alone,together} [dies]
 """
 
 import os
@@ -29,19 +29,19 @@ def net(seed):
 def main(folder, name, how, *more):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(256, 6)).astype("float32")
-    # Labels of chance, so that each peer alone learns by heart what it has.
+    # Random labels, so that each peer alone memorizes its own part.
     y = rng.integers(0, 4, 256).astype("int32")
-    place = "ab".index(name)
-    model = student = net(place)
+    index = "ab".index(name)
+    model = student = net(index)
     if how == "together":
-        other = "ba"[place]
-        peers = {other: net(1 - place)}
+        other = "ba"[index]
+        peers = {other: net(1 - index)}
         teacher = kd.RemotePeers(peers, folder, name=name, refresh=10, wait=120.0)
         soft = kd.Term(kd.losses.SoftTarget(1.0), weight=3.0)
         model = kd.Distiller(student, teacher, terms=[soft])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss)
-    own = slice(place, None, 2)
+    own = slice(index, None, 2)
     callbacks = [Dies()] if "dies" in more else []
     model.fit(
         *(x[own], y[own]), batch_size=4, epochs=20, verbose=0, callbacks=callbacks

@@ -16,12 +16,14 @@ def members():
     return [linear(f"member{i}") for i in range(3)]
 
 
-def averaged(logits, average, shares, temperature=1.0):
+def averaged(logits, average, fractions, temperature=1.0):
     if average == "geometric":
         return softmax(
-            sum(w * z for w, z in zip(shares, logits, strict=True)), temperature
+            sum(w * z for w, z in zip(fractions, logits, strict=True)), temperature
         )
-    return sum(w * softmax(z, temperature) for w, z in zip(shares, logits, strict=True))
+    return sum(
+        w * softmax(z, temperature) for w, z in zip(fractions, logits, strict=True)
+    )
 
 
 @pytest.mark.parametrize("average", ["arithmetic", "geometric"])
@@ -50,8 +52,8 @@ def test_it_teaches_as_its_members_at_the_losss_temperature(average):
     distiller.fit(x, y, batch_size=12, verbose=0)
     logits = [net.predict(x, verbose=0) for net in nets]
     target = averaged(logits, average, [1 / 3] * 3, 2.0)
-    slope = 2.0 * (softmax(x @ w + b, 2.0) - target) / len(x)
-    np.testing.assert_allclose(weights(student)[0], w - 0.5 * x.T @ slope, atol=1e-6)
+    gradient = 2.0 * (softmax(x @ w + b, 2.0) - target) / len(x)
+    np.testing.assert_allclose(weights(student)[0], w - 0.5 * x.T @ gradient, atol=1e-6)
 
 
 def test_a_term_of_one_member_alone():
@@ -68,14 +70,14 @@ def test_a_term_of_one_member_alone():
     distiller = kd.Distiller(student, kd.EnsembleTeacher(nets), terms=terms)
     distiller.compile(keras.optimizers.SGD(0.5))
     distiller.fit(x, y, batch_size=12, verbose=0)
-    slope = 0.0
+    gradient = 0.0
     for m, t, v in ((0, 1.0, 0.3), (2, 4.0, 0.7)):
         target = softmax(nets[m].predict(x, verbose=0), t)
-        slope += v * t * (softmax(x @ w + b, t) - target) / len(x)
-    np.testing.assert_allclose(weights(student)[0], w - 0.5 * x.T @ slope, atol=1e-6)
+        gradient += v * t * (softmax(x @ w + b, t) - target) / len(x)
+    np.testing.assert_allclose(weights(student)[0], w - 0.5 * x.T @ gradient, atol=1e-6)
 
 
-def test_bad_members_are_refused():
+def test_bad_members():
     with pytest.raises(ValueError, match="two or more different"):
         kd.Ensemble([linear("one")])
     with pytest.raises(ValueError, match="average is"):
@@ -88,7 +90,7 @@ def test_bad_members_are_refused():
         kd.Distiller(linear("c"), other, terms=[term])
 
 
-def test_members_that_give_probabilities_are_refused():
+def test_members_that_end_in_probabilities():
     inputs = keras.Input((4,))
     nets = [
         keras.Model(inputs, keras.layers.Dense(3, "softmax")(inputs), name=f"sure{i}")

@@ -14,14 +14,14 @@ CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 class Weights(keras.callbacks.Callback):
-    """Keeps the student's weights before each step."""
+    """Record the student's weights before each step."""
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.weights = []
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.seen.append(weights(self.model.student))
+        self.weights.append(weights(self.model.student))
 
 
 def make(decay, seed=2, **how):
@@ -42,10 +42,10 @@ def test_its_weights_follow_the_recurrence(decay, how):
     distiller, teacher = make(decay, **how)
     mean, kept = weights(distiller.student), Weights()
     distiller.fit(*points(), batch_size=4, epochs=3, verbose=0, callbacks=[kept])
-    assert len(kept.seen) == 9
-    for step, seen in enumerate(kept.seen):
+    assert len(kept.weights) == 9
+    for step, student in enumerate(kept.weights):
         d = min(decay, (1 + step) / (10 + step))
-        mean = [d * a + (1 - d) * b for a, b in zip(mean, seen, strict=True)]
+        mean = [d * a + (1 - d) * b for a, b in zip(mean, student, strict=True)]
     for found, expected in zip(weights(teacher.model), mean, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -54,7 +54,7 @@ COPYING = {
     "mean teacher": lambda one, other: kd.Distiller(one, kd.MeanTeacher(one)),
     "mutual": lambda one, other: kd.MutualDistiller([one, other], refresh=2),
 }
-# The gradient of the last by the bias is a constant, made of the inputs' shape.
+# The gradient of the last with respect to the bias depends on the inputs' shape alone.
 TRAINED = {
     "conv": (conv_pair, CROSS_ENTROPY),
     "linear": (lambda: (linear("one"), linear("other")), CROSS_ENTROPY),
@@ -88,7 +88,7 @@ def test_parts_of_the_inputs_may_be_none():
     assert np.isfinite(distiller.train_on_batch({"a": x, "b": None}, y)).all()
 
 
-def test_it_is_not_trained_and_moves_on_replicas_alike(two_replicas):
+def test_it_is_not_trained_and_is_the_same_on_replicas(two_replicas):
     distiller, teacher = make(0.9)
     assert len(distiller.trainable_variables) == 2
     distiller.fit(*points(), batch_size=4, shuffle=False, epochs=2, verbose=0)
@@ -99,7 +99,7 @@ def test_it_is_not_trained_and_moves_on_replicas_alike(two_replicas):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_moving_means_of_a_follower_are_alike_on_replicas(two_replicas):
+def test_its_moving_means_are_the_same_on_replicas(two_replicas):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(32, 8, 8, 1)).astype("float32")
     labels = rng.integers(0, 3, 32).astype("int32")
@@ -140,7 +140,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_stopped_it_goes_on_where_it_was(tmp_path):
+def test_a_stopped_run_resumes(tmp_path):
     def run(*callbacks):
         distiller, teacher = make(0.9)
         distiller.fit(
@@ -161,7 +161,7 @@ def test_stopped_it_goes_on_where_it_was(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_bad_input_is_refused():
+def test_bad_input():
     with pytest.raises(ValueError, match="below 1"):
         kd.MeanTeacher(linear("a"), 1.0)
     model = keras.Sequential([keras.layers.Dense(3)])
@@ -169,7 +169,7 @@ def test_bad_input_is_refused():
         kd.MeanTeacher(model)
 
 
-def test_another_optimiser_does_not_make_it_forget():
+def test_another_optimizer_does_not_reset_the_mean():
     distiller, teacher = make(0.99)
     distiller.fit(*points(), batch_size=4, epochs=10, verbose=0)
     before, student = weights(teacher.model)[0], weights(distiller.student)[0]

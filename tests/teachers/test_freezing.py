@@ -1,4 +1,4 @@
-"""A frozen teacher has the teacher's values at every tap that is left."""
+"""A frozen teacher has the teacher's values at each tap that remains."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(4, 12, 12, 3)).astype("float32")
 
 
-def moved(model, seed=0):
+def trained(model, seed=0):
     """Set the statistics of normalizations to values as after training."""
     rng = np.random.default_rng(seed)
     for layer in flatten_layers(model):
@@ -92,7 +92,7 @@ def test_convolution_and_normalization_are_numpys(bias, scale):
     drawn = keras.initializers.RandomNormal(seed=3)
     conv = layers.Conv2D(3, 3, use_bias=bias, bias_initializer=drawn, name="conv")
     norm = layers.BatchNormalization(scale=scale, center=scale, name="norm")
-    model = moved(keras.Model(inputs, layers.ReLU()(norm(conv(inputs)))))
+    model = trained(keras.Model(inputs, layers.ReLU()(norm(conv(inputs)))))
     x = RNG.normal(size=(3, 5, 5, 2)).astype("float32")
     frozen = kd.freeze(model, x)
     plain = convolved(x, conv.kernel) + (array(conv.bias) if bias else 0.0)
@@ -107,7 +107,7 @@ def test_depthwise_convolution_and_normalization_are_numpys(multiplier):
     inputs = keras.Input((5, 5, 3))
     conv = layers.DepthwiseConv2D(3, depth_multiplier=multiplier, name="conv")
     norm = layers.BatchNormalization(name="norm")
-    model = moved(keras.Model(inputs, norm(conv(inputs))))
+    model = trained(keras.Model(inputs, norm(conv(inputs))))
     x = RNG.normal(size=(3, 5, 5, 3)).astype("float32")
     frozen = kd.freeze(model, x)
     kernel = array(conv.kernel)
@@ -120,7 +120,7 @@ def test_depthwise_convolution_and_normalization_are_numpys(multiplier):
 def test_a_normalization_alone_is_numpys():
     inputs = keras.Input((3, 4, 5))
     norm = layers.BatchNormalization(axis=2, name="norm")
-    model = moved(keras.Model(inputs, norm(inputs)))
+    model = trained(keras.Model(inputs, norm(inputs)))
     x = RNG.normal(size=(2, 3, 4, 5)).astype("float32")
     frozen = kd.freeze(model, x)
     expected = normalized(x.swapaxes(2, 3), norm).swapaxes(2, 3)
@@ -183,7 +183,7 @@ LOST = {
 @pytest.mark.parametrize("net", NETS)
 def test_every_layer_keeps_its_output(net):
     """Except the folded ones, whose names have changed."""
-    model = moved(NETS[net]())
+    model = trained(NETS[net]())
     before = [array(v) for v in model.variables]
     expected = array(model(IMAGES, training=False))
     frozen = kd.freeze(model, IMAGES)
@@ -203,7 +203,7 @@ def test_every_layer_keeps_its_output(net):
 
 
 def test_outputs_by_name_and_other_kinds_of_convolution():
-    model = moved(several_outputs())
+    model = trained(several_outputs())
     x = {"image": IMAGES}
     frozen = kd.freeze(model, x)
     found, expected = frozen(x), model(x)
@@ -220,7 +220,7 @@ def test_a_net_of_keras_applications():
         (32, 32, 3), weights=None, classes=5, classifier_activation=None
     )
     x = RNG.normal(size=(2, 32, 32, 3)).astype("float32")
-    frozen = kd.freeze(moved(model), x)
+    frozen = kd.freeze(trained(model), x)
     same(frozen(x), model(x, training=False))
     assert "BatchNormalization" not in kinds(frozen)
     assert sum(layer.name.endswith("_folded") for layer in frozen.layers) == 52
@@ -233,7 +233,7 @@ def called_twice(norms):
     made = [layers.BatchNormalization(name=f"norm{i}") for i in range(norms)]
     a = made[0](conv(inputs))
     b = made[-1](conv(layers.ReLU(name="relu")(inputs)))
-    return moved(keras.Model(inputs, layers.Subtract(name="gap")([a, b])))
+    return trained(keras.Model(inputs, layers.Subtract(name="gap")([a, b])))
 
 
 @pytest.mark.parametrize("norms, folded", [(1, ["conv"]), (2, [])])
@@ -274,7 +274,7 @@ def not_folded(case):
         "output": lambda: [x, y],
         "two into one": lambda: [y, norm(layers.Conv2D(4, 3, name="other")(inputs))],
     }
-    return moved(keras.Model(inputs, outputs.get(case, lambda: y)()))
+    return trained(keras.Model(inputs, outputs.get(case, lambda: y)()))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def not_folded(case):
 )
 def test_what_is_not_folded(case):
     if case.endswith("precision") and keras.backend.backend() == "jax":
-        pytest.skip("JAX has no float64 unless asked")
+        pytest.skip("JAX has float64 only by its own setting")
     model = not_folded(case)
     frozen = kd.freeze(model, IMAGES)
     assert lost_taps(model, frozen, IMAGES) == []
@@ -294,7 +294,7 @@ def test_what_is_not_folded(case):
 
 
 def test_what_is_kept():
-    model = moved(nested())
+    model = trained(nested())
     frozen = kd.freeze(model, IMAGES, keep=["inner/norm", Tap("head", side="input")])
     assert lost_taps(model, frozen, IMAGES) == []
     assert kinds(frozen).count("BatchNormalization") == 2
@@ -307,7 +307,7 @@ def test_what_is_kept():
 
 
 def test_a_tap_between_what_was_folded_says_so():
-    frozen = kd.freeze(moved(nested()), IMAGES)
+    frozen = kd.freeze(trained(nested()), IMAGES)
     for tap in (Tap("inner/conv"), Tap("inner/norm", side="input")):
         for run in (taps.forward, lambda *a, training: taps.up_to(*a)):
             with pytest.raises(ValueError, match=f"'{tap.path}'.*keep='{tap.path}'"):
@@ -323,7 +323,7 @@ def test_a_tap_between_what_was_folded_says_so():
     "dtype, bound", [("bfloat16", 0.05), ("float16", 0.01), ("mixed_bfloat16", 0.05)]
 )
 def test_lower_precision(dtype, bound):
-    model = moved(NETS["resnet"]())
+    model = trained(NETS["resnet"]())
     frozen = kd.freeze(model, IMAGES, dtype=dtype)
     assert keras.backend.standardize_dtype(frozen(IMAGES).dtype) == dtype.split("_")[-1]
     weights = {
@@ -433,14 +433,16 @@ def test_what_cannot_be_frozen(make, kind, words):
         kd.freeze(make(), np.ones((2, 4), "float32"))
 
 
-def test_an_empty_batch_would_show_nothing():
+def test_an_empty_batch_shows_no_difference():
     with pytest.raises(ValueError, match="one or more samples"):
         kd.freeze(mlp(), IMAGES[:0])
 
 
 @pytest.mark.filterwarnings("ignore:Layer BatchNormalization does not have")
 def test_quantized_layers_stay_quantized():
-    model = moved(small(layers.Dense(5), layers.BatchNormalization(), layers.Dense(3)))
+    model = trained(
+        small(layers.Dense(5), layers.BatchNormalization(), layers.Dense(3))
+    )
     model.quantize("int8")
     x = RNG.normal(size=(3, 4)).astype("float32")
     for dtype, bound in ((None, 2e-5), ("bfloat16", 0.05)):
@@ -450,7 +452,7 @@ def test_quantized_layers_stay_quantized():
 
 
 def test_an_ensemble_keeps_its_average_and_weights():
-    members = [moved(NETS["conv_net"](), seed) for seed in range(2)]
+    members = [trained(NETS["conv_net"](), seed) for seed in range(2)]
     ensemble = kd.EnsembleTeacher(members, "geometric", weights=[3.0, 1.0])
     frozen = kd.freeze(ensemble, IMAGES, keep=["logits", "1/stack1_norm1"])
     assert isinstance(frozen, kd.EnsembleTeacher)
@@ -467,7 +469,7 @@ def test_an_ensemble_keeps_its_average_and_weights():
 
 def test_a_distiller_learns_the_same_from_it():
     """Soft targets, hidden layers, and statistics of normalizations."""
-    teacher = moved(NETS["conv_net"]())
+    teacher = trained(NETS["conv_net"]())
     before = Tap("stack2", side="input")
     found = []
     for net in (teacher, kd.freeze(teacher, IMAGES)):
@@ -488,7 +490,7 @@ def test_a_distiller_learns_the_same_from_it():
 
 @pytest.mark.parametrize("net, layer", [("wide_resnet", "relu"), ("resnet", "stack2")])
 def test_margins_of_a_normalization_alone_and_of_a_sum(net, layer):
-    model = moved(NETS[net]())
+    model = trained(NETS[net]())
     tap, spec = Tap(layer, side="input"), tracing.input_of(model)
     norms = []
     for net in (model, kd.freeze(model, IMAGES)):
@@ -500,7 +502,7 @@ def test_margins_of_a_normalization_alone_and_of_a_sum(net, layer):
 
 
 def test_it_is_saved_and_frozen_again(tmp_path):
-    model = moved(NETS["wide_resnet"]())
+    model = trained(NETS["wide_resnet"]())
     frozen = kd.freeze(model, IMAGES)
     frozen.save(tmp_path / "frozen.keras")
     loaded = keras.saving.load_model(tmp_path / "frozen.keras")

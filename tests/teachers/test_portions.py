@@ -1,4 +1,4 @@
-"""A teacher that takes a batch in portions knows what it knows of the whole."""
+"""A teacher that takes a batch in portions returns what it does for the whole."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def images(count):
     return rng.normal(size=(count, 8, 8, 1)).astype("float32")
 
 
-def asked(teacher, x):
+def knowledge(teacher, x):
     found = teacher(x, TAPS)
     return [teacher.logits(found[TAPS[0]]), *(found[tap] for tap in TAPS[1:])]
 
@@ -32,30 +32,30 @@ def agree(found, expected):
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
 @pytest.mark.parametrize("compiler", ["none", "traced", "jit"])
 def test_knowledge_is_that_of_the_whole_batch(nets, count, compiler):
-    known = {"none": lambda function: function, **compilers()}
-    if compiler not in known:
+    available = {"none": lambda function: function, **compilers()}
+    if compiler not in available:
         pytest.skip(f"{keras.backend.backend()} has no such compiled step")
     x, teacher = ops.convert_to_tensor(images(count)), kd.Teacher(nets[1], portions=3)
-    found = known[compiler](lambda x: asked(teacher, x))(x)
-    agree(found, asked(kd.Teacher(nets[1]), x))
+    found = available[compiler](lambda x: knowledge(teacher, x))(x)
+    agree(found, knowledge(kd.Teacher(nets[1]), x))
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_batches_whose_size_a_trace_does_not_know(nets, jit):
+def test_batches_without_a_static_size(nets, jit):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("shapes are known where other backends compile")
     import tensorflow as tf
 
     teacher = kd.Teacher(nets[1], portions=3)
     signature = [tf.TensorSpec((None, 8, 8, 1))]
-    run = tf.function(lambda x: asked(teacher, x), signature, jit_compile=jit)
+    run = tf.function(lambda x: knowledge(teacher, x), signature, jit_compile=jit)
     for count in (1, 2, 3, 4, 7, 9):
         x = images(count)
-        agree(run(x), asked(kd.Teacher(nets[1]), x))
+        agree(run(x), knowledge(kd.Teacher(nets[1]), x))
 
 
-class Noted(keras.layers.Layer):
-    """Notes the sizes of the batches it was called with."""
+class RecordSizes(keras.layers.Layer):
+    """Record the sizes of the batches it was called with."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -66,18 +66,18 @@ class Noted(keras.layers.Layer):
         return x
 
 
-def noting(name="net"):
+def recording(name="net"):
     inputs = keras.Input((4,))
-    return keras.Model(inputs, keras.layers.Dense(3)(Noted()(inputs)), name=name)
+    return keras.Model(inputs, keras.layers.Dense(3)(RecordSizes()(inputs)), name=name)
 
 
 def sizes_of(model):
-    return next(x.sizes for x in model.layers if isinstance(x, Noted))
+    return next(x.sizes for x in model.layers if isinstance(x, RecordSizes))
 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_the_net_is_called_with_each_portion(several):
-    models = [noting("a"), noting("b")][: 2 if several else 1]
+    models = [recording("a"), recording("b")][: 2 if several else 1]
     teacher = (
         kd.EnsembleTeacher(models, portions=4)
         if several
@@ -89,16 +89,16 @@ def test_the_net_is_called_with_each_portion(several):
     assert [sizes_of(model) for model in models] == [[2, 2, 2, 2]] * len(models)
 
 
-def test_members_of_an_ensemble_know_the_same(nets):
+def test_members_of_an_ensemble_return_the_same(nets):
     x, models = images(7), [nets[1], conv_pair()[1]]
     taps = kd.taps.as_taps(["logits", "1/stack2"])
     whole, parts = (kd.EnsembleTeacher(models, portions=n) for n in (1, 3))
-    known, found = (teacher(x, taps) for teacher in (whole, parts))
-    agree([found[taps[1]]], [known[taps[1]]])
+    expected, found = (teacher(x, taps) for teacher in (whole, parts))
+    agree([found[taps[1]]], [expected[taps[1]]])
     agree(
         *(
             [teacher.logits(k[taps[0]], 4.0)]
-            for teacher, k in ((parts, found), (whole, known))
+            for teacher, k in ((parts, found), (whole, expected))
         )
     )
     assert kd.freeze(parts, x).portions == 3
@@ -126,13 +126,13 @@ def folding():
     return keras.Model(inputs, keras.layers.Dense(3)(ops.reshape(x, (-1, 4))))
 
 
-def test_what_is_not_batch_first_is_refused():
+def test_tensors_that_are_not_batch_first():
     taps = [kd.Tap("folded")]
     with pytest.raises(ValueError, match=r"'folded', 6 for 3, are not"):
         kd.Teacher(folding(), portions=3)(np.zeros((7, 4), "float32"), taps)
 
 
-def test_what_is_not_batch_first_fails_where_no_size_is_known():
+def test_tensors_that_are_not_batch_first_where_no_size_is_static():
     if keras.backend.backend() != "tensorflow":
         pytest.skip("shapes are known where other backends compile")
     import tensorflow as tf
@@ -143,7 +143,7 @@ def test_what_is_not_batch_first_fails_where_no_size_is_known():
         run(np.zeros((7, 4), "float32"))
 
 
-def test_a_mask_is_refused():
+def test_a_mask_raises():
     x = keras.layers.Masking()(np.ones((4, 3, 2), "float32"))
     inputs = keras.Input((3, 2))
     model = keras.Model(inputs, keras.layers.GRU(3)(inputs))
@@ -151,13 +151,13 @@ def test_a_mask_is_refused():
         kd.Teacher(model, portions=2)(x, TAPS[:1])
 
 
-def test_sparse_inputs_are_refused():
+def test_sparse_inputs_raise():
     if keras.backend.backend() != "tensorflow":
         pytest.skip("sparse tensors are TensorFlow's")
     import tensorflow as tf
 
     with pytest.raises(ValueError, match=r"dense inputs.*got SparseTensor"):
-        kd.Teacher(noting(), portions=2)(tf.sparse.from_dense(tf.eye(4)), TAPS[:1])
+        kd.Teacher(recording(), portions=2)(tf.sparse.from_dense(tf.eye(4)), TAPS[:1])
 
 
 def test_a_student_learns_the_same(nets, cross_entropy):
@@ -181,7 +181,7 @@ def test_a_student_learns_the_same(nets, cross_entropy):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_gradients_by_the_input_are_refused_before_anything_runs(nets):
+def test_input_gradients_raise_before_anything_runs(nets):
     student, teacher = nets
     teacher = kd.Teacher(teacher, portions=2)
     term = kd.Term(

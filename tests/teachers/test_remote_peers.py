@@ -21,7 +21,7 @@ def teacher(folder, name="a", others=("b",), **arguments):
 
 
 def write(folder, name, seed):
-    """Leave the weights of another process's peer; give them."""
+    """Write the weights of another process's peer; return them."""
     keras.utils.set_random_seed(seed)
     student = linear(name)
     teacher(folder, name, ("other",)).write(student)
@@ -54,11 +54,11 @@ def test_a_student_learns_from_the_weights_in_the_folder(tmp_path, others, avera
 
 
 class Rewrites(keras.callbacks.Callback):
-    """Lets another peer's weights come anew after the first step; notes what teaches."""
+    """Write new weights of another peer after the first step; record those that teach."""
 
     def __init__(self, folder):
         super().__init__()
-        self.folder, self.new, self.seen = folder, None, []
+        self.folder, self.new, self.taught = folder, None, []
 
     def on_train_batch_end(self, batch, logs=None):
         if self.new is None:
@@ -66,7 +66,7 @@ class Rewrites(keras.callbacks.Callback):
             # Two files written in one tick of the clock would look alike.
             path = self.folder / "b.npz"
             os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
-        self.seen.append(weights(self.model.teacher.members[0]))
+        self.taught.append(weights(self.model.teacher.members[0]))
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,12 @@ def test_new_weights_teach_from_the_next_refresh_on(tmp_path, how):
     made = distiller(teacher(tmp_path, refresh=4), **how)
     made.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[rewrites])
     each = how.get("steps_per_execution", 1)
-    seen = rewrites.seen
-    assert len(seen) == 12 // each
-    for step, found in enumerate(seen):
+    assert len(rewrites.taught) == 12 // each
+    for step, found in enumerate(rewrites.taught):
         expected = first if step * each < 4 else rewrites.new
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)
-    # The step sees them: its loss is that of the new ones.
+    # The loss is that of the new ones.
     kernel, bias = weights(made.student)
     p = softmax(x @ rewrites.new[0] + rewrites.new[1], 2.0)
     q = softmax(x @ kernel + bias, 2.0)
@@ -107,7 +106,7 @@ def test_the_others_get_the_weights_it_ends_with(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_folder_that_is_lost_stops_nobody_once_they_have_met(tmp_path):
+def test_a_lost_folder_stops_no_training_once_the_peers_have_met(tmp_path):
     write(tmp_path, "b", seed=5)
 
     class Loses(keras.callbacks.Callback):
@@ -132,7 +131,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_stopped_it_shows_the_others_the_weights_of_its_backup(tmp_path):
+def test_a_resumed_peer_writes_the_weights_of_its_backup(tmp_path):
     write(tmp_path, "b", seed=5)
 
     class Looks(keras.callbacks.Callback):
@@ -176,7 +175,7 @@ def unchanged(made, before):
         np.testing.assert_array_equal(a, b)
 
 
-def test_weights_that_are_not_finite_go_to_nobody(tmp_path):
+def test_weights_that_are_not_finite_are_not_exchanged(tmp_path):
     before = write(tmp_path, "b", seed=5)
     made = teacher(tmp_path)
     made.read()
@@ -188,7 +187,7 @@ def test_weights_that_are_not_finite_go_to_nobody(tmp_path):
     again.read()
     for a, b in zip(weights(again.members[0]), before, strict=True):
         np.testing.assert_array_equal(a, b)
-    # From a process that writes them all the same.
+    # A process that writes them nevertheless.
     variables = files.numbered(lost.variables, "weight")
     values = {name: files.to_numpy(v) for name, v in variables.items()}
     files.write_arrays(str(tmp_path / "b.npz"), values)
@@ -196,7 +195,7 @@ def test_weights_that_are_not_finite_go_to_nobody(tmp_path):
 
 
 class Unnamed(keras.layers.Layer):
-    """A layer whose weight Keras names by a count of its own."""
+    """A layer whose weight has no name, so that Keras counts one up."""
 
     def build(self, shape):
         self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
@@ -239,7 +238,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("make, words", BAD.values(), ids=BAD)
-def test_is_refused_before_the_first_step(tmp_path, make, words):
+def test_errors_before_the_first_step(tmp_path, make, words):
     with pytest.raises(ValueError) as error:
         make(tmp_path)
     for word in words:
@@ -269,7 +268,7 @@ def test_a_peer_of_two_replicas_is_one_of_one(tmp_path, two_replicas):
 
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_two_processes_end_more_alike_than_alone(tmp_path, backend):
+def test_two_processes_end_closer_together_than_alone(tmp_path, backend):
     alone, together = (
         apart(tmp_path / how, backend, how) for how in ("alone", "together")
     )
@@ -277,7 +276,7 @@ def test_two_processes_end_more_alike_than_alone(tmp_path, backend):
 
 
 @pytest.mark.long
-def test_a_peer_that_dies_teaches_on(tmp_path):
+def test_a_dead_peer_goes_on_teaching(tmp_path):
     (worker,) = start(tmp_path, "tensorflow", ["together"], names=["a"])
     other, *_ = start(tmp_path, "tensorflow", ["together", "dies"], names=["b"])
     assert other.wait(timeout=240) == 3
@@ -296,9 +295,9 @@ def start(folder, backend, arguments, names=("a", "b")):
 
 
 def apart(folder, backend, how):
-    """Give how far the predictions of two peers are apart that trained at once."""
-    for place, peer in enumerate(start(folder, backend, [how])):
-        log = folder / f"{place}.log"
+    """Return the distance of the predictions of two peers that trained together."""
+    for index, peer in enumerate(start(folder, backend, [how])):
+        log = folder / f"{index}.log"
         assert peer.wait(timeout=240) == 0, log.read_text()[-3000:]
     a, b = (softmax(np.load(folder / f"{name}.logits.npy")) for name in "ab")
     return np.abs(a - b).mean()

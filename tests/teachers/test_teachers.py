@@ -1,4 +1,4 @@
-"""Teachers give knowledge and stay as they are; ensembles average it."""
+"""Teachers return knowledge and do not change; ensembles average it."""
 
 import keras
 import numpy as np
@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_distill as kd
+from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill.taps import Tap
 from tests.formulas import softmax
 
@@ -21,7 +22,7 @@ def net(name="net", classes=3):
     return keras.Model(inputs, layers.Dense(classes, name="head")(x), name=name)
 
 
-def test_knowledge_is_of_the_inference_form_and_moves_nothing():
+def test_knowledge_is_of_the_inference_form_and_changes_nothing():
     model = net()
     before = [np.array(v) for v in model.variables]
     knowledge = kd.Teacher(model)(X, [LOGITS, Tap("hidden")])
@@ -32,12 +33,12 @@ def test_knowledge_is_of_the_inference_form_and_moves_nothing():
         np.testing.assert_array_equal(old, np.array(new))
 
 
-def test_fit_leaves_the_teacher_as_it_was_found():
+def test_fit_does_not_change_the_teacher():
     """Weights, statistics, flags and penalties, also of a part that is frozen."""
     model = net("teacher")
     model.get_layer("head").kernel.regularizer = keras.regularizers.L2(0.1)
     model.get_layer("hidden").trainable = False
-    flags = [layer.trainable for layer in model._flatten_layers()]
+    flags = [layer.trainable for layer in flatten_layers(model)]
     before = [np.array(v) for v in model.variables]
     penalties = [float(loss) for loss in model.losses]
     assert len(penalties) == 1
@@ -45,9 +46,9 @@ def test_fit_leaves_the_teacher_as_it_was_found():
     distiller = kd.Distiller(net("student"), model, terms=[term], label_weight=0.0)
     distiller.compile("adam")
     distiller.fit(X, epochs=2, verbose=0)
-    assert [layer.trainable for layer in model._flatten_layers()] == flags
+    assert [layer.trainable for layer in flatten_layers(model)] == flags
     assert [float(loss) for loss in model.losses] == penalties
-    assert not any("call" in layer.__dict__ for layer in model._flatten_layers())
+    assert not any("call" in layer.__dict__ for layer in flatten_layers(model))
     for old, new in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, np.array(new))
 
@@ -152,7 +153,7 @@ def test_bad_ensembles(make, words):
 
 
 @pytest.mark.parametrize("path", ["hidden", "2/hidden", "1/", "x/hidden"])
-def test_a_members_layer_needs_the_members_place(path):
+def test_a_members_layer_needs_the_members_index(path):
     teacher = kd.EnsembleTeacher([net("a"), net("b")])
     with pytest.raises(ValueError, match="member 0 to 1"):
         teacher(X, [Tap(path)])

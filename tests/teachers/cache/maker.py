@@ -76,12 +76,12 @@ def main():
         distiller.compile(keras.optimizers.SGD(1e-3), loss)
         train = kd.data.batches(samples, 60, sample_ids=True)
         history = distiller.fit(cached.join(train), epochs=2, verbose=0).history
-    known = cached.read(samples.ids)["logits"]
+    found = cached.read(samples.ids)["logits"]
     weights = {
         f"weight {i}": keras.ops.convert_to_numpy(v)
         for i, v in enumerate(distiller.student.variables)
     }
-    np.savez(args.result, **known, **weights, losses=history["soft_target"])
+    np.savez(args.result, **found, **weights, losses=history["soft_target"])
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def test_any_order_and_batch_size_is_joined_by_id(tmp_path, teacher, samples, ro
     count = 0
     for x, y in cached.join(train):
         direct = kd.Teacher(teacher)(x["image"], taps)
-        for tap, known in cached(x, taps).items():
-            np.testing.assert_allclose(known, direct[tap], rtol=1e-5, atol=1e-4)
+        for tap, found in cached(x, taps).items():
+            np.testing.assert_allclose(found, direct[tap], rtol=1e-5, atol=1e-4)
         assert not (y.numpy() == 3).any()
         count += len(y)
     assert count == 2 * (samples.labels != 3).sum()
@@ -127,9 +127,9 @@ def test_ids_of_any_kind(tmp_path, teacher, samples):
     samples = kd.data.Samples(samples.images, samples.labels, ids)
     cached = cache(tmp_path / "c", teacher, samples, dtype="float32")
     some = [5, 250, 5, 71]
-    known = cached.read(ids[some])["logits"]["all"]
+    found = cached.read(ids[some])["logits"]["all"]
     np.testing.assert_allclose(
-        known, teacher(samples.images[some]), rtol=1e-5, atol=1e-5
+        found, teacher(samples.images[some]), rtol=1e-5, atol=1e-5
     )
     with pytest.raises(ValueError, match=r"no samples with the ids \[3\]; it has 300"):
         cached.read([ids[0], 3])
@@ -150,16 +150,16 @@ def test_an_ensemble_is_averaged_at_its_temperature(tmp_path, samples):
     cached = cache(
         tmp_path / "c", ensemble, samples, taps=taps, temperature=2.0, dtype="float32"
     )
-    known = cached.read(samples.ids)
+    found = cached.read(samples.ids)
     p = [np.exp(ops.log_softmax(m(samples.images) / 2.0)) for m in members]
     np.testing.assert_allclose(
-        ops.softmax(known["logits"]["all"] / 2.0), 0.75 * p[0] + 0.25 * p[1], rtol=1e-4
+        ops.softmax(found["logits"]["all"] / 2.0), 0.75 * p[0] + 0.25 * p[1], rtol=1e-4
     )
     hidden = kd.Teacher(members[1])(samples.images, [HIDDEN])[HIDDEN]
-    np.testing.assert_allclose(known["1/hidden"]["all"], hidden, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["1/hidden"]["all"], hidden, rtol=1e-5, atol=1e-5)
 
 
-def test_a_stream_gives_the_same_as_samples(tmp_path, teacher, samples):
+def test_a_stream_is_cached_as_samples_are(tmp_path, teacher, samples):
     stream = batches(samples, 40)
     one = cache(tmp_path / "c", teacher, stream, dtype="float32")
     other = cache(tmp_path / "d", teacher, samples, dtype="float32")
@@ -179,9 +179,9 @@ def test_preprocessing_is_applied_to_the_teachers_inputs(tmp_path, teacher, samp
     cached = cache(
         tmp_path / "c", teacher, small, preprocessing=resize, dtype="float32"
     )
-    known = cached.read(small.ids)["logits"]["all"]
+    found = cached.read(small.ids)["logits"]["all"]
     expected = teacher(resize(small.images))
-    np.testing.assert_allclose(known, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     next(iter(cached.join(batches(small))))
 
 
@@ -314,14 +314,14 @@ def test_the_student_trains_on_the_teachers_view(rows, tmp_path, teacher, sample
     views = kd.data.Views(shaken, 3, seed=5)
     cached = cache(tmp_path / "c", teacher, samples, views=views, dtype="float32")
     train = cached.join(batches(samples, shuffle=True, augment=views))
-    seen = {}
+    views_of = {}
     for _ in range(6):
         for x, _ in train:
-            known = cached(x, [LOGITS])[LOGITS]
+            found = cached(x, [LOGITS])[LOGITS]
             direct = teacher(x["image"])
-            np.testing.assert_allclose(known, direct, rtol=1e-4, atol=1e-4)
-            seen.setdefault(int(x["sample_id"][0]), set()).update(x["view"].numpy())
-    assert set().union(*seen.values()) == {0, 1, 2}
+            np.testing.assert_allclose(found, direct, rtol=1e-4, atol=1e-4)
+            views_of.setdefault(int(x["sample_id"][0]), set()).update(x["view"].numpy())
+    assert set().union(*views_of.values()) == {0, 1, 2}
     again = kd.CachedTeacher(tmp_path / "c")
     with pytest.raises(ValueError, match=r"by 'sample_id' and 'view'.*Views"):
         again.join(batches(samples))
