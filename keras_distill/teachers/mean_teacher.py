@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_distill.teachers.base_teacher import check_trained
 from keras_distill.teachers.copies import Copies
 from keras_distill.teachers.teacher import Teacher
 
@@ -34,6 +35,7 @@ class MeanTeacher(Teacher):
     def __init__(self, student: keras.Model, decay: float = 0.999):
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay is at least 0 and below 1; got {decay}.")
+        check_trained(student)
         self.decay = decay
         self.copies = Copies([student], "mean_teacher")
         super().__init__(self.copies.models[0])
