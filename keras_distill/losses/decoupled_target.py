@@ -6,7 +6,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import check_temperature
+from keras_distill.losses.temperature import check_temperature, times_squared
 from keras_distill.targets.target import LOG_ZERO, log_rest, one_hot_labels
 
 
@@ -75,7 +75,7 @@ class DecoupledTarget(DistillationLoss):
         binary = ops.exp(true_t) * (true_t - true_s)
         binary += ops.exp(rest_t) * (rest_t - rest_s)
         among = ops.sum(ops.exp(others_t) * (others_t - others_s), axis=-1)
-        return ops.square(temperature) * (self.alpha * binary + self.beta * among)
+        return times_squared(self.alpha * binary + self.beta * among, temperature)
 
 
 def _parts(logits, label):

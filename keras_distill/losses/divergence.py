@@ -5,7 +5,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import check_temperature
+from keras_distill.losses.temperature import check_temperature, times_squared
 from keras_distill.targets import Target
 
 
@@ -61,7 +61,7 @@ class Divergence(DistillationLoss):
         else:
             log_p = self.target(teacher, temperature, **context)
         log_q = ops.log_softmax(student / temperature, axis=-1)
-        return ops.square(temperature) * self.between(log_p, log_q)
+        return times_squared(self.between(log_p, log_q), temperature)
 
     def between(self, log_p, log_q):
         """Return the divergence of log-probabilities `(..., K)`, `(...)`.

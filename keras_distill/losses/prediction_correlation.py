@@ -7,7 +7,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import check_temperature
+from keras_distill.losses.temperature import check_temperature, times_squared
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -75,7 +75,7 @@ class PredictionCorrelation(DistillationLoss):
             for x in (p, q, ops.expand_dims(counts, axis=-1))
         )
         columns = ops.mean(1.0 - _pearson(p, q, axis=0, counts=counts))
-        return ops.square(temperature) * (self.beta * rows + self.gamma * columns)
+        return times_squared(self.beta * rows + self.gamma * columns, temperature)
 
 
 def _pearson(p, q, axis, counts=1.0):

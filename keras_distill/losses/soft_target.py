@@ -13,6 +13,7 @@ from keras_distill._backend.chunks import (
 )
 from keras_distill._backend.gradients import custom_gradient
 from keras_distill.losses.divergence import Divergence
+from keras_distill.losses.temperature import times_squared
 
 # With this many classes or more, the tokens of a sequence are compared in chunks: a
 # 64th of the tokens, or as many as have this number of logits.
@@ -113,7 +114,7 @@ def by_token(teacher, student, temperature):
     def divergences(student):
         def step(chunk, buffers):
             p, q = map(prediction, softened(chunk, student))
-            values = ops.square(temperature) * divergence(p, q)
+            values = times_squared(divergence(p, q), temperature)
             values = chunk.put(buffers[0], values)
             return values, *(chunk.put(x, q.p - p.p) for x in buffers[1:])
 

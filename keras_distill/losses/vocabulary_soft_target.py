@@ -8,8 +8,8 @@ from keras_distill._backend.chunks import Chunks, buffer, chunk_size, empty_buff
 from keras_distill._backend.gradients import custom_gradient
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import check_temperature
 from keras_distill.losses.soft_target import divergence, prediction
+from keras_distill.losses.temperature import check_temperature
 from keras_distill.taps.heads import Head
 
 # Chunks, the least tokens of a chunk, and parts in which the kernel's gradient is summed.

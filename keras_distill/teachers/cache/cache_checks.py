@@ -1,5 +1,6 @@
-"""Checks of a cache's arguments, before anything is computed."""
+"""Checks of a cache: its arguments, and what made it."""
 
+import json
 from collections.abc import Sequence
 
 from keras_distill import taps as tapping
@@ -83,8 +84,28 @@ def check_requests(contents: Contents, requests: Sequence[Request]) -> None:
             )
 
 
+def check_made_of(cached: dict, passed: dict, folder) -> None:
+    """Check that a cache was made of what is passed, by the fingerprints' names."""
+    differing = [name for name, x in passed.items() if cached[name] != x]
+    if differing:
+        details = "; ".join(
+            f"{name}: cached {_short(cached[name])}, passed {_short(passed[name])}"
+            for name in differing
+        )
+        raise ValueError(
+            f"The cache in '{folder}' was not built with this {' and '.join(differing)} "
+            f"({details}). Pass what it was built with, choose another folder, or remove "
+            "this one to build it again."
+        )
+
+
 def check_counts(**numbers: int) -> None:
     """Check that numbers of rows are 1 or more."""
     for name, number in numbers.items():
         if not isinstance(number, int) or number < 1:
             raise ValueError(f"{name} must be an integer above 0; got {number!r}.")
+
+
+def _short(value) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:24] + "..."

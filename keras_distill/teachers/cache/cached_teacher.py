@@ -15,7 +15,7 @@ from keras_distill.data.views import Views
 from keras_distill.taps import Tap
 from keras_distill.teachers.base_teacher import HEAD, NORM, BaseTeacher, Request
 from keras_distill.teachers.cache import cache_checks as checks
-from keras_distill.teachers.cache import contents, fingerprints, rows, sources
+from keras_distill.teachers.cache import contents, rows, sources
 from keras_distill.teachers.cache.building import Builder
 from keras_distill.teachers.cache.joining import KNOWLEDGE, Joiner
 from keras_distill.teachers.cache.reading import Reader
@@ -248,4 +248,4 @@ class CachedTeacher(BaseTeacher):
         return self._reader
 
     def _check_made_of(self, made_of: dict) -> None:
-        fingerprints.check_same(self.contents.made_of, made_of, self.folder)
+        checks.check_made_of(self.contents.made_of, made_of, self.folder)

@@ -47,21 +47,6 @@ def add_arrays(digest, arrays) -> None:
         digest.update(np.ascontiguousarray(array).data)
 
 
-def check_same(cached: dict, passed: dict, folder) -> None:
-    """Check that the fingerprints of a cache equal those passed, by name."""
-    differing = [name for name, x in passed.items() if cached[name] != x]
-    if differing:
-        details = "; ".join(
-            f"{name}: cached {_short(cached[name])}, passed {_short(passed[name])}"
-            for name in differing
-        )
-        raise ValueError(
-            f"The cache in '{folder}' was not built with this {' and '.join(differing)} "
-            f"({details}). Pass what it was built with, choose another folder, or remove "
-            "this one to build it again."
-        )
-
-
 def _add_layer(digest, layer: keras.Layer) -> None:
     """Add the arguments of a layer and of all layers below it, and the weights."""
     for part in flatten_layers(layer):
@@ -95,8 +80,3 @@ def _named(value) -> str:
     if isinstance(value, np.ndarray | np.generic):
         return repr(value.tolist())
     return getattr(value, "__name__", type(value).__name__)
-
-
-def _short(value) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else text[:24] + "..."
