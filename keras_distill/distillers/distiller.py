@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill import taps
 from keras_distill._backend.jax_state import losses_of_run
-from keras_distill.adapters import Match
 from keras_distill.data.selection import Selection, check_parts, select
-from keras_distill.distillers import context, term_checks
+from keras_distill.distillers import binding, context, term_checks
 from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.kept_compile import KeptCompile
 from keras_distill.distillers.replica_parts import PartMeans
@@ -17,8 +15,6 @@ from keras_distill.distillers.step import DistillationStep
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.losses.schedules import scheduled_variable
-from keras_distill.taps import heads, tracing
-from keras_distill.taps.layer_paths import check_short_forms
 from keras_distill.teachers.base_teacher import BaseTeacher
 from keras_distill.teachers.ensemble import as_teacher
 from keras_distill.training import data_checks
@@ -134,10 +130,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         self.teacher, self.copies = teacher, teacher.copies
         # A compiled step still holds the previous teacher.
         self.train_function = None
-        student_specs = tracing.input_of(self.student)
-        teacher_specs = tracing.input_of(teacher.models[0]) if teacher.models else None
-        if student_specs is not None and teacher_specs is not None:
-            self._bind(student_specs, teacher_specs)
+        binding.bind_if_declared(self)
 
     def compile(
         self,
@@ -258,7 +251,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         return self.shapes and {"shapes": self.shapes}
 
     def build_from_config(self, config: dict) -> None:
-        self._bind_shapes(config["shapes"])
+        binding.bind_shapes(self, config["shapes"])
 
     def with_terms(
         self, terms: Sequence[Term], label_weight: float | LearningRateSchedule = 1.0
@@ -291,55 +284,4 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         Raises:
             ValueError: as in the constructor.
         """
-        self._bind(
-            tracing.trace(lambda x: select(x, self.student_inputs), x),
-            tracing.trace(lambda x: select(x, self.teacher_inputs), x),
-        )
-
-    def _bind(self, student_specs, teacher_specs) -> None:
-        """Check both models and find the shape of each tap; then create the adapters."""
-        outputs, last_layer = taps.outline(self.student, student_specs)
-        self.classes = getattr(outputs, "shape", (None,))[-1]
-        self.ends_in_probabilities = heads.ends_in_probabilities(last_layer)
-        terms = [bound.term for bound in self.terms.values()]
-        compares_classes = any(term.loss.match is Match.CLASSES for term in terms)
-        check_short_forms(self.student, self.student_taps, last_layer)
-        if compares_classes:
-            heads.check_last_layer(self.student, last_layer, "student")
-        for index, model in enumerate(self.teacher.models):
-            inner = [tap.of_member() for tap in self.teacher_taps]
-            taps_of_model = [tap for member, tap in inner if member in (None, index)]
-            self._check_teacher(model, teacher_specs, taps_of_model, compares_classes)
-        for term in terms:
-            for name in term.loss.needs:
-                context.PROVIDERS[name].prepare(
-                    term, self.student, self.teacher, student_specs, teacher_specs
-                )
-        self._bind_shapes(
-            {
-                "student": taps.shapes_of(
-                    self.student, student_specs, self.student_taps
-                ),
-                "teacher": self.teacher.shapes(teacher_specs, self.teacher_taps),
-            }
-        )
-
-    def _check_teacher(self, model, specs, wanted, compares_classes: bool) -> None:
-        if compares_classes or any(tap.is_short_form for tap in wanted):
-            _, last_layer = taps.outline(model, specs)
-            check_short_forms(model, wanted, last_layer)
-            if compares_classes:
-                heads.check_last_layer(model, last_layer, "teacher")
-
-    def _bind_shapes(self, shapes: dict) -> None:
-        """Build the terms' adapters; once built, another teacher must fit them."""
-        if self.shapes is not None:
-            term_checks.check_same_shapes(self.shapes["teacher"], shapes["teacher"])
-            return
-        for bound in self.terms.values():
-            bound.bind(
-                [shapes["student"][str(tap)] for tap in bound.term.student],
-                [shapes["teacher"][str(tap)] for tap in bound.term.teacher],
-            )
-        self.shapes = shapes
-        self.built = True
+        binding.bind_to_batch(self, x)

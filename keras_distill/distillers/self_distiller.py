@@ -7,6 +7,7 @@ import keras
 from keras_distill import taps
 from keras_distill._backend.keras_layers import Untracked
 from keras_distill.data.selection import select
+from keras_distill.distillers import binding
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.exits import (
     DEEPEST,
@@ -94,7 +95,7 @@ class SelfDistiller(Distiller):
         # Its weights are the student's, and are not saved twice.
         self.net = Untracked(net)
         specs = tracing.input_of(student)
-        self._bind(specs, specs)
+        binding.bind(self, specs, specs)
         self.classes = net.output.shape[-1]
 
     def compile(self, optimizer="rmsprop", loss=None, metrics=None, **arguments):
