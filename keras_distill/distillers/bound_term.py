@@ -116,7 +116,10 @@ class BoundTerm(keras.Layer):
         }
         temperature = scheduled.get("temperature", 1.0)
         student = [context.features[tap] for tap in term.student]
-        teacher = [context.teacher_tensor(tap, temperature) for tap in term.teacher]
+        teacher = [
+            context.teacher_tensor(tap, temperature, loss.predicts)
+            for tap in term.teacher
+        ]
         student = _adapt_each(self.student_adapters, student)
         teacher = _adapt_each(self.teacher_adapters, teacher)
         values = context.values(self)

@@ -11,6 +11,7 @@ from keras_distill import taps as tapping
 from keras_distill.distillers.gradient_scores import FIRST_CLASS_GRADIENT
 from keras_distill.taps import Tap, heads
 from keras_distill.teachers.base_teacher import (
+    CLASSES,
     HEAD,
     INPUT_GRADIENT,
     NORM,
@@ -32,6 +33,7 @@ class Context:
         features: the student's tensors by tap.
         knowledge: what the teacher returned, by tap.
         student, teacher: of the distiller.
+        predicts: what outputs are, where a loss takes them for anything.
     """
 
     step: Any
@@ -41,11 +43,14 @@ class Context:
     knowledge: Mapping[Tap, Any]
     student: keras.Model
     teacher: BaseTeacher
+    predicts: str = CLASSES
 
-    def teacher_tensor(self, tap: Tap, temperature=1.0):
+    def teacher_tensor(self, tap: Tap, temperature=1.0, predicts: str | None = None):
         """Return the teacher's tensor of a tap; an output as logits at a temperature."""
         tensor = self.knowledge[tap]
-        return self.teacher.logits(tensor, temperature) if tap.is_output else tensor
+        if not tap.is_output:
+            return tensor
+        return self.teacher.logits(tensor, temperature, predicts or self.predicts)
 
     def values(self, bound) -> dict:
         """Return what the loss of a bound term needs, by name, as far as it is known."""
@@ -137,7 +142,8 @@ def _request(term) -> Request:
     if any(tap.is_gradient for tap in term.teacher):
         needs.add(INPUT_GRADIENT)
     taps = tuple(dict.fromkeys(taps))
-    return Request(term.name, taps, frozenset(needs), _temperature(term))
+    temperature, predicts = _temperature(term), term.loss.predicts
+    return Request(term.name, taps, frozenset(needs), temperature, predicts)
 
 
 def _temperature(term) -> float | str | None:

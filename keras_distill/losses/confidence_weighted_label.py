@@ -32,6 +32,7 @@ class ConfidenceWeightedLabel(DistillationLoss):
     """
 
     match = Match.CLASSES
+    predicts = "classes"
     needs = ("labels",)
 
     def call(self, teacher, student, *, labels):

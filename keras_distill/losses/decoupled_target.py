@@ -44,6 +44,7 @@ class DecoupledTarget(DistillationLoss):
     """
 
     match = Match.CLASSES
+    predicts = "classes"
     scheduled = ("temperature",)
     needs = ("labels",)
 

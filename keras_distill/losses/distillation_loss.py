@@ -28,6 +28,9 @@ class DistillationLoss(keras.losses.Loss):
     - `taps`: the number of layers per side. With more than one, `call` gets tuples.
     - `compares_teacher`: whether it uses the teacher's tensors; if not, a term has no
       tap of the teacher.
+    - `predicts`: what it takes outputs of a model for: `"classes"`, the logits of one
+      softmax; `"labels"`, a logit of a sigmoid each; `"values"`, numbers. An ensemble
+      averages accordingly. Default None: anything.
     - `several_teachers`: whether it takes any number of the teacher's layers, such as
       those of an ensemble's members; `call` then gets a tuple of them.
     - `trains_teacher_adapters`: whether adapters on the teacher's side are trained by it
@@ -60,6 +63,7 @@ class DistillationLoss(keras.losses.Loss):
     match: ClassVar[Match] = Match.ALL
     taps: ClassVar[int] = 1
     compares_teacher: ClassVar[bool] = True
+    predicts: ClassVar[str | None] = None
     several_teachers: ClassVar[bool] = False
     trains_teacher_adapters: ClassVar[bool] = False
     recommended_weight: ClassVar[float] = 1.0

@@ -33,6 +33,7 @@ class Divergence(DistillationLoss):
     """
 
     match = Match.CLASSES
+    predicts = "classes"
     scheduled = ("temperature",)
 
     def __init__(

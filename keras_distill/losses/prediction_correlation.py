@@ -43,6 +43,7 @@ class PredictionCorrelation(DistillationLoss):
     """
 
     match = Match.CLASSES
+    predicts = "classes"
     scheduled = ("temperature",)
     needs = ("mask",)
 

@@ -38,6 +38,7 @@ class Ranking(DistillationLoss):
     """
 
     match = Match.CLASSES
+    predicts = "classes"
 
     def __init__(self, items: int = 10, *, decay: float = 10.0, **kwargs):
         super().__init__(**kwargs)

@@ -59,6 +59,7 @@ class VocabularySoftTarget(DistillationLoss):
     """
 
     match = Match.NOTHING
+    predicts = "classes"
     scheduled = ("temperature",)
 
     def __init__(

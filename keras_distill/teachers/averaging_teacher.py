@@ -7,7 +7,15 @@ import keras
 from keras import ops
 
 from keras_distill.taps import Tap
-from keras_distill.teachers.base_teacher import HEAD, INPUT_GRADIENT, BaseTeacher
+from keras_distill.teachers.base_teacher import (
+    CLASSES,
+    HEAD,
+    INPUT_GRADIENT,
+    LABELS,
+    VALUES,
+    BaseTeacher,
+    Request,
+)
 
 
 class AveragingTeacher(BaseTeacher):
@@ -18,6 +26,8 @@ class AveragingTeacher(BaseTeacher):
         average: `"arithmetic"` or `"geometric"`.
         weights: of the members; they sum to one.
         portions: as in `kd.BaseTeacher`.
+        predicts: what the members predict, as in `EnsembleTeacher`. Default: what the
+            loss reads.
     """
 
     lacks: ClassVar[dict] = {
@@ -35,9 +45,12 @@ class AveragingTeacher(BaseTeacher):
         weights: Sequence[float],
         *,
         portions: int = 1,
+        predicts: str | None = None,
     ):
         super().__init__(members, portions=portions)
+        check_predicts(predicts, average)
         self.members = self.models
+        self.predicts = predicts
         self.average, self.weights = average, list(weights)
 
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
@@ -71,14 +84,28 @@ class AveragingTeacher(BaseTeacher):
         index, inner = self._split(tap)
         return self.members[index], inner
 
-    def logits(self, knowledge, temperature=1.0):
-        """Return the logits whose softmax at `temperature` is the averaged prediction.
+    def logits(self, knowledge, temperature=1.0, predicts=CLASSES):
+        """Return the logits whose prediction at `temperature` is the averaged one.
 
         Those of one member are returned as they are.
         """
         if not isinstance(knowledge, list):
             return knowledge
-        return averaged(knowledge, self.weights, self.average, temperature)
+        predicts = self.predicts or predicts
+        return averaged(knowledge, self.weights, self.average, temperature, predicts)
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Check that a term reads what the members predict, and has what it needs."""
+        super().check(requests)
+        for request in requests:
+            expected = request.predicts or self.predicts
+            averages = any(map(is_averaged, request.taps))
+            if averages and self.predicts not in (None, expected):
+                raise ValueError(
+                    f"The members of this ensemble predict {self.predicts}, but the loss "
+                    f"of term '{request.term}' reads their outputs as {expected}. Use a "
+                    f"loss for {self.predicts}, or pass predicts='{expected}'."
+                )
 
     def _split(self, tap: Tap) -> tuple[int, Tap]:
         index, inner = tap.of_member()
@@ -95,18 +122,71 @@ def is_averaged(tap: Tap) -> bool:
     return tap.is_output and tap.of_member()[0] is None
 
 
-def averaged(logits: Sequence, weights: Sequence, average: str, temperature=1.0):
-    """Return the logits whose softmax at `temperature` is the averaged prediction."""
+def averaged(
+    logits: Sequence,
+    weights: Sequence,
+    average: str,
+    temperature=1.0,
+    predicts: str = CLASSES,
+):
+    """Return the logits whose prediction at `temperature` is the members' average.
+
+    Args:
+        logits: of each member, `(..., K)`.
+        weights: of the members; they sum to one.
+        average: `"arithmetic"` or `"geometric"`.
+        temperature: of the softmax or sigmoid.
+        predicts: `"classes"`, one softmax over K; `"labels"`, K sigmoids; `"values"`, K
+            numbers, of which the average is the mean.
+    """
     members = [ops.cast(z, "float32") for z in logits]
-    if len({z.shape[-1] for z in members}) > 1:
+    _check_widths(members, predicts)
+    if len(members) == 1:
+        return members[0]
+    check_predicts(predicts, average)
+    if average == "geometric" or predicts == VALUES:
+        return sum(w * z for w, z in zip(weights, members, strict=True))
+    members = [z / temperature for z in members]
+    if predicts == LABELS:
+        sigmoid = keras.activations.log_sigmoid
+        yes, no = (
+            _log_mean([sigmoid(sign * z) for z in members], weights)
+            for sign in (1.0, -1.0)
+        )
+        return temperature * (yes - no)
+    log_probabilities = [ops.log_softmax(z, axis=-1) for z in members]
+    return temperature * _log_mean(log_probabilities, weights)
+
+
+def check_predicts(predicts: str | None, average: str) -> None:
+    """Check that what members predict is known, and has such an average."""
+    if predicts not in (None, CLASSES, LABELS, VALUES):
+        raise ValueError(
+            f"predicts is 'classes', 'labels' or 'values'; got {predicts!r}."
+        )
+    if predicts == VALUES and average == "geometric":
+        raise ValueError(
+            "Values, which may be negative, have no geometric average. Pass "
+            "average='arithmetic', their mean."
+        )
+
+
+def _log_mean(logs: Sequence, weights: Sequence):
+    """Return the logarithm of the weighted mean of exponentials."""
+    parts = [ops.log(w) + x for w, x in zip(weights, logs, strict=True)]
+    return ops.logsumexp(ops.stack(parts), axis=0)
+
+
+def _check_widths(members: Sequence, predicts: str) -> None:
+    widths = [z.shape[-1] for z in members]
+    if len(set(widths)) > 1:
         raise ValueError(
             "The members of an ensemble must have the same classes; their logits "
-            f"have {[z.shape[-1] for z in members]}."
+            f"have {widths}."
         )
-    if average == "geometric" or len(members) == 1:
-        return sum(w * z for w, z in zip(weights, members, strict=True))
-    log_probabilities = [
-        ops.log(w) + ops.log_softmax(z / temperature, axis=-1)
-        for w, z in zip(weights, members, strict=True)
-    ]
-    return temperature * ops.logsumexp(ops.stack(log_probabilities), axis=0)
+    if predicts == CLASSES and widths[0] == 1:
+        raise ValueError(
+            "An ensemble whose members have one output has no classes to average over: "
+            "the softmax of one logit is 1. Pass predicts='labels' for the logit of a "
+            "binary classifier, or predicts='values' for a regression."
+        )

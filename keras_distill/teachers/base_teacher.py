@@ -12,6 +12,8 @@ from keras_distill.taps import Tap, heads
 from keras_distill.taps.outlines import tap_shapes
 from keras_distill.teachers.portions import check_portions, in_portions
 
+# What outputs are: logits of one softmax, a logit of a sigmoid each, or numbers.
+CLASSES, LABELS, VALUES = "classes", "labels", "values"
 INPUT_GRADIENT, NORM, HEAD = "input_gradient", "teacher_norm", "teacher_head"
 
 
@@ -24,12 +26,14 @@ class Request(NamedTuple):
         needs: in addition to tensors: `"input_gradient"`, `"teacher_norm"`, `"teacher_head"`.
         temperature: at which it compares predictions; None if it does not, `"scheduled"`
             if a schedule sets it.
+        predicts: what its loss takes outputs for, as in `DistillationLoss`.
     """
 
     term: str
     taps: tuple[Tap, ...]
     needs: frozenset[str] = frozenset()
     temperature: float | str | None = None
+    predicts: str | None = None
 
 
 class BaseTeacher:
@@ -92,17 +96,19 @@ class BaseTeacher:
         """
         raise NotImplementedError
 
-    def logits(self, knowledge, temperature=1.0):
-        """Return the logits whose softmax at `temperature` is the teacher's prediction.
+    def logits(self, knowledge, temperature=1.0, predicts=CLASSES):
+        """Return the logits whose prediction at `temperature` is the teacher's.
 
         Args:
             knowledge: what the call returned for the tap of an output.
-            temperature: of the softmax in the loss.
+            temperature: of the softmax or sigmoid in the loss.
+            predicts: what the output is: `"classes"`, the logits of one softmax;
+                `"labels"`, a logit of a sigmoid each; or `"values"`, numbers.
 
         Returns:
-            Logits, `(..., K)`.
+            Logits or values, `(..., K)`.
         """
-        del temperature
+        del temperature, predicts
         return knowledge
 
     def shapes(self, inputs, taps: Sequence[Tap]) -> dict[str, list]:
@@ -115,7 +121,11 @@ class BaseTeacher:
 
         def run(inputs, taps):
             known = self(inputs, taps)
-            return [self.logits(known[t]) if t.is_output else known[t] for t in taps]
+            # By element, which fits any number of outputs.
+            outputs = {
+                t: self.logits(known[t], 1.0, LABELS) for t in taps if t.is_output
+            }
+            return [outputs.get(t, known[t]) for t in taps]
 
         return tap_shapes(run, inputs, taps) if taps else {}
 

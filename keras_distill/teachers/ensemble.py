@@ -5,8 +5,17 @@ from collections.abc import Sequence
 import keras
 
 from keras_distill.taps import heads
-from keras_distill.teachers.averaging_teacher import AveragingTeacher, averaged
-from keras_distill.teachers.base_teacher import BaseTeacher, check_trained
+from keras_distill.teachers.averaging_teacher import (
+    AveragingTeacher,
+    averaged,
+    check_predicts,
+)
+from keras_distill.teachers.base_teacher import (
+    CLASSES,
+    VALUES,
+    BaseTeacher,
+    check_trained,
+)
 from keras_distill.teachers.teacher import Teacher
 
 
@@ -19,18 +28,21 @@ class Ensemble(keras.Model):
         arithmetic:  p = sum_m w_m softmax(z_m)
         geometric:   p = softmax(sum_m w_m z_m)
 
-    and is evaluated and saved as any model. As the teacher of a `Distiller` it is a
+    of independent labels the same with a sigmoid; of a regression the mean of outputs. It
+    is evaluated and saved as any model. As the teacher of a `Distiller` it is a
     `kd.EnsembleTeacher`, which averages at the temperature of the loss.
 
     Args:
         models: two or more built models over the same inputs and classes.
         average: `"arithmetic"` (default) or `"geometric"`.
         weights: one positive number per model. Default: equal.
+        predicts: `"classes"`, the logits of one softmax (default); `"labels"`, a logit
+            of a sigmoid for each of K labels; or `"values"`, the numbers of a regression.
         name: model name.
 
     Raises:
         TypeError, ValueError: as in `kd.EnsembleTeacher`, and for models that end in
-            probabilities.
+            probabilities, or in one output if `predicts` is not given.
 
     Example:
         >>> ensemble = kd.Ensemble([first, second, third])
@@ -46,21 +58,26 @@ class Ensemble(keras.Model):
         average: str = "arithmetic",
         *,
         weights: Sequence[float] | None = None,
+        predicts: str | None = None,
         name: str | None = None,
     ):
         weights = member_weights(models, average, weights)
-        for model in models:
-            heads.check_logits(model, "member")
+        check_predicts(predicts, average)
+        if predicts != VALUES:
+            for model in models:
+                heads.check_logits(model, "member")
         super().__init__(name=name)
         self.members = list(models)
         self.average = average
         self.member_weights = weights
+        self.predicts = predicts
         self.built = True
 
     def call(self, inputs, training=None):
-        """Return the logits of the averaged prediction, `(..., K)`."""
+        """Return the logits or values of the averaged prediction, `(..., K)`."""
         logits = [member(inputs, training=training) for member in self.members]
-        return averaged(logits, self.member_weights, self.average)
+        how = self.member_weights, self.average
+        return averaged(logits, *how, predicts=self.predicts or CLASSES)
 
     def compute_output_shape(self, input_shape):
         return self.members[0].compute_output_shape(input_shape)
@@ -70,6 +87,7 @@ class Ensemble(keras.Model):
             "models": list(map(keras.saving.serialize_keras_object, self.members)),
             "average": self.average,
             "weights": self.member_weights,
+            "predicts": self.predicts,
             "name": self.name,
         }
 
@@ -86,7 +104,9 @@ class EnsembleTeacher(AveragingTeacher):
         arithmetic:  p = sum_m w_m softmax(z_m / T)
         geometric:   p = softmax(sum_m w_m z_m / T)
 
-    both in log space. A layer of one member is tapped with the member's index in front
+    both in log space. Where a loss takes outputs for independent labels, the softmax is a
+    sigmoid; where it compares values, as in a regression, the target is their mean,
+    sum_m w_m z_m. A layer of one member is tapped with the member's index in front
     of the path, `"0/stack2"`, and so are its own logits, `"0/logits"`.
 
     Args:
@@ -95,11 +115,14 @@ class EnsembleTeacher(AveragingTeacher):
         weights: one positive number per model. Default: equal.
         portions: number of parts in which each takes a batch, as in `kd.Teacher`.
             Default 1.
+        predicts: what the members predict, as in `kd.Ensemble`. Default: what the loss
+            takes outputs for, or the loss passed to `compile`.
 
     Raises:
         TypeError: a member is not a `keras.Model`.
         ValueError: fewer than two models, one of them twice or not built, an unknown
-            average, weights that do not fit, or `portions` below 1.
+            average, weights that do not fit, or `portions` below 1; a geometric average
+            of values; in a distiller, a term that takes outputs for something else.
 
     Example:
         >>> teacher = kd.EnsembleTeacher([a, b], average="geometric")
@@ -115,16 +138,21 @@ class EnsembleTeacher(AveragingTeacher):
         *,
         weights: Sequence[float] | None = None,
         portions: int = 1,
+        predicts: str | None = None,
     ):
         weights = member_weights(models, average, weights)
-        super().__init__(models, average, weights, portions=portions)
+        super().__init__(models, average, weights, portions=portions, predicts=predicts)
 
 
 def as_teacher(teacher: keras.Model | BaseTeacher) -> BaseTeacher:
     """Return a teacher as it is, a model as one, an ensemble as that of its members."""
     if isinstance(teacher, Ensemble):
-        weights = teacher.member_weights
-        return EnsembleTeacher(teacher.members, teacher.average, weights=weights)
+        return EnsembleTeacher(
+            teacher.members,
+            teacher.average,
+            weights=teacher.member_weights,
+            predicts=teacher.predicts,
+        )
     if not isinstance(teacher, BaseTeacher):
         return Teacher(teacher)
     if not hasattr(teacher, "models"):

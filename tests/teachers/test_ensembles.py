@@ -77,6 +77,90 @@ def test_a_term_of_one_member_alone():
     np.testing.assert_allclose(weights(student)[0], w - 0.5 * x.T @ gradient, atol=1e-6)
 
 
+def sigmoid(z):
+    return 1 / (1 + np.exp(-np.asarray(z, "float64")))
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+def test_the_average_of_independent_labels(average, classes, tmp_path):
+    nets = [linear(f"member{i}", classes=classes) for i in range(2)]
+    x, w = 3 * points()[0], [0.25, 0.75]
+    z = [net.predict(x, verbose=0).astype("float64") for net in nets]
+    for temperature in (1.0, 4.0):
+        teacher = kd.EnsembleTeacher(nets, average, weights=w)
+        found = teacher.logits(list(map(np.float32, z)), temperature, "labels")
+        if average == "arithmetic":
+            expected = sum(
+                a * sigmoid(b / temperature) for a, b in zip(w, z, strict=True)
+            )
+        else:
+            yes, no = (
+                np.prod(
+                    [
+                        sigmoid(s * b / temperature) ** a
+                        for a, b in zip(w, z, strict=True)
+                    ],
+                    0,
+                )
+                for s in (1, -1)
+            )
+            expected = yes / (yes + no)
+        np.testing.assert_allclose(sigmoid(found / temperature), expected, rtol=1e-5)
+    ensemble = kd.Ensemble(nets, average, weights=w, predicts="labels")
+    found = teacher.logits(list(map(np.float32, z)), 1.0, "labels")
+    np.testing.assert_allclose(ensemble.predict(x, verbose=0), found, rtol=1e-5)
+    ensemble.save(tmp_path / "ensemble.keras")
+    loaded = keras.saving.load_model(tmp_path / "ensemble.keras")
+    np.testing.assert_array_equal(loaded(x), ensemble(x))
+
+
+def test_labels_far_from_zero_are_finite():
+    nets = [linear(f"member{i}", classes=1) for i in range(2)]
+    z = [np.float32([[900.0], [-900.0]]), np.float32([[800.0], [-900.0]])]
+    found = kd.EnsembleTeacher(nets).logits(z, 1.0, "labels")
+    # Of p, 1 - p is the mean of exp(-900) and exp(-800): its logarithm is -800 - log 2.
+    np.testing.assert_allclose(found, [[800 + np.log(2)], [-900]], rtol=1e-6)
+
+
+class Distance(kd.losses.DistillationLoss):
+    predicts = "values"
+
+    def call(self, teacher, student):
+        return keras.ops.sum(keras.ops.square(teacher - student), axis=-1)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_the_mean_of_regressors_is_the_mean(classes):
+    nets = [linear(f"member{i}", classes=classes) for i in range(2)]
+    student, x = linear("student", classes=classes), points()[0]
+    values = [net.predict(x, verbose=0).astype("float64") for net in nets]
+    mean = 0.25 * values[0] + 0.75 * values[1]
+    gap = ((mean - student.predict(x, verbose=0)) ** 2).sum(-1).mean()
+    ensemble = kd.Ensemble(nets, weights=[1, 3], predicts="values")
+    np.testing.assert_allclose(ensemble.predict(x, verbose=0), mean, rtol=1e-5)
+    for teacher in (kd.EnsembleTeacher(nets, weights=[1, 3]), ensemble):
+        distiller = kd.Distiller(student, teacher, terms=[kd.Term(Distance())])
+        distiller.compile(keras.optimizers.SGD(0.0))
+        logs = distiller.fit(x, batch_size=12, verbose=0).history
+        np.testing.assert_allclose(logs["distance"], [gap], rtol=1e-5)
+
+
+def test_what_members_predict_is_checked():
+    nets = [linear(f"member{i}", classes=1) for i in range(2)]
+    with pytest.raises(ValueError, match="'classes', 'labels' or 'values'; got 'logs'"):
+        kd.EnsembleTeacher(nets, predicts="logs")
+    with pytest.raises(ValueError, match="no geometric average"):
+        kd.Ensemble(nets, "geometric", predicts="values")
+    with pytest.raises(ValueError, match=r"one output .* predicts='labels'"):
+        kd.Ensemble(nets)(points()[0])
+    of_labels = kd.EnsembleTeacher(nets, predicts="labels")
+    with pytest.raises(ValueError, match="'distance' reads their outputs as values"):
+        kd.Distiller(
+            linear("student", classes=1), of_labels, terms=[kd.Term(Distance())]
+        )
+
+
 def test_bad_members():
     with pytest.raises(ValueError, match="two or more different"):
         kd.Ensemble([linear("one")])

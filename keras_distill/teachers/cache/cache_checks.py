@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from keras_distill import taps as tapping
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap, heads
-from keras_distill.teachers.base_teacher import BaseTeacher, Request
+from keras_distill.teachers.base_teacher import CLASSES, BaseTeacher, Request
 from keras_distill.teachers.cache.contents import Contents
 
 
@@ -32,6 +32,15 @@ def check_temperature(top_k, temperature, is_ensemble: bool) -> None:
         raise ValueError(
             f"A cache {which} stores predictions at one temperature: pass that of the "
             "loss, as in temperature=4.0."
+        )
+
+
+def check_top_k(top_k, predicts: str | None) -> None:
+    """Check that the largest probabilities are stored of a softmax alone."""
+    if top_k is not None and predicts not in (None, CLASSES):
+        raise ValueError(
+            f"top_k stores the largest probabilities of a softmax over classes; this "
+            f"ensemble predicts {predicts}. Leave top_k out."
         )
 
 
@@ -72,7 +81,15 @@ def check_requests(contents: Contents, requests: Sequence[Request]) -> None:
             "Build one with taps=(...) that names them."
         )
     cached = contents.made_of["temperature"]
+    stored = contents.made_of.get("predicts", None if cached == "any" else CLASSES)
     for request in requests:
+        compares = request.temperature is not None
+        if stored and compares and request.predicts not in (None, stored):
+            raise ValueError(
+                f"The cache has predictions of {stored}, but the loss of term "
+                f"'{request.term}' takes outputs for {request.predicts}. Build a cache "
+                f"without top_k, of an ensemble with predicts='{request.predicts}'."
+            )
         if cached != "any" and request.temperature not in (None, cached):
             is_scheduled = request.temperature == "scheduled"
             temperature = "a scheduled one" if is_scheduled else request.temperature
@@ -86,10 +103,10 @@ def check_requests(contents: Contents, requests: Sequence[Request]) -> None:
 
 def check_made_of(cached: dict, passed: dict, folder) -> None:
     """Check that a cache was made of what is passed, by the fingerprints' names."""
-    differing = [name for name, x in passed.items() if cached[name] != x]
+    differing = [name for name, x in passed.items() if cached.get(name) != x]
     if differing:
         details = "; ".join(
-            f"{name}: cached {_short(cached[name])}, passed {_short(passed[name])}"
+            f"{name}: cached {_short(cached.get(name))}, passed {_short(passed[name])}"
             for name in differing
         )
         raise ValueError(

@@ -22,6 +22,7 @@ def of_teacher(teacher: BaseTeacher) -> str:
     for model in teacher.models:
         _add_layer(digest, model)
     how = [getattr(teacher, "average", None), getattr(teacher, "weights", None)]
+    how += [x for x in [getattr(teacher, "predicts", None)] if x is not None]
     digest.update(json.dumps(how).encode())
     return digest.hexdigest()
 

@@ -10,7 +10,7 @@ from keras_distill.data.selection import Selection, select
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap
 from keras_distill.teachers.averaging_teacher import AveragingTeacher
-from keras_distill.teachers.base_teacher import BaseTeacher
+from keras_distill.teachers.base_teacher import VALUES, BaseTeacher
 from keras_distill.teachers.cache import cache_checks as checks
 from keras_distill.teachers.cache import fingerprints, forms
 from keras_distill.teachers.cache.building import compiled
@@ -32,13 +32,17 @@ class Recipe:
         inputs: Selection,
         preprocessing: keras.Layer | None,
     ):
-        is_ensemble = isinstance(teacher, AveragingTeacher)
+        predicts = getattr(teacher, "predicts", None)
+        # A mean of values depends on no temperature.
+        is_ensemble = isinstance(teacher, AveragingTeacher) and predicts != VALUES
         checks.check_taps(taps)
         checks.check_temperature(top_k, temperature, is_ensemble)
+        checks.check_top_k(top_k, predicts)
         checks.check_views(views)
         self.teacher, self.taps, self.views = teacher, taps, views
         self.inputs, self.preprocessing = inputs, preprocessing
         self.temperature = temperature if is_ensemble or top_k else None
+        self.predicts = {"predicts": predicts} if predicts else {}
         dense = forms.Dense(dtype)
         top = dense if top_k is None else forms.TopK(top_k, float(temperature))
         self.forms = {str(tap): top if tap.is_output else dense for tap in taps}
@@ -53,6 +57,7 @@ class Recipe:
             "temperature": self.temperature or "any",
             "preprocessing": f"{self.inputs!r}, {layer}",
             "views": views or "none",
+            **self.predicts,
         }
 
     def contents(self, source, made_of: dict, shard_rows: int) -> Contents:

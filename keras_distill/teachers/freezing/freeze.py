@@ -102,7 +102,11 @@ def _freeze_members(ensemble, inputs, keep, dtype, tolerance) -> EnsembleTeacher
         for index, member in enumerate(ensemble.members)
     ]
     return EnsembleTeacher(
-        members, ensemble.average, weights=ensemble.weights, portions=ensemble.portions
+        members,
+        ensemble.average,
+        weights=ensemble.weights,
+        portions=ensemble.portions,
+        predicts=ensemble.predicts,
     )
 
 

@@ -159,6 +159,28 @@ def test_an_ensemble_is_averaged_at_its_temperature(tmp_path, samples):
     np.testing.assert_allclose(found["1/hidden"]["all"], hidden, rtol=1e-5, atol=1e-5)
 
 
+def test_a_mean_of_values_is_cached_at_any_temperature(tmp_path, samples):
+    members = net("a", seed=3), net("b", seed=4)
+    how = {"weights": [3, 1], "predicts": "values"}
+    ensemble = kd.EnsembleTeacher(members, **how)
+    with pytest.raises(ValueError, match="largest probabilities of a softmax"):
+        kd.CachedTeacher(tmp_path / "c", ensemble, top_k=2, temperature=1.0)
+    cached = cache(tmp_path / "c", ensemble, samples, dtype="float32")
+    values = [np.float64(m(samples.images)) for m in members]
+    np.testing.assert_allclose(
+        cached.read(samples.ids)["logits"]["all"],
+        0.75 * values[0] + 0.25 * values[1],
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    with pytest.raises(ValueError, match="not built with this teacher"):
+        kd.CachedTeacher(
+            tmp_path / "c", kd.EnsembleTeacher(members, weights=[3, 1]), temperature=2.0
+        )
+    with pytest.raises(ValueError, match=r"has predictions of values, but .* classes"):
+        kd.Distiller(net("student", 6, seed=2), cached)
+
+
 def test_a_stream_is_cached_as_samples_are(tmp_path, teacher, samples):
     stream = batches(samples, 40)
     one = cache(tmp_path / "c", teacher, stream, dtype="float32")
