@@ -23,6 +23,7 @@ class Match:
     - `Match.NOTHING`: no axis; nothing is inferred.
     - `Match.CLASSES`: the tensors are logits over the same classes in the same order,
       which no adapter can bring about.
+    - `Match.OUTPUTS`: every axis, of outputs that mean the same; nothing is inferred.
 
     Args:
         agrees: what must agree, in the words of an error.
@@ -45,6 +46,7 @@ class Match:
     CHANNELS: ClassVar["Match"]
     NOTHING: ClassVar["Match"]
     CLASSES: ClassVar["Match"]
+    OUTPUTS: ClassVar["Match"]
 
     def check(self, student: Shape, teacher: Shape) -> None:
         """Check that two shapes agree; a size that is unknown agrees with any.
@@ -104,11 +106,21 @@ class _Classes(Match):
         )
 
 
+class _Outputs(Match):
+    def _disagreement(self, student: Shape, teacher: Shape) -> str:
+        return (
+            f"the outputs differ: the student returns the shape {student}, the teacher "
+            f"{teacher}. Both must predict the same numbers; to compare others, pass an "
+            f"adapter layer that returns {teacher}."
+        )
+
+
 Match.ALL = Match("every axis", slice(1, None), pools=True, projects=True)
 Match.SPACE = Match("space", slice(1, -1), pools=True)
 Match.CHANNELS = Match("channels", slice(-1, None), projects=True)
 Match.NOTHING = Match("nothing", slice(0))
 Match.CLASSES = _Classes("classes", slice(-1, None))
+Match.OUTPUTS = _Outputs("every axis", slice(1, None))
 
 
 def _projection(student: Shape, teacher: Shape) -> keras.Layer:

@@ -6,6 +6,7 @@ Each takes `name`, `reduction` and `dtype`, as `DistillationLoss` does.
 from keras_distill.losses.activation_boundary import ActivationBoundary
 from keras_distill.losses.angle_relation import AngleRelation
 from keras_distill.losses.attention_map import AttentionMap
+from keras_distill.losses.binary_soft_target import BinarySoftTarget
 from keras_distill.losses.class_triplet import ClassTriplet
 from keras_distill.losses.conditional_probability import ConditionalProbability
 from keras_distill.losses.confidence_weighted_label import ConfidenceWeightedLabel
@@ -27,6 +28,7 @@ from keras_distill.losses.jensen_shannon import JensenShannon
 from keras_distill.losses.logit_regression import LogitRegression
 from keras_distill.losses.margin_activation import MarginActivation
 from keras_distill.losses.neuron_selectivity import NeuronSelectivity
+from keras_distill.losses.output_regression import OutputRegression
 from keras_distill.losses.prediction_correlation import PredictionCorrelation
 from keras_distill.losses.ranking import Ranking
 from keras_distill.losses.reverse_soft_target import ReverseSoftTarget
@@ -44,6 +46,7 @@ __all__ = [
     "ActivationBoundary",
     "AngleRelation",
     "AttentionMap",
+    "BinarySoftTarget",
     "ClassTriplet",
     "ConditionalProbability",
     "ConfidenceWeightedLabel",
@@ -65,6 +68,7 @@ __all__ = [
     "LogitRegression",
     "MarginActivation",
     "NeuronSelectivity",
+    "OutputRegression",
     "PredictionCorrelation",
     "Ranking",
     "ReverseSoftTarget",

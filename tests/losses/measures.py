@@ -12,6 +12,12 @@ def disagreement(teacher, student):
     return 0.5 * np.abs(p - q).sum(-1).mean()
 
 
+def label_disagreement(teacher, student):
+    """Mean difference of the probabilities of independent labels."""
+    p, q = (1 / (1 + np.exp(-z)) for z in (teacher, student))
+    return np.abs(p - q).mean()
+
+
 def distance(teacher, student):
     """Mean absolute difference."""
     return np.abs(teacher - student).mean()
