@@ -35,6 +35,14 @@ class Head(NamedTuple):
         logits = ops.einsum(product, states, self.kernel)
         return logits if self.bias is None else logits + self.bias
 
+    def of_classes(self, classes) -> "Head":
+        """Return the head of some classes, in an order; None for all."""
+        if classes is None:
+            return self
+        kernel = ops.take(self.kernel, classes, axis=0 if self.transposed else 1)
+        bias = None if self.bias is None else ops.take(self.bias, classes)
+        return Head(kernel, bias, self.transposed)
+
     def states_gradient(self, gradient):
         """Return the gradient w.r.t. the states, `(N, D)`, from that w.r.t. the logits."""
         gradient = ops.cast(gradient, self.kernel.dtype)

@@ -16,6 +16,7 @@ from keras_distill.teachers.base_teacher import (
     BaseTeacher,
     Request,
 )
+from keras_distill.teachers.teacher import of_classes
 
 
 class AveragingTeacher(BaseTeacher):
@@ -28,6 +29,7 @@ class AveragingTeacher(BaseTeacher):
         portions: as in `kd.BaseTeacher`.
         predicts: what the members predict, as in `EnsembleTeacher`. Default: what the
             loss reads.
+        classes: of each member, those that are averaged, None for all. Default: all.
     """
 
     lacks: ClassVar[dict] = {
@@ -46,11 +48,12 @@ class AveragingTeacher(BaseTeacher):
         *,
         portions: int = 1,
         predicts: str | None = None,
+        classes: Sequence[Sequence[int] | None] | None = None,
     ):
         super().__init__(members, portions=portions)
         check_predicts(predicts, average)
         self.members = self.models
-        self.predicts = predicts
+        self.predicts, self.classes = predicts, classes
         self.average, self.weights = average, list(weights)
 
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
@@ -65,6 +68,9 @@ class AveragingTeacher(BaseTeacher):
 
     def combine(self, tensors: Sequence[dict], taps: Iterable[Tap]) -> dict:
         """Return the knowledge in the tapped tensors of each member."""
+        if self.classes is not None:
+            parts = zip(tensors, self.classes, self.members, strict=True)
+            tensors = [of_classes(*part) for part in parts]
         knowledge = {}
         for tap in taps:
             if is_averaged(tap):

@@ -110,7 +110,8 @@ class EnsembleTeacher(AveragingTeacher):
     of the path, `"0/stack2"`, and so are its own logits, `"0/logits"`.
 
     Args:
-        models: two or more built models over the same inputs and classes.
+        models: two or more built models over the same inputs and classes. A member may be
+            a `kd.Teacher` of some of its classes, in the order of the other members.
         average: `"arithmetic"` (default) or `"geometric"`.
         weights: one positive number per model. Default: equal.
         portions: number of parts in which each takes a batch, as in `kd.Teacher`.
@@ -133,15 +134,36 @@ class EnsembleTeacher(AveragingTeacher):
 
     def __init__(
         self,
-        models: Sequence[keras.Model],
+        models: Sequence[keras.Model | Teacher],
         average: str = "arithmetic",
         *,
         weights: Sequence[float] | None = None,
         portions: int = 1,
         predicts: str | None = None,
     ):
-        weights = member_weights(models, average, weights)
-        super().__init__(models, average, weights, portions=portions, predicts=predicts)
+        members = [m.model if type(m) is Teacher else m for m in models]
+        weights = member_weights(members, average, weights)
+        super().__init__(
+            members,
+            average,
+            weights,
+            portions=portions,
+            predicts=predicts,
+            classes=_classes_of(models),
+        )
+
+
+def _classes_of(members: Sequence) -> list | None:
+    """Return the classes of each member, None if all have all."""
+    teachers = [member for member in members if type(member) is Teacher]
+    if any(teacher.portions > 1 for teacher in teachers):
+        raise ValueError(
+            "The members of an ensemble take a batch in the same portions: pass portions "
+            "to kd.EnsembleTeacher, not to its members."
+        )
+    if all(teacher.classes is None for teacher in teachers):
+        return None
+    return [m.classes if type(m) is Teacher else None for m in members]
 
 
 def as_teacher(teacher: keras.Model | BaseTeacher) -> BaseTeacher:
@@ -184,6 +206,8 @@ def member_weights(
     for model in models:
         if isinstance(model, BaseTeacher):
             kind = type(model).__name__
-            raise TypeError(f"An ensemble's members are keras.Model; got a {kind}.")
+            raise TypeError(
+                f"An ensemble's members are keras.Model or kd.Teacher; got a {kind}."
+            )
         check_trained(model)
     return [weight / sum(weights) for weight in weights]

@@ -22,7 +22,9 @@ def of_teacher(teacher: BaseTeacher) -> str:
     for model in teacher.models:
         _add_layer(digest, model)
     how = [getattr(teacher, "average", None), getattr(teacher, "weights", None)]
-    how += [x for x in [getattr(teacher, "predicts", None)] if x is not None]
+    # Left out where they are the default, as in caches of earlier versions.
+    more = (getattr(teacher, name, None) for name in ("predicts", "classes"))
+    how += [x for x in more if x is not None]
     digest.update(json.dumps(how).encode())
     return digest.hexdigest()
 

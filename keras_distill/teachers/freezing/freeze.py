@@ -13,6 +13,7 @@ from keras_distill.teachers.base_teacher import check_trained
 from keras_distill.teachers.ensemble import EnsembleTeacher
 from keras_distill.teachers.freezing.copying import Copier
 from keras_distill.teachers.freezing.folding import foldable, graphs_of
+from keras_distill.teachers.teacher import Teacher
 
 # As a fraction of the largest absolute value; 1e-4 for other dtypes.
 _TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2}
@@ -101,6 +102,9 @@ def _freeze_members(ensemble, inputs, keep, dtype, tolerance) -> EnsembleTeacher
         freeze(member, inputs, keep=ensemble.member_taps(index, taps), **how)
         for index, member in enumerate(ensemble.members)
     ]
+    if ensemble.classes is not None:
+        pairs = zip(members, ensemble.classes, strict=True)
+        members = [Teacher(member, classes=classes) for member, classes in pairs]
     return EnsembleTeacher(
         members,
         ensemble.average,
