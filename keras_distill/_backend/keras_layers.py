@@ -61,3 +61,15 @@ def mask_of(tensor):
     from keras.src.backend import get_keras_mask
 
     return get_keras_mask(tensor)
+
+
+def with_mask(tensor, mask):
+    """Return a tensor after a mask, or None for none, was set as its Keras mask.
+
+    Stands in for a public form of `keras.src.backend.set_keras_mask`, for which no public
+    issue asks.
+    """
+    from keras.src.backend import set_keras_mask
+
+    set_keras_mask(tensor, mask)
+    return tensor

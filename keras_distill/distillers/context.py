@@ -54,7 +54,7 @@ class Context:
 
     def values(self, bound) -> dict:
         """Return what the loss of a bound term needs, by name, as far as it is known."""
-        names = dict.fromkeys([*bound.term.loss.needs, "mask"])
+        names = dict.fromkeys([*bound.term.loss.needs, "mask", "teacher_mask"])
         values = {name: PROVIDERS[name].value(self, bound) for name in names}
         return {name: x for name, x in values.items() if x is not None}
 
@@ -81,6 +81,15 @@ def _mask(context: Context, bound):
     return tapping.mask_of(context.features[bound.term.student[0]])
 
 
+def _teacher_mask(context: Context, bound):
+    """Return the mask of the first tap of the teacher; an average has its members'."""
+    if not bound.term.teacher:
+        return None
+    members = keras.tree.flatten(context.knowledge[bound.term.teacher[0]])
+    masks = map(tapping.mask_of, members)
+    return next((mask for mask in masks if mask is not None), None)
+
+
 def _find_norm(term, student, teacher, student_specs, teacher_specs) -> None:
     teacher.find_norm(teacher_specs, term.teacher[0])
 
@@ -101,6 +110,7 @@ PROVIDERS = {
     "sample_ids": Provider(lambda context, bound: context.sample_ids),
     "step": Provider(lambda context, bound: context.step),
     "mask": Provider(_mask, is_early=True),
+    "teacher_mask": Provider(_teacher_mask, is_early=True),
     "memory": Provider(lambda context, bound: bound.memory),
     "student_logits": Provider(
         lambda context, bound: context.features[LOGITS], student_taps=(LOGITS,)

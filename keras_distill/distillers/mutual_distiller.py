@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
-from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
@@ -18,6 +17,7 @@ from keras_distill.distillers.peer import Peer
 from keras_distill.distillers.step import StepLoss, TrainStep
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
+from keras_distill.taps.values import without_gradient
 from keras_distill.teachers.copies import Copies
 from keras_distill.teachers.peers import Peers
 from keras_distill.training.fit import Fitting
@@ -207,7 +207,7 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
             )
             runs.append(run)
         tensors = knowledge or {index: run[1] for index, run in enumerate(runs)}
-        tensors = keras.tree.map_structure(ops.stop_gradient, tensors)
+        tensors = keras.tree.map_structure(without_gradient, tensors)
         losses = []
         for member, run in zip(self.members, runs, strict=True):
             known = member.teacher.knowledge(tensors, member.teacher_taps)

@@ -37,7 +37,8 @@ class DistillationLoss(keras.losses.Loss):
       too; the teacher itself never is.
     - `recommended_weight`: the weight of a term that has none of its own.
     - `needs`: keyword arguments that `call` takes in addition to the tensors, out of `labels`,
-      `student_logits`, `teacher_logits`, `sample_ids`, `step`, `mask`; `teacher_norm`,
+      `student_logits`, `teacher_logits`, `sample_ids`, `step`; `mask` and
+      `teacher_mask`, `(B, L)`, those of the first tap of each side, or None; `teacher_norm`,
       the standard deviation and mean, `(C,)`, that the batch normalization at the
       teacher's tap gives its channels; `student_head` and `teacher_head`, the kernel,
       the bias and whether the kernel is transposed, of the layer whose input is tapped;
@@ -162,7 +163,7 @@ class DistillationLoss(keras.losses.Loss):
         return ops.cast(ops.convert_to_tensor(tensor), self.dtype)
 
     def _arguments(self, context: dict) -> dict:
-        values = {"mask": None, **context}
+        values = {"mask": None, "teacher_mask": None, **context}
         for name in self.scheduled:
             values.setdefault(name, at_step(getattr(self, name), 0))
         missing = [name for name in self.needs if name not in values]

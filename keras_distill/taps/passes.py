@@ -8,6 +8,7 @@ import keras
 from keras_distill._backend import gradients
 from keras_distill.taps import call_order
 from keras_distill.taps.layer_paths import layers_of, leaves_of
+from keras_distill.taps.masks import may_be_masked
 from keras_distill.taps.recording import record
 from keras_distill.taps.tap import MIRRORED_GRADIENT, Tap
 from keras_distill.taps.values import is_recorded, layer_tensor, output_tensor
@@ -98,7 +99,7 @@ def up_to(
     layers, reordered = layers_of(model, taps), call_order.reordered_in(model)
     enough = None if reordered else functools.partial(has_all, layers)
     recorded = [*layers.values(), *call_order.listened(reordered)]
-    if training and enough:
+    if enough and may_be_masked(model, inputs):
         # Keras attaches a mask to a layer's output after its call: run on to the next.
         leaves = leaves_of(model)
         enough = functools.partial(_has_all_and_goes_on, layers, leaves)

@@ -1,13 +1,22 @@
 """The tensor of a tap, from what a pass recorded."""
 
 import keras
+from keras import ops
 
+from keras_distill._backend.keras_layers import mask_of, with_mask
 from keras_distill.taps.tap import LOGITS
 
 
 def is_recorded(calls, tap) -> bool:
     """Whether the calls of a layer include the tensor of a tap."""
     return len(calls) > tap.call and len(calls[tap.call]) > (tap.side == "output")
+
+
+def without_gradient(tensor):
+    """Return a tensor without its gradient, but with its mask."""
+    mask = mask_of(tensor)
+    stopped = ops.stop_gradient(tensor)
+    return stopped if mask is None else with_mask(stopped, mask)
 
 
 def layer_tensor(model, calls, tap):

@@ -10,6 +10,7 @@ from keras import ops
 from keras_distill import taps as tapping
 from keras_distill.taps import Tap, heads
 from keras_distill.taps.outlines import tap_shapes
+from keras_distill.taps.values import without_gradient
 from keras_distill.teachers.portions import check_portions, in_portions
 
 # What outputs are: logits of one softmax, a logit of a sigmoid each, or numbers.
@@ -198,7 +199,7 @@ class BaseTeacher:
             return {}
         run = functools.partial(tapping.up_to, model, taps=taps, scores=scores)
         tensors = in_portions(run, inputs, self.portions)
-        return keras.tree.map_structure(ops.stop_gradient, tensors)
+        return keras.tree.map_structure(without_gradient, tensors)
 
     def _check_gradients(self, taps: Iterable[Tap]) -> None:
         gradients = [str(tap) for tap in taps if tap.is_gradient]

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_distill import taps
 from keras_distill._backend.chunks import Chunk, Chunks, chunk_size
+from keras_distill._backend.keras_layers import with_mask
 
 
 def in_portions(run: Callable, inputs, count: int) -> dict:
@@ -39,7 +40,7 @@ def in_portions(run: Callable, inputs, count: int) -> dict:
         return {key: _new_rows(chunk, key, x) for key, x in tensors.items()}
 
     parts = [run_portion(number) for number in range(count)]
-    return {key: ops.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return {key: _joined([part[key] for part in parts]) for key in parts[0]}
 
 
 def check_portions(portions: int) -> int:
@@ -69,8 +70,19 @@ def _new_rows(chunk, key, tensor):
     if isinstance(size, int) and isinstance(rows, int):
         if rows != size:
             raise ValueError(wrong.format(f"{rows} for {size}"))
-        return chunk.new(tensor)
+        return _new(chunk, tensor)
     import tensorflow as tf
 
     tf.debugging.assert_equal(rows, size, wrong.format("counted in the step"))
-    return chunk.new(tensor)
+    return _new(chunk, tensor)
+
+
+def _new(chunk, tensor):
+    mask, rows = taps.mask_of(tensor), chunk.new(tensor)
+    return rows if mask is None else with_mask(rows, chunk.new(mask))
+
+
+def _joined(parts):
+    """Concatenate tensors and their masks."""
+    masks, joined = [taps.mask_of(part) for part in parts], ops.concatenate(parts)
+    return joined if masks[0] is None else with_mask(joined, ops.concatenate(masks))

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import keras
-from keras import ops
 
 from keras_distill.taps import Tap, shapes_of
+from keras_distill.taps.values import without_gradient
 from keras_distill.teachers.base_teacher import BaseTeacher
 
 
@@ -29,4 +29,4 @@ class SelfTeacher(BaseTeacher):
 
     def knowledge(self, features: dict, taps: Iterable[Tap]) -> dict[Tap, object]:
         """Return the knowledge in the student's tensors, without gradient."""
-        return {tap: ops.stop_gradient(features[tap]) for tap in taps}
+        return {tap: without_gradient(features[tap]) for tap in taps}

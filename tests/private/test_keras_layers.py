@@ -95,6 +95,22 @@ def test_mask_of_an_embedding(compiler):
         np.testing.assert_array_equal(ops.convert_to_numpy(mask), TOKENS != 0)
 
 
+@pytest.mark.parametrize("compiler", ["none", "traced", "jit"])
+def test_a_mask_that_is_set_is_found(compiler):
+    available = {"none": lambda function: function, **compilers()}
+    if compiler not in available:
+        pytest.skip(f"{keras.backend.backend()} has no such compiler")
+
+    def masks(tokens):
+        tensor = keras_layers.with_mask(ops.cast(tokens, "float32"), tokens > 2)
+        found = keras_layers.mask_of(tensor)
+        assert keras_layers.mask_of(keras_layers.with_mask(tensor, None)) is None
+        return found
+
+    found = available[compiler](masks)(ops.convert_to_tensor(TOKENS))
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), TOKENS > 2)
+
+
 def test_no_mask_without_a_layer_that_computes_one():
     embedded = layers.Embedding(9, 3)(TOKENS)
     assert keras_layers.mask_of(embedded) is None
