@@ -13,15 +13,20 @@ class TrainerHooks:
     """
 
     def build_state(self, batch) -> None:
-        """Build metrics, loss and optimizer for a batch of tensors or specs."""
+        """Build metrics, loss and optimizer for a batch; None if only the last is left."""
         super()._symbolic_build(data_batch=batch)
 
     def epoch_logs(self, logs: dict) -> dict:
         """Return the logs of an epoch from those of its last step."""
         return super()._get_metrics_result_or_logs(logs)
 
+    def models_of_state(self) -> list[keras.Model]:
+        """Return the models whose metrics, loss and optimizer `build_state` builds."""
+        return [self]
+
     def _symbolic_build(self, iterator=None, data_batch=None):
-        if data_batch is None:
+        # Reading a batch can draw from the generator that decides the order of the data.
+        if data_batch is None and not all(map(_is_built, self.models_of_state())):
             for _, _, batches in iterator:
                 data_batch = next(iter(batches))
                 break
@@ -59,6 +64,14 @@ def compiled_loss(model: keras.Model, y, y_pred, sample_weight):
     """
     loss = model._compile_loss(y, y_pred, sample_weight)
     return keras.ops.zeros(()) if loss is None else loss
+
+
+def _is_built(model: keras.Model) -> bool:
+    """Whether Keras needs no batch to build a model's layers, metrics and loss."""
+    compiled = model._compile_metrics, model._compile_loss
+    return all(part is None or part.built for part in compiled) and all(
+        layer.built for layer in model._flatten_layers()
+    )
 
 
 def _of_first_replica(batch, strategy):

@@ -175,6 +175,10 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         layers = [x for member in self.members for x in member.replicated_layers()]
         return layers if self.copies is None else [*layers, self.copies]
 
+    def models_of_state(self) -> list[keras.Model]:
+        """Return the mutual distiller and its peers' distillers."""
+        return [self, *self.members]
+
     def build_state(self, batch) -> None:
         """Build metrics, loss and optimizer, those of the peers too."""
         super().build_state(batch)

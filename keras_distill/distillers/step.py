@@ -37,11 +37,10 @@ class TrainStep:
     """A training step, of which only the gradient differs between backends.
 
     A distiller implements `run_teacher`, from the batch to the teacher's knowledge;
-    `run_student`, from that to a loss with a `total`; and `update_logs`, to the logs.
+    `run_student`, from that to a loss with a `total`; and `update_logs`, to the logs. Its
+    `copies` is the layer of copies that follow the student as `run_teacher` begins, or
+    None. (On torch a default in the class would hide a layer that is set later.)
     """
-
-    # The layer of copies that follow the student as `run_teacher` begins.
-    copies = None
 
     def train_step(self, *arguments):
         """Take one step; return the logs, on JAX with the state after it."""

@@ -42,3 +42,9 @@ def test_frozen_normalization_equals_numpy(backend):
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_frozen_nets(backend):
     run(backend, "tests/teachers/test_freezing.py")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_copies_of_peers(backend):
+    run(backend, "tests/distillers/test_mutual_distiller.py", "-k", "renewed")

@@ -32,7 +32,8 @@ class Recorded(TrainerHooks, keras.Model):
         return self.dense(x)
 
     def build_state(self, batch):
-        self.batches.append(batch[0])
+        if batch is not None:
+            self.batches.append(batch[0])
         super().build_state(batch)
 
     def epoch_logs(self, logs):
@@ -123,6 +124,28 @@ def test_build_state_builds_metrics_loss_and_optimizer(kind):
     model.fit(X, Y, batch_size=4, verbose=0)
     after = [*model.optimizer.variables, *model.metrics_variables]
     assert [id(x) for x in after] == [id(x) for x in built]
+
+
+class Unreadable:
+    def __iter__(self):
+        raise RuntimeError("a batch was read")
+
+
+def test_no_batch_is_read_for_a_state_that_is_built():
+    """Reading one draws from the generator that shuffles the next epoch on torch."""
+    model = make()
+    with pytest.raises(RuntimeError, match="a batch was read"):
+        model._symbolic_build(iterator=Unreadable())
+    model.fit(X, Y, batch_size=4, verbose=0)
+    model._symbolic_build(iterator=Unreadable())
+
+
+def test_a_metric_that_is_not_built_needs_a_batch():
+    model = make()
+    model.fit(X, Y, batch_size=4, verbose=0)
+    model.compile("sgd", "mse", metrics=["mae"])
+    with pytest.raises(RuntimeError, match="a batch was read"):
+        model._symbolic_build(iterator=Unreadable())
 
 
 def test_a_model_without_a_scope_has_no_strategy():
