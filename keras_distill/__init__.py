@@ -47,6 +47,7 @@ from keras_distill.teachers import (
     MeanTeacher,
     RemotePeers,
     Teacher,
+    as_logits,
     freeze,
 )
 
@@ -79,6 +80,7 @@ __all__ = [
     "Term",
     "adapters",
     "analysis",
+    "as_logits",
     "choose_assistants",
     "cluster_classes",
     "copy_weights",

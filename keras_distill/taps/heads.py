@@ -142,6 +142,7 @@ def check_last_layer(model: keras.Model, layer: keras.Layer | None, role: str) -
     if ends_in_probabilities(layer):
         raise ValueError(
             f"The {role} '{model.name}' ends in probabilities (layer '{layer.name}'), but "
-            "logits are expected: a softmax of a softmax teaches next to nothing. Remove "
-            "the activation of the last layer, and use a loss with from_logits=True."
+            "logits are expected: a softmax of a softmax teaches next to nothing. Pass "
+            "kd.as_logits(model), a copy without its last activation, and use a loss with "
+            "from_logits=True."
         )

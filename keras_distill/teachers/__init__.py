@@ -5,6 +5,7 @@ trained, counted or saved with the student. Teachers are plain objects, so that 
 not track the models inside them.
 """
 
+from keras_distill.teachers.as_logits import as_logits
 from keras_distill.teachers.base_teacher import BaseTeacher
 from keras_distill.teachers.cache import CachedTeacher
 from keras_distill.teachers.ensemble import Ensemble, EnsembleTeacher
@@ -21,5 +22,6 @@ __all__ = [
     "MeanTeacher",
     "RemotePeers",
     "Teacher",
+    "as_logits",
     "freeze",
 ]

@@ -58,7 +58,6 @@ class Copier:
         copy = self._model(model)
         for new, old in self.pairs:
             _copy_weights(new, old, self.norms.get(id(old)))
-        copy.trainable = False
         return copy
 
     def _model(self, model):
@@ -149,6 +148,8 @@ def _copy_weights(new, old, norm) -> None:
         ):
             weights = {}
             original.save_own_variables(weights)
+            # On JAX a step may delete arrays that two variables shared.
+            weights = {name: np.array(to_numpy(x)) for name, x in weights.items()}
             part.load_own_variables(weights)
 
 

@@ -90,6 +90,7 @@ def freeze(
     ]
     policy = None if dtype is None else keras.dtype_policies.get(dtype)
     frozen = Copier(graphs, folds, kept, policy).copy(model)
+    frozen.trainable = False
     tolerance = _tolerance(frozen) if tolerance is None else tolerance
     _check_values(frozen, model, inputs, taps, tolerance)
     return frozen
