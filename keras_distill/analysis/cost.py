@@ -102,7 +102,7 @@ def _multiplications(model: keras.Model, inputs) -> int:
     runs = []
 
     def run(inputs):
-        with recording.record(counted) as calls:
+        with recording.record(counted, model=model) as calls:
             outputs = model(inputs, training=False)
         runs.append(
             sum(

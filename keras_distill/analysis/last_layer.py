@@ -172,7 +172,7 @@ def _features(model, samples, batch_size: int) -> np.ndarray:
     """Return the inputs of the last layer, `(N, D)`."""
     layer, features = _last_layer(model), []
     for images in in_batches(samples.images, batch_size):
-        with record([layer]) as calls:
+        with record([layer], model=model) as calls:
             model(images, training=False)
         inputs = keras.tree.flatten(calls[id(layer)][-1][0])[0]
         features.append(keras.ops.convert_to_numpy(inputs))

@@ -1,6 +1,7 @@
 """The layers of a model by their paths."""
 
 import difflib
+import re
 from collections.abc import Iterator
 
 import keras
@@ -16,12 +17,17 @@ FOLDED = "_folded"
 def layer_paths(model: keras.Layer, prefix: str = "") -> Iterator[str]:
     """Iterate over the paths of all layers below a model.
 
+    They are the same in every process: a layer is named by the attribute that holds it,
+    as in `"backbone/transformer_layers/1"`, else by its name. The names that Keras makes
+    up, such as `"dense_17"`, count the layers of a process; a layer of such a name that no
+    attribute holds is named by its index among the model's `layers`, as in `"layers/3"`.
+
     Example:
         >>> print(*kd.taps.layer_paths(teacher), sep="\\n")
     """
-    for layer in sublayers(model):
-        yield prefix + layer.name
-        yield from layer_paths(layer, f"{prefix}{layer.name}/")
+    for part, layer in _children(model):
+        yield prefix + part
+        yield from layer_paths(layer, f"{prefix}{part}/")
 
 
 def find_layer(model: keras.Layer, path: str) -> keras.Layer:
@@ -33,12 +39,10 @@ def find_layer(model: keras.Layer, path: str) -> keras.Layer:
     Example:
         >>> kd.taps.find_layer(teacher, "backbone/stack2")
     """
-    layer = model
-    for part in path.split("/"):
-        parent, layer = layer, _child(layer, part)
-        if layer is None:
-            folded = isinstance(parent, keras.Layer) and _child(parent, part + FOLDED)
-            raise ValueError(_folded(path) if folded else _missing(model, path))
+    layer, parent, part = _descend(model, path)
+    if layer is None:
+        folded = isinstance(parent, keras.Layer) and _child(parent, part + FOLDED)
+        raise ValueError(_folded(path) if folded else _missing(model, path))
     return layer
 
 
@@ -66,9 +70,7 @@ def check_short_forms(model, taps, last_layer) -> None:
         last_layer: the layer that returns the model's output, or None.
     """
     for path in {tap.path for tap in taps if tap.is_short_form}:
-        layer = model
-        for part in path.split("/"):
-            layer = None if layer is None else _child(layer, part)
+        layer, _, _ = _descend(model, path)
         if layer is None or any(x is last_layer for x in _with_sublayers(layer)):
             continue
         name = ", ".join(f"'{part}'" for part in path.split("/")[1:])
@@ -77,6 +79,52 @@ def check_short_forms(model, taps, last_layer) -> None:
             f"'{path}', which is not the output? Use kd.Tap.output({name}) or "
             f"kd.Tap.layer('{path}')."
         )
+
+
+def _children(parent: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
+    """Iterate over the direct sublayers, each with its part of a path."""
+    public, private = {}, {}
+    for name, value in vars(parent).items():
+        shown = name.lstrip("_")
+        is_property = isinstance(getattr(type(parent), shown, None), property)
+        if is_property and isinstance(value, keras.Layer):
+            name = shown
+        for part, layer in _held(value, name):
+            if name == shown:
+                public.setdefault(id(layer), part)
+            else:
+                # Keras's own list of all layers comes first: others are better.
+                private[id(layer)] = part
+    indexed = getattr(parent, "layers", ())
+    indices = {id(layer): f"layers/{index}" for index, layer in enumerate(indexed)}
+    for layer in sublayers(parent):
+        name = None if _is_counted(layer) else layer.name
+        attribute, index, hidden = (
+            parts.get(id(layer)) for parts in (public, indices, private)
+        )
+        parts = [x for x in (attribute, name, index, hidden) if x is not None]
+        # A name comes before an attribute, and may be that of another layer.
+        right = (part for part in parts if _descend(parent, part)[0] is layer)
+        yield next(right, layer.name), layer
+
+
+def _is_counted(layer: keras.Layer) -> bool:
+    """Whether a layer has the name of its class, as Keras makes it up."""
+    snake = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
+    snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", snake).lower()
+    return re.fullmatch(rf"{re.escape(snake)}(_\d+)?", layer.name) is not None
+
+
+def _held(value, part: str) -> Iterator[tuple[str, keras.Layer]]:
+    """Iterate over the layers in an attribute, each with the path to it."""
+    if isinstance(value, keras.Layer):
+        yield part, value
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _held(item, f"{part}/{index}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _held(item, f"{part}/{key}")
 
 
 def _with_sublayers(layer) -> list:
@@ -110,12 +158,24 @@ def _folded(path: str) -> str:
     )
 
 
+def _descend(model, path: str) -> tuple:
+    """Return what is at a path, or None; and the last step, a parent and a part."""
+    layer = model
+    for part in path.split("/"):
+        parent, layer = layer, _child(layer, part)
+        if layer is None:
+            break
+    return layer, parent, part
+
+
 def _child(parent, part: str):
     if isinstance(parent, (list, tuple)):
         in_range = part.isdecimal() and int(part) < len(parent)
         return parent[int(part)] if in_range else None
+    if isinstance(parent, dict):
+        return parent.get(part)
     for layer in sublayers(parent):
         if layer.name == part:
             return layer
     child = getattr(parent, part, None) if part.isidentifier() else None
-    return child if isinstance(child, (keras.Layer, list, tuple)) else None
+    return child if isinstance(child, (keras.Layer, list, tuple, dict)) else None

@@ -8,12 +8,12 @@ import keras
 
 from keras_distill._backend.keras_layers import flatten_layers, sublayers
 from keras_distill.taps import call_order
-from keras_distill.taps.layer_paths import layers_of, leaves_of
+from keras_distill.taps.layer_paths import leaves_of
 from keras_distill.taps.passes import forward, has_all
 from keras_distill.taps.recording import record
 from keras_distill.taps.tap import MIRRORED_GRADIENT, Tap
 from keras_distill.taps.tracing import trace
-from keras_distill.taps.values import layer_tensor
+from keras_distill.taps.values import Wanted, check_called
 
 
 def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
@@ -33,7 +33,7 @@ def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
     leaves, last = leaves_of(model), []
 
     def run(inputs):
-        with record(leaves) as notes:
+        with record(leaves, model=model) as notes:
             outputs = model(inputs, training=False)
         heads = (x for x in leaves if any(y is outputs for _, y in notes[id(x)]))
         last.append(next(heads, None))
@@ -111,12 +111,13 @@ def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
     Example:
         >>> guided = kd.taps.layers_up_to(student, student.inputs[0], kd.Tap("stack2"))
     """
-    layer, layers = layers_of(model, [tap])[tap], [model]
+    wanted, layers = Wanted.of(model, [tap]), [model]
+    layer, reordered = wanted.layers[tap], wanted.reordered
     below = flatten_layers(model, include_self=False)
-    reordered = call_order.reordered_in(model)
 
     def run(inputs, tap):
-        with record(below, functools.partial(has_all, {tap: layer})) as notes:
+        enough = functools.partial(has_all, {tap: layer})
+        with record(below, enough, model=model) as notes:
             model(inputs, training=False)
         for one in below:
             # An unfinished call is that of the layer whose input is tapped, or of one
@@ -125,15 +126,16 @@ def layers_up_to(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
                 layers.extend(flatten_layers(one))
             elif notes[id(one)] and sublayers(one):
                 layers.append(one)
-        return layer_tensor(model, notes[id(layer)], tap)
+        check_called(model, notes[id(layer)], tap)
+        return inputs
 
     def as_run(inputs):
         """Return the index, in the order of running, of the call that is tapped."""
-        with record([layer, *call_order.listened(reordered)]) as notes:
+        with record(wanted.recorded(), model=model) as notes:
             model(inputs, training=False)
         calls = notes[id(layer)]
-        wanted = call_order.in_order(calls, notes, reordered)[tap.call : tap.call + 1]
-        indices.extend(i for i, x in enumerate(calls) if any(x is y for y in wanted))
+        meant = call_order.in_order(calls, notes, reordered)[tap.call : tap.call + 1]
+        indices.extend(i for i, x in enumerate(calls) if any(x is y for y in meant))
         return inputs
 
     indices = []
@@ -168,7 +170,7 @@ def norms_of(model: keras.Layer, inputs, tap: Tap) -> list[keras.Layer]:
     found = []
 
     def run(inputs):
-        with record(norms + sums) as notes:
+        with record(norms + sums, model=model) as notes:
             outputs, tapped = forward(model, inputs, [tap], training=False)
         parts = [tapped[tap]]
         for branches, total in (call for layer in sums for call in notes[id(layer)]):

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 import keras
 
 from keras_distill._backend import gradients
-from keras_distill.taps import call_order
-from keras_distill.taps.layer_paths import layers_of, leaves_of
+from keras_distill.taps.layer_paths import leaves_of
 from keras_distill.taps.masks import may_be_masked
 from keras_distill.taps.recording import record
 from keras_distill.taps.tap import MIRRORED_GRADIENT, Tap
-from keras_distill.taps.values import is_recorded, layer_tensor, output_tensor
+from keras_distill.taps.values import Wanted, is_recorded, output_tensor
 
 
 def forward(
@@ -96,38 +95,30 @@ def up_to(
     taps = tuple(taps)
     if any(tap.is_gradient or tap.is_output for tap in taps):
         return forward(model, inputs, taps, training=training, scores=scores)[1]
-    layers, reordered = layers_of(model, taps), call_order.reordered_in(model)
-    enough = None if reordered else functools.partial(has_all, layers)
-    recorded = [*layers.values(), *call_order.listened(reordered)]
+    wanted = Wanted.of(model, taps)
+    recorded, enough = wanted.recorded(), None
+    if wanted.runs_in_order():
+        enough = functools.partial(has_all, wanted.layers)
     if enough and may_be_masked(model, inputs):
         # Keras attaches a mask to a layer's output after its call: run on to the next.
         leaves = leaves_of(model)
-        enough = functools.partial(_has_all_and_goes_on, layers, leaves)
+        enough = functools.partial(_has_all_and_goes_on, wanted.layers, leaves)
         recorded += leaves
-    with record(recorded, enough) as notes:
+    with record(recorded, enough, model=model, scored=wanted.scored) as notes:
         model(inputs, training=training)
-    return {
-        tap: _layer_tensor(model, layer, tap, notes, reordered)
-        for tap, layer in layers.items()
-    }
+    return wanted.tensors(notes)
 
 
 def _run(model, inputs, taps, training) -> tuple[object, dict[Tap, object]]:
-    layers, reordered = layers_of(model, taps), call_order.reordered_in(model)
-    with record([*layers.values(), *call_order.listened(reordered)]) as notes:
+    wanted = Wanted.of(model, taps)
+    recorded, scored = wanted.recorded(), wanted.scored
+    with record(recorded, model=model, scored=scored) as notes:
         outputs = model(inputs, training=training)
-    tensors = {
-        tap: output_tensor(model, outputs, tap)
-        if tap.is_output
-        else _layer_tensor(model, layers[tap], tap, notes, reordered)
+    found = wanted.tensors(notes)
+    return outputs, {
+        tap: output_tensor(model, outputs, tap) if tap.is_output else found[tap]
         for tap in taps
     }
-    return outputs, tensors
-
-
-def _layer_tensor(model, layer, tap, notes, reordered):
-    calls = call_order.in_order(notes[id(layer)], notes, reordered)
-    return layer_tensor(model, calls, tap)
 
 
 def _mirrored(images):

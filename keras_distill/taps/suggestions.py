@@ -195,7 +195,7 @@ def _calls(model: keras.Model, inputs) -> list[_Call]:
     runs = []
 
     def run(inputs):
-        with recording.record(found) as notes:
+        with recording.record(found, model=model) as notes:
             outputs = model(inputs, training=False)
         made = {}
         for layer in found:

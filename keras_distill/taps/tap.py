@@ -14,7 +14,7 @@ GRADIENTS = LABEL_GRADIENT, CLASS_GRADIENT, MIRRORED_GRADIENT
 @keras.saving.register_keras_serializable(package="keras_distill")
 @dataclasses.dataclass(frozen=True, order=True)
 class Tap:
-    """A tensor inside a model: the output or input of a layer.
+    """A tensor inside a model: the output, input or attention scores of a layer.
 
     `Tap.output` is the output of the model, of which `"logits"` is the short form, and
     `Tap.input_gradient` a gradient with respect to the model's input. A layer that is
@@ -27,8 +27,12 @@ class Tap:
             index of an ensemble's member.
         call: which call of a shared layer within one forward pass, from 0, in the order
             in which the model's author wrote the calls.
-        side: `"output"` or `"input"` of the layer. A layer with several output or input
-            tensors is tapped at the first.
+        side: `"output"` or `"input"` of the layer; or `"scores"`, the attention scores
+            of a layer that attends once, after the softmax and before any dropout: `(B,
+            T, N, S)`, how much each of T steps of the query takes of S keys in each of N
+            heads. Steps come before heads, as in Q, K and V, so that masks and weights
+            of steps fit. A layer with several output or input tensors is tapped at the
+            first.
         kind: `"layer"`, `"output"` or `"gradient"`, as the constructors set it. Default:
             `"output"` for `"logits"`, else `"layer"`.
 
@@ -37,6 +41,7 @@ class Tap:
 
     Example:
         >>> kd.Tap("backbone/stack2", side="input")
+        >>> kd.Tap("backbone/transformer_layers/1", side="scores")
     """
 
     path: str
@@ -54,8 +59,11 @@ class Tap:
             raise ValueError(
                 f"A tap's call counts from 0 (0 is the first call); got {self.call!r}."
             )
-        if self.side not in ("output", "input"):
-            raise ValueError(f"A tap's side is 'output' or 'input'; got {self.side!r}.")
+        if self.side not in ("output", "input", "scores"):
+            raise ValueError(
+                "A tap's side is 'output', 'input' or 'scores', those of attention; got "
+                f"{self.side!r}."
+            )
         if self.kind not in (None, "layer", "output", "gradient"):
             raise ValueError(
                 "A tap's kind is 'layer', 'output' or 'gradient', as Tap.layer, "
@@ -121,8 +129,8 @@ class Tap:
     def __str__(self) -> str:
         """Return the path, and what differs from the defaults."""
         layer = " (layer)" if self._looks_like_an_output() else ""
-        call = f"[call {self.call}]" if self.call else ""
-        return self.path + layer + call + (" (input)" if self.side == "input" else "")
+        call, side = f"[call {self.call}]" if self.call else "", self.side
+        return self.path + layer + call + ("" if side == "output" else f" ({side})")
 
     @property
     def is_output(self) -> bool:

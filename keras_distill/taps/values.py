@@ -1,15 +1,88 @@
 """The tensor of a tap, from what a pass recorded."""
 
+from typing import NamedTuple
+
 import keras
 from keras import ops
 
 from keras_distill._backend.keras_layers import mask_of, with_mask
+from keras_distill.taps import call_order, loops
+from keras_distill.taps.layer_paths import layers_of
+from keras_distill.taps.recording import FUSED_ATTENTION
+from keras_distill.taps.scores import softmaxes, steps_first
 from keras_distill.taps.tap import LOGITS
+
+
+class Wanted(NamedTuple):
+    """What a pass must record for some taps.
+
+    Args:
+        model: that runs.
+        layers: of each tap.
+        reordered: operations whose calls come in another order than the author's.
+        loops: layers that run a tapped one step by step.
+    """
+
+    model: keras.Layer
+    layers: dict
+    reordered: list
+    loops: list
+
+    @classmethod
+    def of(cls, model, taps) -> "Wanted":
+        """Return what must be recorded for taps of a model."""
+        layers = layers_of(model, taps)
+        around = loops.loops_around(model, layers.values())
+        return cls(model, layers, call_order.reordered_in(model), around)
+
+    @property
+    def scored(self) -> list:
+        """The layers whose attention scores are tapped."""
+        return [x for tap, x in self.layers.items() if tap.side == "scores"]
+
+    def recorded(self) -> list:
+        """Return the layers to record."""
+        inner = [softmax for layer in self.scored for softmax in softmaxes(layer)]
+        others = call_order.listened(self.reordered)
+        return [*self.layers.values(), *others, *self.loops, *inner]
+
+    def runs_in_order(self) -> bool:
+        """Whether a tensor is known once its layer was called as often as the tap says."""
+        return not self.reordered and not self.loops
+
+    def tensors(self, notes) -> dict:
+        """Return the tensor of each tap of a layer."""
+        return {tap: self._tensor(tap, notes) for tap in self.layers}
+
+    def _tensor(self, tap, notes):
+        layer = self.layers[tap]
+        calls = call_order.in_order(notes[id(layer)], notes, self.reordered)
+        calls = loops.with_all_steps(self.model, tap, layer, calls, notes, self.loops)
+        check_called(self.model, calls, tap)
+        return self._value(calls[tap.call], tap, notes)
+
+    def _value(self, call, tap, notes):
+        if isinstance(call, loops.AllSteps):
+            steps = [self._value(step, tap, notes) for step in call.calls]
+            return ops.stack(steps, axis=1)
+        if tap.side == "scores":
+            return self._scores(call, tap, notes)
+        return keras.tree.flatten(call[tap.side == "output"])[0]
+
+    def _scores(self, call, tap, notes):
+        layer = self.layers[tap]
+        keys = [FUSED_ATTENTION, *(id(softmax) for softmax in softmaxes(layer))]
+        inside = [x for key in keys for x in notes[key] if x.is_inside(call)]
+        if len(inside) != 1:
+            raise ValueError(_no_scores(self.model, tap, layer, len(inside)))
+        scores = steps_first(inside[0][1], layer)
+        mask = mask_of(keras.tree.flatten(call[1])[0])
+        return scores if mask is None else with_mask(scores, mask)
 
 
 def is_recorded(calls, tap) -> bool:
     """Whether the calls of a layer include the tensor of a tap."""
-    return len(calls) > tap.call and len(calls[tap.call]) > (tap.side == "output")
+    return len(calls) > tap.call and len(calls[tap.call]) > (tap.side != "input")
 
 
 def without_gradient(tensor):
@@ -19,16 +92,14 @@ def without_gradient(tensor):
     return stopped if mask is None else with_mask(stopped, mask)
 
 
-def layer_tensor(model, calls, tap):
-    """Return the tensor of a tap from all calls of its layer, in the author's order."""
+def check_called(model, calls, tap) -> None:
+    """Check that a layer was called as often as a tap says."""
     if tap.call >= len(calls):
         raise ValueError(
             f"The layer '{tap.path}' of '{model.name}' is called {len(calls)} times in "
             f"a forward pass, but the tap names call {tap.call} (counted from 0). "
             "Tap a layer that is used, at a call that happens."
         )
-    tensor = calls[tap.call][tap.side == "output"]
-    return keras.tree.flatten(tensor)[0]
 
 
 def output_tensor(model, outputs, tap):
@@ -63,3 +134,18 @@ def _output_names(model, outputs) -> list[str]:
         names = getattr(model, "output_names", None) or numbers
         return [f"{LOGITS}/{name}" for name in names]
     return []
+
+
+def _no_scores(model, tap, layer, count: int) -> str:
+    if count:
+        return (
+            f"The tap '{tap}' of '{model.name}' is of a layer that attends {count} times "
+            "in a call, so it does not say which scores are meant. Tap one of the "
+            "attention layers inside of it."
+        )
+    return (
+        f"The tap '{tap}' of '{model.name}' is of the scores of a "
+        f"{type(layer).__name__}, which computes none that can be recorded: it calls "
+        "neither a keras.layers.Softmax nor keras.ops.dot_product_attention. Tap a "
+        "keras.layers.MultiHeadAttention, or the output of the layer."
+    )
