@@ -9,6 +9,7 @@ from keras import ops
 from keras_distill import taps
 from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.predictions import in_batches
+from keras_distill.taps.layouts import check_channels_last
 
 
 def attention_maps(
@@ -34,7 +35,7 @@ def attention_maps(
         `(N, h, w)`, between 0 and 1; zeros where all activations are zero.
 
     Raises:
-        ValueError: the layer's output is not of rank 4.
+        ValueError: the layer's output is not of rank 4, or has its channels first.
 
     Example:
         >>> maps = kd.analysis.attention_maps(student, digits.test.images[:8], "stack2")
@@ -43,6 +44,7 @@ def attention_maps(
         Zagoruyko, Komodakis 2017, Paying more attention to attention.
     """
     (tap,) = taps.as_taps(tap)
+    check_channels_last(model, keras.KerasTensor((None, *images.shape[1:])), [tap])
     parts = []
     for batch in in_batches(images, batch_size):
         features = ops.convert_to_numpy(taps.up_to(model, batch, [tap])[tap])

@@ -9,6 +9,7 @@ from keras import ops
 from keras_distill import taps
 from keras_distill._backend import gradients
 from keras_distill.analysis.predictions import in_batches
+from keras_distill.taps.layouts import channels_first_error, channels_first_layers
 
 # Entropy of the standard normal distribution, in nats.
 UNIT_ENTROPY = 0.5 * np.log(2.0 * np.pi * np.e)
@@ -81,7 +82,8 @@ def pixel_entropies(
 
     Raises:
         ValueError: the grid does not divide the images, the bound is not above 0, the
-            layer's output is the same for all images, or the change is not finite.
+            layer's output is the same for all images, the change is not finite, or the
+            model computes with channels first.
 
     Example:
         >>> found = kd.analysis.pixel_entropies(student, images[:64], "stack2")
@@ -92,6 +94,8 @@ def pixel_entropies(
         Cheng et al. 2020, Explaining knowledge distillation by quantifying the
         knowledge.
     """
+    if images.ndim == 4 and channels_first_layers(model):
+        raise ValueError(channels_first_error(model, "an image"))
     height, width = images.shape[1:3]
     if height % grid or width % grid or not bound > 0:
         raise ValueError(

@@ -6,6 +6,7 @@ from keras_distill.data.selection import select
 from keras_distill.distillers import context, term_checks
 from keras_distill.taps import heads, tracing
 from keras_distill.taps.layer_paths import check_short_forms
+from keras_distill.taps.layouts import check_channels_last
 
 
 def bind_if_declared(distiller) -> None:
@@ -46,6 +47,7 @@ def bind(distiller, student_specs, teacher_specs) -> None:
     check_short_forms(student, distiller.student_taps, last_layer)
     if compares_classes:
         heads.check_last_layer(student, last_layer, "student")
+    check_channels_last(student, student_specs, distiller.student_taps)
     for index, model in enumerate(teacher.models):
         inner = [tap.of_member() for tap in distiller.teacher_taps]
         taps_of_model = [tap for member, tap in inner if member in (None, index)]
@@ -82,6 +84,7 @@ def bind_shapes(distiller, shapes: dict) -> None:
 
 
 def _check_teacher(model, specs, wanted, compares_classes: bool) -> None:
+    check_channels_last(model, specs, wanted)
     if compares_classes or any(tap.is_short_form for tap in wanted):
         _, last_layer = taps.outline(model, specs)
         check_short_forms(model, wanted, last_layer)

@@ -9,6 +9,7 @@ from keras import layers, ops
 
 from keras_distill._backend import gradients
 from keras_distill.taps import heads
+from keras_distill.taps.layouts import channels_first_error, channels_first_layers
 
 DEEPEST = "deepest"
 
@@ -113,6 +114,14 @@ def bottleneck_of(exit: str) -> str:
 def _reduced(target, x, name):
     """Halve height and width until they are the target's; project to its channels."""
     sizes = [tuple(shape[1:-1]) for shape in (x.shape, target)]
+    if len(sizes[0]) != len(sizes[1]) or (
+        sizes[0] != sizes[1] and None in sum(sizes, ())
+    ):
+        raise ValueError(
+            f"The exit '{name}' has the shape {tuple(x.shape)} and the features have "
+            f"{tuple(target)}: both must be maps, sequences or vectors, of known sizes. "
+            "Name as features a layer before the pooling, or leave out features=."
+        )
     steps = 0
     while sizes[0] != sizes[1]:
         if len(sizes[0]) != 2 or min(sizes[0]) <= min(sizes[1]):
@@ -158,6 +167,8 @@ def _check_exits(net, exits, features) -> None:
                 f"at one of {', '.join(names)}."
             )
         x = net.get_layer(name).output
+        if channels_first_layers(net) and len(getattr(x, "shape", ())) > 2:
+            raise ValueError(channels_first_error(net, f"the exit '{name}'"))
         single = not isinstance(x, (list, tuple, dict))
         single &= not isinstance(net.get_layer(name), layers.InputLayer)
         if not single or not keras.backend.is_float_dtype(x.dtype) or x is net.output:

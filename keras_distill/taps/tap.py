@@ -143,6 +143,11 @@ class Tap:
         return self.kind == "gradient"
 
     @property
+    def needs_labels(self) -> bool:
+        """Whether the tap is a gradient of the cross-entropy of the labels."""
+        return self.is_gradient and self.path != CLASS_GRADIENT
+
+    @property
     def output_name(self) -> str:
         """The name or index of one of several outputs; empty for the only one."""
         return self.path.partition(LOGITS)[2].lstrip("/") if self.is_output else ""

@@ -42,6 +42,13 @@ def check_labels(labels, classes: int | None, loss) -> None:
 def check_term_labels(labels, classes: int | None, terms: Iterable) -> None:
     """Check that there are labels, within the classes, where a term needs them."""
     for term in terms:
+        gradients = [x for x in (*term.student, *term.teacher) if x.needs_labels]
+        if labels is None and gradients:
+            raise ValueError(
+                f"Term '{term.name}' taps '{gradients[0]}', a gradient of the labels' "
+                "cross-entropy, but the data have no labels. Pass labels, or tap "
+                "kd.Tap.input_gradient('first_class')."
+            )
         if not term.loss.labels_are_classes:
             continue
         if labels is None:

@@ -323,3 +323,16 @@ def test_equal_gradients_are_finite(gradient):
     for known in (x, 0 * x, x + 1e-12):
         assert np.all(np.isfinite(gradient(lambda g, k=known: loss(k, g), x)))
     assert float(ops.sum(loss(x, x))) == 0.0
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_gradient_of_labels_needs_labels(mirrored):
+    student, teacher = conv_pair()
+    tap = kd.Tap.input_gradient(mirrored=mirrored)
+    term = kd.Term(kd.losses.GradientAttention(), tap, tap, name="slope")
+    distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.0)
+    distiller.compile("sgd")
+    with pytest.raises(
+        ValueError, match=r"Term 'slope' taps .* the data have no labels"
+    ):
+        distiller.fit(np.ones((4, *student.input_shape[1:]), "float32"), verbose=0)

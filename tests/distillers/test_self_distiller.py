@@ -162,6 +162,10 @@ BAD = {
         lambda: make("stack2", features="stack1"),
         ["cannot reduce", "stack2"],
     ),
+    "pooled features": (
+        lambda: make("stack1", features="pool", net=kd.models.conv_net((8, 8, 1), 3)),
+        ["both must be maps, sequences or vectors", "before the pooling"],
+    ),
     "a share": (lambda: make("stack1", soft_weight=1.5), ["0..1", "1.5"]),
     "a negative weight": (
         lambda: make("stack1", features="stack2", hint_weight=-1.0),
