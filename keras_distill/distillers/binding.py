@@ -1,21 +1,37 @@
 """Binding: both models are checked, and each term gets the adapters that its taps need."""
 
+import dataclasses
+
 from keras_distill import taps
 from keras_distill.adapters import Match
 from keras_distill.data.selection import select
 from keras_distill.distillers import context, term_checks
-from keras_distill.taps import heads, tracing
-from keras_distill.taps.layer_paths import check_short_forms
+from keras_distill.taps import Tap, heads, tracing
+from keras_distill.taps.layer_paths import check_short_forms, layers_of
 from keras_distill.taps.layouts import check_channels_last
+from keras_distill.taps.lengths import Lengths, lengths_of
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundLengths:
+    """What the lengths of both sides' tapped tensors come from."""
+
+    student: Lengths = dataclasses.field(default_factory=Lengths)
+    teacher: Lengths = dataclasses.field(default_factory=Lengths)
 
 
 def bind_if_declared(distiller) -> None:
-    """Bind a distiller whose student and teacher declare their inputs."""
+    """Bind a distiller whose models declare all sizes; of others, check the taps.
+
+    A model may not take every size, so the others are bound to a batch.
+    """
     models = distiller.teacher.models
-    student_specs = tracing.input_of(distiller.student)
-    teacher_specs = tracing.input_of(models[0]) if models else None
-    if student_specs is not None and teacher_specs is not None:
-        bind(distiller, student_specs, teacher_specs)
+    if models and all(map(tracing.declares_sizes, (distiller.student, *models))):
+        bind(distiller, *map(tracing.input_of, (distiller.student, models[0])))
+        return
+    _check_layers(distiller.student, distiller.student_taps)
+    for index, model in enumerate(models):
+        _check_layers(model, _taps_of_model(distiller, index))
 
 
 def bind_to_batch(distiller, x) -> None:
@@ -49,38 +65,78 @@ def bind(distiller, student_specs, teacher_specs) -> None:
         heads.check_last_layer(student, last_layer, "student")
     check_channels_last(student, student_specs, distiller.student_taps)
     for index, model in enumerate(teacher.models):
-        inner = [tap.of_member() for tap in distiller.teacher_taps]
-        taps_of_model = [tap for member, tap in inner if member in (None, index)]
-        _check_teacher(model, teacher_specs, taps_of_model, compares_classes)
+        wanted = _taps_of_model(distiller, index)
+        _check_teacher(model, teacher_specs, wanted, compares_classes)
     for term in terms:
         for name in term.loss.needs:
             context.PROVIDERS[name].prepare(
                 term, student, teacher, student_specs, teacher_specs
             )
-    shapes = {
-        "student": taps.shapes_of(student, student_specs, distiller.student_taps),
-        "teacher": teacher.shapes(teacher_specs, distiller.teacher_taps),
-    }
-    bind_shapes(distiller, shapes)
+    wanted = list(distiller.student_taps)
+    if hasattr(outputs, "shape") and Tap.output() not in wanted:
+        wanted.append(Tap.output())
+    distiller.lengths = BoundLengths(
+        lengths_of(
+            lambda specs: taps.shapes_of(student, specs, wanted), student_specs, student
+        ),
+        lengths_of(
+            lambda specs: teacher.shapes(specs, distiller.teacher_taps),
+            teacher_specs,
+            next(iter(teacher.models), None),
+        ),
+    )
+    lengths = distiller.lengths
+    term_checks.check_padding_masks(terms, lengths.student, lengths.teacher)
+    _bind_lengths(distiller, distiller.lengths)
+    distiller.is_bound = True
 
 
 def bind_shapes(distiller, shapes: dict) -> None:
-    """Build the terms' adapters; once built, another teacher must fit them.
+    """Build the terms' adapters from shapes that were saved.
 
     Args:
         distiller: a `Distiller`.
-        shapes: of the taps of `"student"` and `"teacher"`, by the tap's text.
+        shapes: of the taps of `"student"` and `"teacher"`, by the tap's text, with None
+            for sizes that vary.
     """
+    student, teacher = (Lengths(shapes[side], shapes[side]) for side in shapes)
+    _bind_lengths(distiller, BoundLengths(student, teacher))
+
+
+def _bind_lengths(distiller, lengths: BoundLengths) -> None:
+    """Build the terms' adapters; once built, another teacher must fit them."""
+    student, teacher = lengths.student, lengths.teacher
     if distiller.shapes is not None:
-        term_checks.check_same_shapes(distiller.shapes["teacher"], shapes["teacher"])
+        term_checks.check_same_shapes(distiller.shapes["teacher"], teacher.shapes)
         return
     for bound in distiller.terms.values():
-        bound.bind(
-            [shapes["student"][str(tap)] for tap in bound.term.student],
-            [shapes["teacher"][str(tap)] for tap in bound.term.teacher],
+        of_student, of_teacher = (
+            [str(tap) for tap in side]
+            for side in (bound.term.student, bound.term.teacher)
         )
-    distiller.shapes = shapes
+        bound.bind(
+            [student.shapes[tap] for tap in of_student],
+            [teacher.shapes[tap] for tap in of_teacher],
+            [student.sizes[tap] for tap in of_student],
+            [teacher.sizes[tap] for tap in of_teacher],
+        )
+    wanted = map(str, distiller.student_taps)
+    distiller.shapes = {
+        "student": {tap: student.shapes[tap] for tap in wanted},
+        "teacher": teacher.shapes,
+    }
     distiller.built = True
+
+
+def _taps_of_model(distiller, index: int) -> list[Tap]:
+    """Return the taps of one of the teacher's models."""
+    inner = [tap.of_member() for tap in distiller.teacher_taps]
+    return [tap for member, tap in inner if member in (None, index)]
+
+
+def _check_layers(model, wanted) -> None:
+    if model.built:
+        layers_of(model, [tap for tap in wanted if not tap.is_gradient])
 
 
 def _check_teacher(model, specs, wanted, compares_classes: bool) -> None:

@@ -31,36 +31,35 @@ class BoundTerm(keras.Layer):
             value = getattr(term.loss, name)
             setattr(self, name, scheduled_variable(self, name, value))
 
-    def bind(self, student_shapes: Sequence, teacher_shapes: Sequence) -> None:
+    def bind(
+        self,
+        student_shapes: Sequence,
+        teacher_shapes: Sequence,
+        student_sizes: Sequence | None = None,
+        teacher_sizes: Sequence | None = None,
+    ) -> None:
         """Create and build the adapters, and check that their outputs can be compared.
 
         Args:
-            student_shapes: of each student tap, batch first.
+            student_shapes: of each student tap, batch first, None for sizes that vary.
             teacher_shapes: of each teacher tap.
+            student_sizes: the student's shapes of one batch. Default: `student_shapes`.
+            teacher_sizes: the teacher's.
 
         Raises:
             ValueError: the class counts differ, or no adapter joins the shapes.
         """
         term = self.term
-        student_shapes = [tuple(shape) for shape in student_shapes]
-        teacher_shapes = [tuple(shape) for shape in teacher_shapes]
+        shapes = _tuples(student_shapes), _tuples(teacher_shapes)
+        sizes = (
+            _tuples(student_sizes or student_shapes),
+            _tuples(teacher_sizes or teacher_shapes),
+        )
         try:
-            self._create_adapters(student_shapes, teacher_shapes)
-            student, teacher = (
-                [_shape_after(a, shape) for a, shape in zip(*side, strict=True)]
-                for side in (
-                    (self.student_adapters, student_shapes),
-                    (self.teacher_adapters, teacher_shapes),
-                )
-            )
-            student = _shape_after(self.joint_adapter, student)
-            if term.loss.compares_teacher:
-                pairs = zip(student, teacher, strict=not term.loss.several_teachers)
-                for shapes in pairs:
-                    term.loss.match.check(*shapes)
-            _try(term.loss, student, teacher)
+            self._create_adapters(*shapes)
+            self._check(*self._after_adapters(*sizes))
             self.memory = term.loss.memory()
-            _build(self.memory, student[0])
+            _build(self.memory, self._after_adapters(*shapes)[0][0])
         except ValueError as error:
             of_student, of_teacher = (
                 " and ".join(f"'{tap}'" for tap in side)
@@ -97,6 +96,26 @@ class BoundTerm(keras.Layer):
         self.joint_adapter = joint
         self.student_adapters, self.teacher_adapters = student, teacher
 
+    def _after_adapters(self, student_shapes, teacher_shapes) -> tuple[list, list]:
+        """Return the shapes of both sides' tensors after their adapters."""
+        student, teacher = (
+            [_shape_after(a, shape) for a, shape in zip(*side, strict=True)]
+            for side in (
+                (self.student_adapters, student_shapes),
+                (self.teacher_adapters, teacher_shapes),
+            )
+        )
+        return _shape_after(self.joint_adapter, student), teacher
+
+    def _check(self, student: Sequence, teacher: Sequence) -> None:
+        """Check that the loss can compare tensors of these shapes."""
+        loss = self.term.loss
+        if loss.compares_teacher:
+            pairs = zip(student, teacher, strict=not loss.several_teachers)
+            for shapes in pairs:
+                loss.match.check(*shapes)
+        _try(loss, student, teacher)
+
     def advance(self, step) -> None:
         """Set scheduled weights and temperatures to their values at this step."""
         advance(self.weight, self.term.weight, step)
@@ -126,7 +145,17 @@ class BoundTerm(keras.Layer):
         term_checks.check_mask(self.name, values.get("mask"), student[0])
         teacher, student = loss.arrange(teacher, _adapt(self.joint_adapter, student))
         weight = weight_for(sample_weight, term.student[0])
+        if _is_per_token(weight) and context.is_apart_from_labels(term.student[0]):
+            weight = None
         return loss(teacher, student, weight, **values, **scheduled)
+
+
+def _is_per_token(weight) -> bool:
+    return weight is not None and len(weight.shape) > 1 and weight.shape[1] != 1
+
+
+def _tuples(shapes: Sequence) -> list[tuple]:
+    return [tuple(shape) for shape in shapes]
 
 
 def _try(loss, student: Sequence, teacher: Sequence) -> None:

@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import keras
+from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps as tapping
+from keras_distill.data.selection import select
 from keras_distill.distillers.gradient_scores import FIRST_CLASS_GRADIENT
 from keras_distill.taps import Tap, heads
+from keras_distill.taps.lengths import Lengths
 from keras_distill.teachers.base_teacher import (
     CLASSES,
     HEAD,
@@ -19,7 +22,7 @@ from keras_distill.teachers.base_teacher import (
     Request,
 )
 
-LOGITS = Tap.output()
+LOGITS, AUTO = Tap.output(), "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,10 @@ class Context:
         labels: of the batch, or None.
         sample_ids: of the batch, or None.
         features: the student's tensors by tap.
+        masks: of these, where they have one.
+        lengths: what their lengths come from.
         knowledge: what the teacher returned, by tap.
+        inputs: functions that return those of `"student"`, `"teacher"` and `"batch"`.
         student, teacher: of the distiller.
         predicts: what outputs are, where a loss takes them for anything.
     """
@@ -40,10 +46,17 @@ class Context:
     labels: Any
     sample_ids: Any
     features: Mapping[Tap, Any]
+    masks: Mapping[Tap, Any]
+    lengths: Lengths
     knowledge: Mapping[Tap, Any]
+    inputs: Mapping[str, Callable]
     student: keras.Model
     teacher: BaseTeacher
     predicts: str = CLASSES
+
+    def is_apart_from_labels(self, tap: Tap) -> bool:
+        """Whether a sequence of the student is not the labels', as an encoder's is not."""
+        return self.lengths.are_apart(str(tap), str(LOGITS))
 
     def teacher_tensor(self, tap: Tap, temperature=1.0, predicts: str | None = None):
         """Return the teacher's tensor of a tap; an output as logits at a temperature."""
@@ -78,16 +91,35 @@ class Provider(NamedTuple):
 
 
 def _mask(context: Context, bound):
-    return tapping.mask_of(context.features[bound.term.student[0]])
+    choice = bound.term.masks[0]
+    if choice != AUTO:
+        return _chosen(context, choice, "student")
+    return context.masks.get(bound.term.student[0])
 
 
 def _teacher_mask(context: Context, bound):
     """Return the mask of the first tap of the teacher; an average has its members'."""
+    choice = bound.term.masks[1]
     if not bound.term.teacher:
         return None
+    if choice != AUTO:
+        return _chosen(context, choice, "teacher")
     members = keras.tree.flatten(context.knowledge[bound.term.teacher[0]])
     masks = map(tapping.mask_of, members)
     return next((mask for mask in masks if mask is not None), None)
+
+
+def _chosen(context: Context, choice, side: str):
+    """Return the mask that a term names for a side: a function's, or an input."""
+    if choice is None:
+        return None
+    inputs = context.inputs[side]()
+    if callable(choice):
+        mask = choice(inputs)
+    else:
+        has_it = isinstance(inputs, Mapping) and choice in inputs
+        mask = select(inputs if has_it else context.inputs["batch"](), choice)
+    return ops.cast(ops.convert_to_tensor(mask), "bool")
 
 
 def _find_norm(term, student, teacher, student_specs, teacher_specs) -> None:

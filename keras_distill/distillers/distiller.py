@@ -103,6 +103,8 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         self.label_weight = scheduled_variable(self, "label_weight", label_weight)
         self.part_means = PartMeans(["loss", *self.part_names()])
         self.shapes = self.classes = self.teacher = self.copies = None
+        self.lengths = binding.BoundLengths()
+        self.is_bound = False
         self.ends_in_probabilities = False
         if teacher is not None:
             self.set_teacher(teacher)
@@ -130,6 +132,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         self.teacher, self.copies = teacher, teacher.copies
         # A compiled step still holds the previous teacher.
         self.train_function = None
+        self.is_bound = False
         binding.bind_if_declared(self)
 
     def compile(
@@ -197,7 +200,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         if batch is not None:
             x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
             check_parts(x, self.student_inputs, self.teacher_inputs, self.sample_ids)
-            if not self.built:
+            if not self.is_bound:
                 self.bind_to(x)
             self.check_labels(y, loss)
         elif not self.ends_in_probabilities:

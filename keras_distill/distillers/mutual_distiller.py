@@ -17,6 +17,7 @@ from keras_distill.distillers.peer import Peer
 from keras_distill.distillers.step import StepLoss, TrainStep
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
+from keras_distill.taps.masks import with_masks
 from keras_distill.taps.values import without_gradient
 from keras_distill.teachers.copies import Copies
 from keras_distill.teachers.peers import Peers
@@ -215,7 +216,8 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         losses = []
         for member, run in zip(self.members, runs, strict=True):
             known = member.teacher.knowledge(tensors, member.teacher_taps)
-            losses.append(member.compare(x, y, sample_weight, *run, known))
+            known = with_masks(known, member.lengths.teacher, inputs)
+            losses.append(member.compare(x, y, sample_weight, *run, known, inputs))
         return MutualLoss(sum(loss.total for loss in losses), losses)
 
     def update_logs(self, x, y, sample_weight, loss: MutualLoss) -> dict:

@@ -7,7 +7,6 @@ import keras
 from keras_distill import taps
 from keras_distill._backend.keras_layers import Untracked
 from keras_distill.data.selection import select
-from keras_distill.distillers import binding
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.exits import (
     DEEPEST,
@@ -21,6 +20,7 @@ from keras_distill.distillers.step import StepLoss
 from keras_distill.distillers.term import Term
 from keras_distill.losses import Hint, SoftTarget
 from keras_distill.taps import Tap, tracing
+from keras_distill.taps.masks import with_masks
 from keras_distill.teachers.self_teacher import SelfTeacher
 from keras_distill.training import data_checks
 
@@ -94,9 +94,13 @@ class SelfDistiller(Distiller):
         self.temperature = temperature
         # Its weights are the student's, and are not saved twice.
         self.net = Untracked(net)
-        specs = tracing.input_of(student)
-        binding.bind(self, specs, specs)
-        self.classes = net.output.shape[-1]
+        if tracing.declares_sizes(student):
+            self.bind_to(tracing.input_of(student))
+
+    def bind_to(self, x) -> None:
+        """Create the adapters from a batch, if the net's inputs have unknown sizes."""
+        super().bind_to(x)
+        self.classes = self.net.value.output.shape[-1]
 
     def compile(self, optimizer="rmsprop", loss=None, metrics=None, **arguments):
         """Configure the training: an optimizer, and loss and metrics for every exit.
@@ -180,15 +184,17 @@ class SelfDistiller(Distiller):
 
     def run_student(self, x, y, sample_weight, knowledge: dict) -> StepLoss:
         """Run the model once; its deepest part is the knowledge."""
+        inputs = select(x, self.student_inputs)
         y_pred, features = taps.forward(
             self.student,
-            select(x, self.student_inputs),
+            inputs,
             dict.fromkeys([*self.student_taps, *self.teacher_taps]),
             training=True,
             scores=gradient_scores(y),
         )
         knowledge = self.teacher.knowledge(features, self.teacher_taps)
-        return self.compare(x, y, sample_weight, y_pred, features, knowledge)
+        knowledge = with_masks(knowledge, self.lengths.teacher, inputs)
+        return self.compare(x, y, sample_weight, y_pred, features, knowledge, inputs)
 
     def _for_all(self, value):
         """Return the same labels for every exit, unless they are named."""

@@ -15,6 +15,7 @@ from keras_distill.distillers.gradient_scores import gradient_scores
 from keras_distill.distillers.replica_parts import replica_parts
 from keras_distill.losses.schedules import advance
 from keras_distill.strategies.replicas import require_samples
+from keras_distill.taps.masks import masks_of, with_masks
 
 
 class StepLoss(NamedTuple):
@@ -61,7 +62,8 @@ class DistillationStep(TrainStep):
         self.advance_schedules()
         self.teacher.follow(self.optimizer.iterations)
         inputs = select(x, self.teacher_inputs)
-        return self.teacher(inputs, self.teacher_taps, gradient_scores(y))
+        knowledge = self.teacher(inputs, self.teacher_taps, gradient_scores(y))
+        return with_masks(knowledge, self.lengths.teacher, inputs)
 
     def advance_schedules(self) -> None:
         """Set weights and temperatures to the values of their schedules at this step."""
@@ -83,16 +85,33 @@ class DistillationStep(TrainStep):
                 self.student, inputs, self.student_taps, training=True, scores=scores
             )
             y_pred = features.get(LOGITS)
-        return self.compare(x, y, sample_weight, y_pred, features, knowledge)
+        return self.compare(x, y, sample_weight, y_pred, features, knowledge, inputs)
 
-    def compare(self, x, y, sample_weight, y_pred, features, knowledge) -> StepLoss:
-        """Compare the student's tensors with the teacher's knowledge and the labels."""
+    def compare(
+        self, x, y, sample_weight, y_pred, features, knowledge, inputs
+    ) -> StepLoss:
+        """Compare the student's tensors with the teacher's knowledge and the labels.
+
+        Args:
+            x, y, sample_weight: the batch.
+            y_pred: the student's prediction, None if nothing needs it.
+            features: the student's tensors, by tap.
+            knowledge: the teacher's.
+            inputs: what the student took.
+        """
         context = Context(
             step=self.optimizer.iterations,
             labels=y,
             sample_ids=None if self.sample_ids is None else select(x, self.sample_ids),
             features=features,
+            masks=masks_of(features, self.lengths.student, inputs),
+            lengths=self.lengths.student,
             knowledge=knowledge,
+            inputs={
+                "student": lambda: inputs,
+                "teacher": lambda: select(x, self.teacher_inputs),
+                "batch": lambda: x,
+            },
             student=self.student,
             teacher=self.teacher,
         )

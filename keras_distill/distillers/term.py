@@ -1,11 +1,12 @@
 """Terms: one loss between taps of student and teacher, and its part in the total."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.distillers import term_checks
+from keras_distill.distillers.context import AUTO
 from keras_distill.distillers.kept_compile import copied
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.taps import Tap, as_taps
@@ -27,9 +28,15 @@ class Term:
             teacher; None for no adapter; a `keras.layers.Layer` for the student's side;
             for a tuple of taps also a tuple of these.
         name: in the logs. Default: the loss's name.
+        mask: which steps of a sequence count: `"auto"` (default), the Keras mask of the
+            tensor, or else the input of the model that is called `padding_mask`, or
+            `encoder_padding_mask` for tensors of an encoder; None for all steps; the key
+            of another input of the model or of the batch, or a function from the model's
+            inputs to a mask, `(B, L)`, not 0 for steps that count. A pair of these for
+            student and teacher.
 
     Raises:
-        TypeError: the adapter is not a layer.
+        TypeError: the adapter is not a layer, or the mask none of these.
         ValueError: the loss is not a distillation loss (a bare function, say), the weight
             is negative, or there are more or fewer taps than the loss compares.
 
@@ -45,6 +52,7 @@ class Term:
         weight: float | LearningRateSchedule | None = None,
         adapter: str | keras.Layer | Sequence | None = "auto",
         name: str | None = None,
+        mask: str | int | Callable | Sequence | None = AUTO,
     ):
         term_checks.check_loss(loss)
         self.loss = loss
@@ -60,6 +68,10 @@ class Term:
         several = isinstance(adapter, (tuple, list))
         self.adapters = tuple(adapter) if several else (adapter,) * loss.taps
         term_checks.check_adapters(self.name, self.adapters, loss.taps, several)
+        self.mask = mask
+        is_pair = isinstance(mask, (tuple, list))
+        self.masks = tuple(mask) if is_pair else (mask, mask)
+        term_checks.check_masks(self.name, self.masks)
 
     def copy(
         self, teacher: Sequence[Tap] | None = None, name: str | None = None
@@ -77,6 +89,7 @@ class Term:
             self.weight,
             copied(self.adapter),
             name or self.name,
+            self.mask,
         )
 
     def get_config(self) -> dict:
@@ -88,6 +101,7 @@ class Term:
             "weight": serialize(self.weight),
             "adapter": serialize(self.adapter),
             "name": self.name,
+            "mask": serialize(self.mask),
         }
 
     @classmethod
@@ -100,4 +114,5 @@ class Term:
             weight=deserialize(config["weight"]),
             adapter=deserialize(config["adapter"]),
             name=config["name"],
+            mask=deserialize(config.get("mask", AUTO)),
         )

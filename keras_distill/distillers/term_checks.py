@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 import keras
 
 from keras_distill.adapters import Match
-from keras_distill.distillers.context import PROVIDERS
+from keras_distill.distillers.context import AUTO, PROVIDERS
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import at_step
+from keras_distill.taps.lengths import Lengths
 
 _RESERVED = ("loss", "label_loss")
 
@@ -157,6 +158,38 @@ def check_same_shapes(built: dict, teacher: dict) -> None:
                 f"{shape}; this one's is {teacher[tap]}. Pass a teacher of the same "
                 "architecture, or create a new Distiller."
             )
+
+
+def check_masks(name: str, masks: Sequence) -> None:
+    """Check the choices of a term's masks."""
+    for mask in masks:
+        kinds = mask is None or isinstance(mask, (str, int)) or callable(mask)
+        if len(masks) != 2 or not kinds:
+            raise TypeError(
+                f"The mask of term '{name}' must be 'auto', None, the key of an input, a "
+                f"function of the inputs, or a pair of these; got {mask!r}."
+            )
+
+
+def check_padding_masks(terms: Iterable, student: Lengths, teacher: Lengths) -> None:
+    """Check that it is clear which padding mask a term's sequences have, and fits them."""
+    for term in terms:
+        sides = ("student", student, term.student), ("teacher", teacher, term.teacher)
+        for choice, (side, lengths, taps) in zip(term.masks, sides, strict=True):
+            if choice == AUTO and taps:
+                _check_padding_mask(term.name, side, str(taps[0]), lengths)
+
+
+def _check_padding_mask(name: str, side: str, tap: str, lengths: Lengths) -> None:
+    masks, shape = lengths.masks.get(tap, ()), lengths.sizes[tap]
+    several, fix = len(masks) > 1, "Pass mask= the key of the right input, or None."
+    if several or any(mask.length != shape[1] for mask in masks):
+        problem = (
+            f"could be masked by {len(masks)} inputs of {shape[1]} steps"
+            if several
+            else f"has {shape[1]} steps, but its padding mask has {masks[0].length}"
+        )
+        raise ValueError(f"Term '{name}': the {side}'s '{tap}' {problem}. {fix}")
 
 
 def check_mask(name: str, mask, features) -> None:

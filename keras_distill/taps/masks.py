@@ -1,10 +1,14 @@
-"""Whether the tensors of a model can have a Keras mask."""
+"""The masks of tapped tensors: those of Keras, or padding masks among the inputs."""
 
 import weakref
+from collections.abc import Mapping
 
 import keras
+from keras import ops
 
-from keras_distill._backend.keras_layers import flatten_layers, mask_of
+from keras_distill._backend.keras_layers import flatten_layers, mask_of, with_mask
+from keras_distill.taps.lengths import Lengths
+from keras_distill.taps.tap import Tap
 
 _without: weakref.WeakSet = weakref.WeakSet()
 
@@ -28,3 +32,33 @@ def _makes_masks(layer) -> bool:
         return True
     # Other layers of Keras itself pass masks on.
     return not type(layer).compute_mask.__module__.startswith("keras.")
+
+
+def masks_of(tensors: Mapping[Tap, object], lengths: Lengths, inputs) -> dict:
+    """Return the mask of each tapped tensor that has one, by its tap.
+
+    Args:
+        tensors: by tap; of several members, in a list, the mask is that of the first.
+        lengths: what the lengths of the tensors come from.
+        inputs: that the model took.
+    """
+    masks = {}
+    for tap, tensor in tensors.items():
+        found = [mask_of(x) for x in keras.tree.flatten(tensor)]
+        found = [mask for mask in found if mask is not None]
+        padding = lengths.masks.get(str(tap), ())
+        if found:
+            masks[tap] = found[0]
+        elif len(padding) == 1:
+            mask = keras.tree.flatten(inputs)[padding[0].position]
+            masks[tap] = ops.cast(ops.convert_to_tensor(mask), "bool")
+    return masks
+
+
+def with_masks(tensors: Mapping[Tap, object], lengths: Lengths, inputs) -> dict:
+    """Return a dict of tapped tensors after their masks were set as Keras masks."""
+    masks = masks_of(tensors, lengths, inputs)
+    for tap, mask in masks.items():
+        for tensor in keras.tree.flatten(tensors[tap]):
+            with_mask(tensor, mask)
+    return dict(tensors)

@@ -83,6 +83,12 @@ class Fitting(TrainerHooks):
             if left_out:
                 self.train_function = None
 
+    def train_on_batch(self, x, y=None, sample_weight=None, **arguments):
+        """Take one step on a batch, checked before the first as `fit` checks it."""
+        if self.train_function is None:
+            self.check_fit((x, y, sample_weight))
+        return super().train_on_batch(x, y, sample_weight, **arguments)
+
     def make_train_function(self, force=False):
         """Compile the step, and wrap it in what this `fit` needs around it."""
         if self.train_function is not None and not force:
