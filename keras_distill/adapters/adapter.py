@@ -11,6 +11,8 @@ class Adapter(layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
+        # The layers inside leave masked steps out of their statistics.
+        self.supports_masking = True
 
     def get_config(self) -> dict:
         return {**arguments(self, Adapter), **super().get_config()}

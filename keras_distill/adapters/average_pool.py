@@ -18,6 +18,9 @@ class AveragePool(Adapter):
     Args:
         size: output size of each spatial axis.
 
+    Raises:
+        ValueError: a sequence has a mask; raised by a call.
+
     Example:
         >>> kd.adapters.AveragePool((4, 4))(maps)
     """
@@ -26,8 +29,14 @@ class AveragePool(Adapter):
         super().__init__(**kwargs)
         self.size = tuple(size)
 
-    def call(self, inputs):
+    def call(self, inputs, mask=None):
         """Pool `(B, H, W, C)` to `(B, h, w, C)`, `(B, L, D)` to `(B, l, D)`."""
+        if mask is not None:
+            raise ValueError(
+                f"A sequence of {inputs.shape[1]} steps with a mask can't be pooled to "
+                f"{self.size[0]}: windows would mix real steps with padding. Tap layers "
+                "of one length, or pass an adapter layer that takes the mask."
+            )
         for axis, target in enumerate(self.size, start=1):
             if inputs.shape[axis] != target:
                 windows = ops.convert_to_tensor(_windows(inputs.shape[axis], target))

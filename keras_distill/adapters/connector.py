@@ -35,9 +35,9 @@ class Connector(Adapter):
         self.projection.build(input_shape)
         self.norm.build(self.compute_output_shape(input_shape))
 
-    def call(self, inputs, training=None):
-        """Return `(..., channels)`."""
-        return self.norm(self.projection(inputs), training=training)
+    def call(self, inputs, training=None, mask=None):
+        """Return `(..., channels)`; masked steps are left out of the statistics."""
+        return self.norm(self.projection(inputs), training=training, mask=mask)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (*input_shape[:-1], self.channels)

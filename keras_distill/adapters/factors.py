@@ -26,9 +26,11 @@ class _Steps(Adapter):
             norm.build(shape)
             self.steps += [projection, norm, layers.LeakyReLU(0.1)]
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, mask=None):
         for step in self.steps:
-            inputs = step(inputs, training=training)
+            is_norm = isinstance(step, layers.BatchNormalization)
+            masked = {"mask": mask} if is_norm else {}
+            inputs = step(inputs, training=training, **masked)
         return inputs
 
 
@@ -100,14 +102,14 @@ class Paraphraser(Adapter):
         """Return the number of code channels for a layer with `channels` channels."""
         return max(1, round(self.rate * channels))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, mask=None):
         """Return the factors, `(..., code channels)`."""
-        return self.encoder(inputs, training=training)
+        return self.encoder(inputs, training=training, mask=mask)
 
-    def reconstruct(self, inputs, training=None):
+    def reconstruct(self, inputs, training=None, mask=None):
         """Return the teacher's layer as decoded from its code."""
-        code = self(inputs, training=training)
-        return self.decoder(code, training=training)
+        code = self(inputs, training=training, mask=mask)
+        return self.decoder(code, training=training, mask=mask)
 
     def train_on(
         self,
@@ -159,10 +161,21 @@ class _Paraphrasing(keras.Model):
         self.built = paraphraser.built
 
     def call(self, inputs, training=None):
-        features = ops.stop_gradient(self.features(inputs))
-        reconstruction = self.paraphraser.reconstruct(features, training=training)
-        self.add_loss(ops.mean(ops.square(features - reconstruction)))
+        features = self.features(inputs)
+        mask = tapping.mask_of(features)
+        features = ops.stop_gradient(features)
+        reconstruction = self.paraphraser.reconstruct(features, training, mask)
+        self.add_loss(_mean(ops.square(features - reconstruction), mask))
         return reconstruction
 
     def compute_loss(self, *args, **kwargs):
         return sum(self.losses)
+
+
+def _mean(values, mask):
+    """Return the mean over all entries, without masked steps of a sequence."""
+    if mask is None:
+        return ops.mean(values)
+    mask = ops.cast(mask, values.dtype)
+    total = ops.sum(ops.mean(values, axis=-1) * mask)
+    return total / ops.maximum(ops.sum(mask), 1.0)

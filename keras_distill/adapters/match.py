@@ -174,4 +174,5 @@ def chain(steps: list[keras.Layer | None]) -> keras.Layer | None:
     row = keras.Sequential(steps, name="adapter")
     # The global dtype policy would cast the inputs.
     row.dtype_policy = keras.DTypePolicy("float32")
+    row.supports_masking = True
     return row

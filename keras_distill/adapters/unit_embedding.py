@@ -15,6 +15,9 @@ class UnitEmbedding(Adapter):
     Args:
         width: size of the embedding. Default 128.
 
+    Raises:
+        ValueError: a sequence has a mask; raised by a call.
+
     Example:
         >>> kd.adapters.UnitEmbedding(128)(features)
 
@@ -30,8 +33,14 @@ class UnitEmbedding(Adapter):
         self.dense = layers.Dense(self.width, name="dense")
         self.dense.build((input_shape[0], math.prod(input_shape[1:])))
 
-    def call(self, inputs):
+    def call(self, inputs, mask=None):
         """Return `(B, width)`."""
+        if mask is not None:
+            raise ValueError(
+                "UnitEmbedding flattens whole sequences, with a weight for each step, and "
+                "does not take a mask: padding would count. Tap a layer behind the "
+                "pooling, or pass an adapter layer that pools by the mask."
+            )
         flat = ops.reshape(inputs, (ops.shape(inputs)[0], math.prod(inputs.shape[1:])))
         vectors = self.dense(flat)
         squares = ops.sum(ops.square(vectors), axis=-1, keepdims=True)

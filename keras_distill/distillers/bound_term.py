@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_distill._backend.keras_layers import with_mask
 from keras_distill.data.selection import weight_for
 from keras_distill.distillers import term_checks
 from keras_distill.distillers.context import PROVIDERS, Context
 from keras_distill.distillers.term import Term
+from keras_distill.losses._masking import without_masked
 from keras_distill.losses.schedules import advance, scheduled_variable
 from keras_distill.taps.tracing import trace
 
@@ -139,10 +141,12 @@ class BoundTerm(keras.Layer):
             context.teacher_tensor(tap, temperature, loss.predicts)
             for tap in term.teacher
         ]
-        student = _adapt_each(self.student_adapters, student)
-        teacher = _adapt_each(self.teacher_adapters, teacher)
         values = context.values(self)
-        term_checks.check_mask(self.name, values.get("mask"), student[0])
+        masks = values.get("mask"), values.get("teacher_mask")
+        student = _adapt_each(self.student_adapters, student, masks[0])
+        teacher = _adapt_each(self.teacher_adapters, teacher, masks[1])
+        for mask, side in zip(masks, (student, teacher), strict=True):
+            term_checks.check_mask(self.name, mask, side)
         teacher, student = loss.arrange(teacher, _adapt(self.joint_adapter, student))
         weight = weight_for(sample_weight, term.student[0])
         if _is_per_token(weight) and context.is_apart_from_labels(term.student[0]):
@@ -190,8 +194,20 @@ def _adapt(adapter, tensor):
     return tensor if adapter is None else adapter(tensor, training=True)
 
 
-def _adapt_each(adapters, tensors) -> list:
-    return [_adapt(a, x) for a, x in zip(adapters, tensors, strict=True)]
+def _adapt_each(adapters, tensors, mask) -> list:
+    return [
+        x if a is None else _adapt(a, _masked(a, x, mask))
+        for a, x in zip(adapters, tensors, strict=True)
+    ]
+
+
+def _masked(adapter, tensor, mask):
+    """Return what an adapter takes of a sequence: zeros at masked steps, and the mask."""
+    if mask is None or len(mask.shape) != 2 or len(tensor.shape) < 3:
+        return tensor
+    # Keras's own cast would lose the mask.
+    tensor = ops.cast(tensor, adapter.compute_dtype)
+    return with_mask(without_masked(tensor, mask), mask)
 
 
 def _shape_after(adapter, shape):

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
+from keras_distill.losses._entropy import at_label
 from keras_distill.taps import Tap
-from keras_distill.targets.target import one_hot_labels
+from keras_distill.targets.target import label_rows
 
 FIRST_CLASS_GRADIENT = Tap.input_gradient("first_class")
 
@@ -15,7 +16,7 @@ def label_score(labels):
     def score(logits):
         wide = keras.backend.result_type(logits.dtype, "float32")
         log_p = ops.log_softmax(ops.cast(logits, wide), axis=-1)
-        return -ops.sum(one_hot_labels(labels, log_p) * log_p)
+        return -ops.sum(at_label(label_rows(labels, log_p), log_p))
 
     return score
 
@@ -29,7 +30,7 @@ def first_class_score(ranking=None):
 
     def score(logits):
         first = ops.argmax(logits if ranking is None else ranking, axis=-1)
-        return ops.sum(one_hot_labels(first, logits) * logits)
+        return ops.sum(at_label(label_rows(first, logits), logits))
 
     return score
 

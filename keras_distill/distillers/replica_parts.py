@@ -6,6 +6,8 @@ import keras
 from keras import ops
 
 from keras_distill import strategies
+from keras_distill.losses._masking import of_both
+from keras_distill.taps import mask_of
 
 
 def replica_parts(means: dict, losses: dict, count, mean_count) -> dict:
@@ -31,6 +33,61 @@ def replica_parts(means: dict, losses: dict, count, mean_count) -> dict:
 def _is_sum(loss) -> bool:
     losses = keras.tree.flatten(loss)
     return all(getattr(part, "reduction", None) == "sum" for part in losses)
+
+
+def label_weights(y, y_pred, sample_weight, loss, count, mean_count):
+    """Return sample weights by which the labels' means are over all replicas' tokens.
+
+    Keras's mean is over a replica's own valid tokens, those that neither a mask nor
+    `ignore_class` leaves out. With one replica the weights are returned as they are.
+
+    Args:
+        y, y_pred, sample_weight: of this replica.
+        loss: the compiled loss, of one output or of each.
+        count, mean_count: as in `replica_parts`.
+    """
+    if strategies.replica_count() == 1:
+        return sample_weight
+    outputs, labels = keras.tree.flatten(y_pred), keras.tree.flatten(y)
+    losses, weights = (
+        x * len(outputs) if len(x) == 1 else x
+        for x in (keras.tree.flatten(loss), keras.tree.flatten(sample_weight))
+    )
+    if {len(labels), len(losses), len(weights)} != {len(outputs)}:
+        return sample_weight
+    masks = list(map(_valid, labels, outputs, losses))
+    if all(mask is None for mask in masks):
+        return sample_weight
+    samples = ops.divide(count, mean_count)
+    parts = [
+        _weight(weight, output, mask, samples)
+        for weight, output, mask in zip(weights, outputs, masks, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(y_pred, parts)
+
+
+def _valid(labels, output, loss):
+    """Return the mask of the entries that a mean over labels is of, None for all."""
+    if getattr(loss, "reduction", "mean") not in ("mean", "sum_over_batch_size"):
+        return None
+    mask, ignored = mask_of(output), getattr(loss, "ignore_class", None)
+    if ignored is None:
+        return mask
+    if len(labels.shape) == len(output.shape):
+        labels = ops.squeeze(labels, axis=-1)
+    return of_both(mask, ops.not_equal(labels, ops.cast(ignored, labels.dtype)))
+
+
+def _weight(weight, output, mask, samples):
+    """Weigh an output by this replica's part of the valid entries over its samples'."""
+    if weight is None:
+        like = output[..., 0] if mask is None else mask
+        weight = ops.ones_like(like, dtype="float32")
+    if mask is None:
+        return weight
+    valid = ops.sum(ops.cast(mask, "float32"))
+    part = ops.divide_no_nan(valid, strategies.mean_count(valid))
+    return ops.cast(weight, "float32") * part / ops.cast(samples, "float32")
 
 
 class PartMeans(keras.Metric):

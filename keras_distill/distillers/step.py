@@ -12,7 +12,7 @@ from keras_distill._backend.keras_trainer import compiled_loss
 from keras_distill.data.selection import select
 from keras_distill.distillers.context import LOGITS, Context
 from keras_distill.distillers.gradient_scores import gradient_scores
-from keras_distill.distillers.replica_parts import replica_parts
+from keras_distill.distillers.replica_parts import label_weights, replica_parts
 from keras_distill.losses.schedules import advance
 from keras_distill.strategies.replicas import require_samples
 from keras_distill.taps.masks import masks_of, with_masks
@@ -99,6 +99,8 @@ class DistillationStep(TrainStep):
             knowledge: the teacher's.
             inputs: what the student took.
         """
+        count = ops.shape(keras.tree.flatten(x)[0])[0]
+        mean_count = strategies.mean_count(count)
         context = Context(
             step=self.optimizer.iterations,
             labels=y,
@@ -121,11 +123,12 @@ class DistillationStep(TrainStep):
         }
         losses = {name: bound.term.loss for name, bound in self.terms.items()}
         if getattr(self, "loss", None) is not None:
-            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            weights = label_weights(
+                y, y_pred, sample_weight, self.loss, count, mean_count
+            )
+            loss = self.compute_loss(x, y, y_pred, weights, training=True)
             means["label_loss"] = ops.cast(loss, "float32")
             losses["label_loss"] = self.loss
-        count = ops.shape(keras.tree.flatten(x)[0])[0]
-        mean_count = strategies.mean_count(count)
         parts = replica_parts(means, losses, count, mean_count)
         return StepLoss(self.total(parts), parts, y_pred, mean_count)
 

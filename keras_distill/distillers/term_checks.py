@@ -8,6 +8,7 @@ import keras
 
 from keras_distill.adapters import Match
 from keras_distill.distillers.context import AUTO, PROVIDERS
+from keras_distill.losses._masking import fits
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import at_step
 from keras_distill.taps.lengths import Lengths
@@ -192,12 +193,14 @@ def _check_padding_mask(name: str, side: str, tap: str, lengths: Lengths) -> Non
         raise ValueError(f"Term '{name}': the {side}'s '{tap}' {problem}. {fix}")
 
 
-def check_mask(name: str, mask, features) -> None:
+def check_mask(name: str, mask, tensors: Sequence) -> None:
     """Check that a mask has the length of what it masks, which pooling may change."""
-    if mask is None or len(features.shape) < 3 or mask.shape[1] == features.shape[1]:
+    features = tensors[0] if tensors else None
+    if mask is None or features is None or len(features.shape) <= len(mask.shape):
         return
-    raise ValueError(
-        f"Term '{name}': a mask of {mask.shape[1]} steps does not fit the student's "
-        f"sequence, pooled to {features.shape[1]} steps. Tap layers of one length, or "
-        "pass an adapter layer."
-    )
+    if not fits(mask, features):
+        raise ValueError(
+            f"Term '{name}': a mask of {mask.shape[1]} steps does not fit a sequence of "
+            f"{features.shape[1]} steps, its shape after the adapter. Tap layers of one "
+            "length, or pass an adapter layer that keeps it."
+        )

@@ -3,24 +3,36 @@
 from keras import ops
 
 from keras_distill import strategies
+from keras_distill.losses._masking import without_masked
 
 
-def flatten(features):
-    """Flatten each sample's features to one vector, `(B, D)`."""
+def flatten(features, mask=None):
+    """Flatten each sample's features to one vector, `(B, D)`; masked steps are zeros."""
     if len(features.shape) == 2:
         return features
+    features = without_masked(features, mask)
     return ops.reshape(features, (ops.shape(features)[0], -1))
 
 
-def by_location(features, method: str):
-    """Return a map or a sequence as vectors of its P locations, `(B, P, C)`."""
+def by_location(features, method: str, mask=None):
+    """Return a map or a sequence as vectors of its P locations, `(B, P, C)`.
+
+    Masked steps of a sequence are zeros.
+    """
     if len(features.shape) < 3:
         raise ValueError(
             f"{method} compares locations, so it needs maps (B, H, W, C) or sequences "
             f"(B, L, D); got {tuple(features.shape)}. Tap an earlier layer, or use Hint."
         )
+    features = without_masked(features, mask)
     shape = ops.shape(features)
     return ops.reshape(features, (shape[0], -1, shape[-1]))
+
+
+def mean_per_token(values):
+    """Return means over all axes, `(B,)`, or over channels for sequences, `(B, L)`."""
+    axes = -1 if len(values.shape) == 3 else tuple(range(1, len(values.shape)))
+    return ops.mean(values, axis=axes)
 
 
 def peak(x, axis=None):
@@ -40,9 +52,12 @@ def normalize(vectors):
     return vectors / ops.sqrt(ops.where(squares > 0, squares, 1.0))
 
 
-def unit_vectors(features):
-    """Flatten each sample's features to one vector of length 1, `(B, D)`."""
-    return normalize(flatten(features))
+def unit_vectors(features, mask=None):
+    """Flatten each sample's features to one vector of length 1, `(B, D)`.
+
+    Masked steps are zeros.
+    """
+    return normalize(flatten(features, mask))
 
 
 def inner_products(vectors):

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_distill import adapters
 from keras_distill.adapters.match import Match
+from keras_distill.losses._vectors import mean_per_token
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -56,8 +57,8 @@ class ActivationBoundary(DistillationLoss):
         return adapters.chain([pool, connector]), pool_teacher
 
     def call(self, teacher, student):
-        """Return `(B,)` for features of any shape."""
+        """Return `(B,)` for vectors and maps, `(B, L)` for sequences."""
         fires = ops.cast(teacher > 0, student.dtype)
         hinge = fires * ops.relu(self.margin - student)
         hinge += (1.0 - fires) * ops.relu(self.margin + student)
-        return ops.mean(ops.square(hinge), axis=tuple(range(1, len(hinge.shape))))
+        return mean_per_token(ops.square(hinge))

@@ -36,12 +36,14 @@ class AngleRelation(DistillationLoss):
 
     match = Match.NOTHING
     recommended_weight = 50.0
+    needs = ("mask", "teacher_mask")
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
         # One scale for the whole batch changes no angle.
         teacher, student = (
-            x / peak(strategies.gather(x)) for x in map(flatten, (teacher, student))
+            x / peak(strategies.gather(x))
+            for x in (flatten(teacher, teacher_mask), flatten(student, mask))
         )
         all_teacher = strategies.gather(teacher)
 

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
+from keras_distill.losses._masking import inverse_fraction, of_both
 from keras_distill.losses._vectors import by_location, peak
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -20,7 +21,8 @@ class AttentionMap(DistillationLoss):
 
     This is the authors' code; the paper writes half the norm of the difference. A map
     that is zero everywhere stays zero. In a sequence `(B, L, D)` the locations are the
-    L positions, and masked positions are zero.
+    L positions; those that are masked on either side are zero, and the mean is over
+    the others.
 
     Recommended weight: 1000 for each pair of layers, which is the authors' beta.
 
@@ -42,7 +44,7 @@ class AttentionMap(DistillationLoss):
 
     match = Match.SPACE
     recommended_weight = 1000.0
-    needs = ("mask",)
+    needs = ("mask", "teacher_mask")
 
     def __init__(self, power: float = 2.0, *, mapping: str = "sum", **kwargs):
         super().__init__(**kwargs)
@@ -56,17 +58,16 @@ class AttentionMap(DistillationLoss):
         self.power = power
         self.mapping = mapping
 
-    def call(self, teacher, student, *, mask):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for maps `(B, H, W, C)` and sequences `(B, L, D)`."""
+        mask = of_both(mask, teacher_mask)
         gap = self._attention(student, mask) - self._attention(teacher, mask)
-        return ops.mean(ops.square(gap), axis=-1)
+        return ops.mean(ops.square(gap), axis=-1) * inverse_fraction(mask, gap.dtype)
 
     def _attention(self, features, mask):
-        activity = by_location(features, "AttentionMap")
+        activity = by_location(features, "AttentionMap", mask)
         # The gradient of `ops.abs` at 0 is 1 on JAX.
         activity = activity * ops.stop_gradient(ops.sign(activity))
-        if mask is not None and len(features.shape) == 3:
-            activity = activity * ops.expand_dims(ops.cast(mask, activity.dtype), -1)
         activity = activity / peak(activity, axis=(1, 2))
         over_channels = ops.sum if self.mapping == "sum" else ops.max
         maps = over_channels(ops.power(activity, self.power), axis=-1)

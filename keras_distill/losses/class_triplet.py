@@ -38,7 +38,8 @@ class ClassTriplet(DistillationLoss):
 
     match = Match.NOTHING
     compares_teacher = False
-    needs = ("labels",)
+    needs = ("labels", "mask")
+    needs_one_class = True
 
     def __init__(self, *, margin: float = 0.3, **kwargs):
         super().__init__(**kwargs)
@@ -46,9 +47,9 @@ class ClassTriplet(DistillationLoss):
             raise ValueError(f"margin must be 0 or more; got {margin}.")
         self.margin = margin
 
-    def call(self, teacher, student, *, labels):
+    def call(self, teacher, student, *, labels, mask):
         """Return `(B,)` for features of any shape."""
-        apart = distances(unit_vectors(student))
+        apart = distances(unit_vectors(student, mask))
         labels, rows = class_indices(labels), strategies.local_rows(ops.shape(apart)[0])
         classes = strategies.gather(labels)
         indices = ops.arange(ops.shape(classes)[0])

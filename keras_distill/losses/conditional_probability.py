@@ -33,16 +33,18 @@ class ConditionalProbability(DistillationLoss):
 
     match = Match.NOTHING
     recommended_weight = 30000.0
+    needs = ("mask", "teacher_mask")
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
-        log_p, log_q = _log_probabilities(teacher), _log_probabilities(student)
+        log_p = _log_probabilities(teacher, teacher_mask)
+        log_q = _log_probabilities(student, mask)
         return ops.mean(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
 
-def _log_probabilities(features):
+def _log_probabilities(features, mask):
     """Return log p(j | i), `(B, N)`."""
-    cosines = inner_products(unit_vectors(features))
+    cosines = inner_products(unit_vectors(features, mask))
     # Opposite vectors have a similarity of 0, whose logarithm is not finite.
     kernel = ops.maximum((cosines + 1.0) / 2.0, 1e-6)
     return ops.log(kernel) - ops.log(ops.sum(kernel, axis=-1, keepdims=True))

@@ -5,8 +5,10 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
+from keras_distill.losses._entropy import at_label
+from keras_distill.losses._masking import of_both
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.targets.target import one_hot_labels
+from keras_distill.targets.target import label_rows
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -33,11 +35,21 @@ class ConfidenceWeightedLabel(DistillationLoss):
 
     match = Match.CLASSES
     predicts = "classes"
-    needs = ("labels",)
+    needs = ("labels", "mask", "teacher_mask")
 
-    def call(self, teacher, student, *, labels):
+    def call(self, teacher, student, *, labels, mask, teacher_mask):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         log_q = ops.log_softmax(student, axis=-1)
-        cross_entropy = -ops.sum(one_hot_labels(labels, student) * log_q, axis=-1)
+        cross_entropy = -at_label(label_rows(labels, student), log_q)
         confidence = ops.max(ops.softmax(teacher, axis=-1), axis=-1)
-        return cross_entropy * confidence / ops.mean(strategies.gather(confidence))
+        mean = _mean(confidence, of_both(mask, teacher_mask))
+        return cross_entropy * confidence / mean
+
+
+def _mean(values, mask):
+    """Return the mean over the global batch, without masked tokens."""
+    values = strategies.gather(values)
+    if mask is None:
+        return ops.mean(values)
+    mask = strategies.gather(ops.cast(mask, values.dtype))
+    return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)

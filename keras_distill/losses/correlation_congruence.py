@@ -44,6 +44,7 @@ class CorrelationCongruence(DistillationLoss):
 
     match = Match.NOTHING
     recommended_weight = 100.0
+    needs = ("mask", "teacher_mask")
 
     def __init__(self, *, gamma: float = 0.4, order: int = 2, **kwargs):
         super().__init__(**kwargs)
@@ -55,14 +56,15 @@ class CorrelationCongruence(DistillationLoss):
         self.gamma = gamma
         self.order = order
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
-        gap = self._correlations(student) - self._correlations(teacher)
+        gap = self._correlations(student, mask)
+        gap = gap - self._correlations(teacher, teacher_mask)
         return ops.mean(ops.square(gap), axis=-1)
 
-    def _correlations(self, features):
+    def _correlations(self, features, mask):
         """Return `(B, N)`."""
-        cosines = inner_products(unit_vectors(features))
+        cosines = inner_products(unit_vectors(features, mask))
         total = 0.0
         # Horner's rule, without the constant of p = 0, which cancels.
         for p in range(self.order, 0, -1):

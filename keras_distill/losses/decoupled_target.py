@@ -5,6 +5,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.adapters.match import Match
+from keras_distill.losses._entropy import at_label, entropy_terms
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.temperature import check_temperature, times_squared
 from keras_distill.targets.target import LOG_ZERO, log_rest, one_hot_labels
@@ -47,6 +48,7 @@ class DecoupledTarget(DistillationLoss):
     predicts = "classes"
     scheduled = ("temperature",)
     needs = ("labels",)
+    needs_one_class = True
 
     def __init__(
         self,
@@ -73,16 +75,16 @@ class DecoupledTarget(DistillationLoss):
         (true_t, rest_t, others_t), (true_s, rest_s, others_s) = (
             _parts(logits / temperature, label) for logits in (teacher, student)
         )
-        binary = ops.exp(true_t) * (true_t - true_s)
-        binary += ops.exp(rest_t) * (rest_t - rest_s)
-        among = ops.sum(ops.exp(others_t) * (others_t - others_s), axis=-1)
+        binary = entropy_terms(true_t, true_s)
+        binary += entropy_terms(rest_t, rest_s)
+        among = ops.sum(entropy_terms(others_t, others_s), axis=-1)
         return times_squared(self.alpha * binary + self.beta * among, temperature)
 
 
 def _parts(logits, label):
     """Return the logarithms of p_y and 1 - p_y, `(...)`, and of o, `(..., K)`."""
     log_p = ops.log_softmax(logits, axis=-1)
-    true = ops.sum(label * log_p, axis=-1)
+    true = at_label(label, log_p)
     rest = log_rest(log_p, label)
     others = ops.where(label > 0, LOG_ZERO, log_p - rest)
     return true, rest[..., 0], others

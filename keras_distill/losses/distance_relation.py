@@ -33,16 +33,18 @@ class DistanceRelation(DistillationLoss):
 
     match = Match.NOTHING
     recommended_weight = 25.0
+    needs = ("mask", "teacher_mask")
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
-        gap = _relative_distances(student) - _relative_distances(teacher)
+        gap = _relative_distances(student, mask)
+        gap = gap - _relative_distances(teacher, teacher_mask)
         return ops.mean(huber(gap), axis=-1)
 
 
-def _relative_distances(features):
+def _relative_distances(features, mask):
     """Return distances over their mean, `(B, N)`; zeros where all points are equal."""
-    apart = distances(flatten(features))
+    apart = distances(flatten(features, mask))
     different = ops.cast(apart > 0, apart.dtype)
     total, count = (
         ops.sum(strategies.gather(ops.sum(x, axis=-1))) for x in (apart, different)

@@ -7,8 +7,10 @@ from typing import ClassVar
 import keras
 from keras import ops
 
+from keras_distill import strategies
 from keras_distill._backend.configuration import arguments
 from keras_distill.adapters.match import Match
+from keras_distill.losses._masking import fits, of_both, without_masked
 from keras_distill.losses.schedules import at_step
 
 
@@ -19,7 +21,12 @@ class DistillationLoss(keras.losses.Loss):
     order. A method subclasses this and implements `call`, which returns one value per
     sample, `(B,)`, or one per token, `(B, L)`, for tensors of a sequence. This base
     casts to the loss's dtype, stops the teacher's gradient, passes what the loss needs,
-    and averages as Keras does: `sum_i w_i l_i / B`, without masked entries.
+    and averages as Keras does: `sum_i w_i l_i / B`.
+
+    Masked steps of a sequence are left out. Values per token are averaged over the
+    tokens of the whole batch that are valid on both sides; with `reduction="sum"` they
+    are summed. A loss that compares whole sequences, with one value per sample, must
+    take `mask`, and leave masked steps out itself: without it, a mask is an error.
 
     Class attributes that a method sets:
 
@@ -38,13 +45,17 @@ class DistillationLoss(keras.losses.Loss):
     - `recommended_weight`: the weight of a term that has none of its own.
     - `needs`: keyword arguments that `call` takes in addition to the tensors, out of `labels`,
       `student_logits`, `teacher_logits`, `sample_ids`, `step`; `mask` and
-      `teacher_mask`, `(B, L)`, those of the first tap of each side, or None; `teacher_norm`,
+      `teacher_mask`, the valid steps of each side, `(B, L)`, None where all are (a side
+      without a mask has that of the other, if their lengths agree); `teacher_norm`,
       the standard deviation and mean, `(C,)`, that the batch normalization at the
       teacher's tap gives its channels; `student_head` and `teacher_head`, the kernel,
       the bias and whether the kernel is transposed, of the layer whose input is tapped;
       and `memory`, the layer that `memory()` returned.
     - `labels_are_classes`: whether its labels are indices of the student's logits, so
       that `fit` checks their range.
+    - `needs_one_class`: whether its labels must name one class per sample, so that `fit`
+      refuses mixed labels, rows of several nonzero entries. Default False: the loss
+      takes rows as they are.
     - `scheduled`: attributes that are a number or a schedule; `call` gets their value at
       the current step under the same name.
 
@@ -70,6 +81,7 @@ class DistillationLoss(keras.losses.Loss):
     recommended_weight: ClassVar[float] = 1.0
     needs: ClassVar[tuple[str, ...]] = ()
     labels_are_classes: ClassVar[bool] = False
+    needs_one_class: ClassVar[bool] = False
     scheduled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -89,20 +101,30 @@ class DistillationLoss(keras.losses.Loss):
             teacher: the teacher's tensor, or a tuple of them.
             student: the student's, of the same structure.
             sample_weight: `(B,)`, or one weight per token, `(B, L)`.
-            **context: the values that `needs` and `scheduled` name.
+            **context: the values that `needs` and `scheduled` name, and masks.
 
         Returns:
             A scalar, or the values themselves if the reduction is None.
 
         Raises:
-            ValueError: the loss needs something that was not passed.
+            ValueError: the loss needs something that was not passed, does not take the
+                mask that its tensors have, or returns something else than one value per
+                sample or token.
         """
         teacher = keras.tree.map_structure(self._cast, teacher)
         if not self.trains_teacher_adapters:
             teacher = keras.tree.map_structure(ops.stop_gradient, teacher)
         student = keras.tree.map_structure(self._cast, student)
+        context |= _masks(self.name, teacher, student, context)
         values = self.call(teacher, student, **self._arguments(context))
-        weight = _combine(values, sample_weight, context.get("mask"))
+        _check_values(self.name, values, student)
+        mask = of_both(context["mask"], context["teacher_mask"])
+        if mask is not None and "mask" not in self.needs:
+            _check_mask_is_taken(self.name, values, mask)
+        if mask is not None and len(values.shape) >= len(mask.shape):
+            # An infinite value times 0 is not 0.
+            values = without_masked(values, mask)
+        weight = _combine(values, sample_weight, mask, self.reduction)
         reduce = _Reduction(self.name, reduction=self.reduction, dtype=self.dtype)
         return reduce(values, values, weight)
 
@@ -163,7 +185,7 @@ class DistillationLoss(keras.losses.Loss):
         return ops.cast(ops.convert_to_tensor(tensor), self.dtype)
 
     def _arguments(self, context: dict) -> dict:
-        values = {"mask": None, "teacher_mask": None, **context}
+        values = dict(context)
         for name in self.scheduled:
             values.setdefault(name, at_step(getattr(self, name), 0))
         missing = [name for name in self.needs if name not in values]
@@ -183,7 +205,63 @@ class _Reduction(keras.losses.Loss):
         return y_pred
 
 
-def _combine(values, sample_weight, mask):
+def _masks(name: str, teacher, student, context: dict) -> dict:
+    """Return the mask of each side, None for tensors without steps.
+
+    A side without a mask has that of the other, if their lengths agree.
+    """
+    sides = {"mask": _first(student), "teacher_mask": _first(teacher)}
+    masks = dict.fromkeys(sides)
+    for key, features in sides.items():
+        mask = context.get(key)
+        if mask is None or features is None or len(features.shape) <= len(mask.shape):
+            continue
+        if not fits(mask, features):
+            raise ValueError(
+                f"The {key} of the loss '{name}' has the shape {tuple(mask.shape)}, which "
+                f"does not fit the sequence {tuple(features.shape)}. Tap layers of one "
+                "length, or pass an adapter layer."
+            )
+        masks[key] = ops.convert_to_tensor(mask)
+    for key, other in (("mask", "teacher_mask"), ("teacher_mask", "mask")):
+        missing = masks[key] is None and masks[other] is not None
+        if missing and sides[key] is not None and fits(masks[other], sides[key]):
+            masks[key] = masks[other]
+    return masks
+
+
+def _first(tensors):
+    return next(iter(keras.tree.flatten(tensors)), None)
+
+
+def _check_values(name: str, values, student) -> None:
+    """Check that a loss returned one value per sample, or per token or pixel."""
+    shape, features = tuple(values.shape), tuple(_first(student).shape)
+    # A size that is known where the batch's is not is none of the batch.
+    agree = not shape or shape[0] in (None, features[0])
+    rest = zip(shape[1:], features[1:], strict=False)
+    agree &= all(a == b or None in (a, b) for a, b in rest)
+    if not agree or not 1 <= len(shape) <= max(1, len(features) - 1):
+        raise ValueError(
+            f"The loss '{name}' returned values of the shape {shape} for tensors "
+            f"{features}: its `call` must return one value per sample, (B,), or one per "
+            "token, (B, L), so that sample weights, masks and replicas count right. "
+            "Reduce the last axes only: ops.mean(values, axis=-1), for example."
+        )
+
+
+def _check_mask_is_taken(name: str, values, mask) -> None:
+    """Check that a loss that does not take a mask has values that it applies to."""
+    if len(values.shape) < len(mask.shape):
+        raise ValueError(
+            f"The loss '{name}' compares whole sequences and does not take their mask, so "
+            "that padding would count. Use a loss that does, such as "
+            "kd.losses.SimilarityMatrix, or one of tokens, such as kd.losses.Hint; tap a "
+            "layer behind the pooling; or, in a loss of your own, name 'mask' in `needs`."
+        )
+
+
+def _combine(values, sample_weight, mask, reduction):
     """Multiply sample weights and a mask, expanded to the rank of the values."""
     rank = len(values.shape)
     weight = None
@@ -191,13 +269,25 @@ def _combine(values, sample_weight, mask):
         weight = ops.cast(ops.convert_to_tensor(sample_weight), values.dtype)
         while len(weight.shape) > rank:
             weight = ops.mean(weight, axis=-1)
-        while len(weight.shape) < rank:
-            weight = ops.expand_dims(weight, axis=-1)
-    if mask is not None and len(mask.shape) == rank:
-        mask = ops.cast(mask, values.dtype)
-        # Keras's rule: valid entries are scaled up to the weight of all.
-        scaled = ops.divide_no_nan(
-            mask * ops.cast(ops.size(mask), mask.dtype), ops.sum(mask)
-        )
-        weight = scaled if weight is None else weight * scaled
+        weight = _expanded(weight, rank)
+    if mask is not None and len(mask.shape) <= rank:
+        wide = keras.backend.result_type(values.dtype, "float32")
+        mask = ops.cast(mask, wide)
+        if reduction in ("sum_over_batch_size", "mean"):
+            mask = _scaled(mask)
+        mask = _expanded(ops.cast(mask, values.dtype), rank)
+        weight = mask if weight is None else weight * mask
     return weight
+
+
+def _scaled(mask):
+    """Scale valid entries up to the weight of all, as Keras does, over all replicas."""
+    counts = ops.stack([ops.cast(ops.size(mask), mask.dtype), ops.sum(mask)])
+    size, valid = ops.unstack(strategies.mean_count(counts))
+    return ops.divide_no_nan(mask * size, valid)
+
+
+def _expanded(tensor, rank: int):
+    while len(tensor.shape) < rank:
+        tensor = ops.expand_dims(tensor, axis=-1)
+    return tensor

@@ -53,6 +53,7 @@ class Divergence(DistillationLoss):
             )
         self.target = target
         self.needs = () if target is None else target.needs
+        self.needs_one_class = target is not None and target.needs_one_class
 
     def call(self, teacher, student, *, temperature, **context):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_distill import adapters
 from keras_distill.adapters.match import Match
+from keras_distill.losses._masking import inverse_fraction, of_both
 from keras_distill.losses._vectors import unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -43,6 +44,7 @@ class FactorTransfer(DistillationLoss):
     """
 
     recommended_weight = 500.0
+    needs = ("mask", "teacher_mask")
 
     def __init__(self, paraphraser: adapters.Paraphraser, **kwargs):
         super().__init__(**kwargs)
@@ -67,8 +69,10 @@ class FactorTransfer(DistillationLoss):
             adapters.chain([self.paraphraser, pool_teacher]),
         )
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for factors of any shape."""
-        gap = unit_vectors(student) - unit_vectors(teacher)
+        mask = of_both(mask, teacher_mask)
+        gap = unit_vectors(student, mask) - unit_vectors(teacher, mask)
         # The gradient of `ops.abs` at 0 is 1 on JAX.
-        return ops.mean(gap * ops.stop_gradient(ops.sign(gap)), axis=-1)
+        values = ops.mean(gap * ops.stop_gradient(ops.sign(gap)), axis=-1)
+        return values * inverse_fraction(mask, values.dtype)

@@ -39,11 +39,11 @@ class FlowMatrix(DistillationLoss):
     match = Match.CHANNELS
     taps = 2
     recommended_weight = 50.0
-    needs = ("mask",)
+    needs = ("mask", "teacher_mask")
 
-    def call(self, teacher, student, *, mask):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for two maps `(B, H, W, C)` or two sequences a side."""
-        gap = _flow(*student, mask) - _flow(*teacher, mask)
+        gap = _flow(*student, mask) - _flow(*teacher, teacher_mask)
         return ops.mean(ops.square(gap), axis=(1, 2))
 
 
@@ -54,23 +54,25 @@ def _flow(first, second, mask):
             "FlowMatrix needs two maps (B, H, W, C) or two sequences (B, L, D); got "
             f"the shapes {tuple(first.shape)} and {tuple(second.shape)}."
         )
-    masked = mask is not None and len(first.shape) == 3
     if first.shape[1:-1] != second.shape[1:-1]:
-        if masked:
+        if mask is not None:
             raise ValueError(
                 "FlowMatrix can't pool masked sequences; got lengths "
                 f"{first.shape[1]} and {second.shape[1]}. Tap two layers of one length."
             )
         first, second = _pool_larger(first, second)
-    first, second = (by_location(x, "FlowMatrix") for x in (first, second))
+    first, second = (by_location(x, "FlowMatrix", mask) for x in (first, second))
     # Divide before the product, so that large activations do not overflow.
-    if masked:
-        weight = ops.expand_dims(ops.cast(mask, first.dtype), axis=-1)
-        positions = ops.maximum(ops.sum(weight, axis=1, keepdims=True), 1.0)
-        first = first * weight / positions
-    else:
-        first = first / ops.cast(ops.shape(first)[1], first.dtype)
+    first = first / _positions(first, mask)
     return ops.matmul(ops.swapaxes(first, 1, 2), second)
+
+
+def _positions(features, mask):
+    """Return the number of positions, without masked ones, by sample if there are."""
+    if mask is None:
+        return ops.cast(ops.shape(features)[1], features.dtype)
+    valid = ops.sum(ops.cast(mask, features.dtype), axis=1)
+    return ops.maximum(valid, 1.0)[:, None, None]
 
 
 def _pool_larger(first, second):

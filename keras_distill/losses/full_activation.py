@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_distill.losses._masking import of_both
 from keras_distill.losses._vectors import unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -28,8 +29,10 @@ class FullActivation(DistillationLoss):
     """
 
     recommended_weight = 10.0
+    needs = ("mask", "teacher_mask")
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
-        gap = unit_vectors(student) - unit_vectors(teacher)
+        mask = of_both(mask, teacher_mask)
+        gap = unit_vectors(student, mask) - unit_vectors(teacher, mask)
         return ops.sum(ops.square(gap), axis=-1)

@@ -6,6 +6,7 @@ from keras import ops
 from keras_distill._backend.gradients import custom_gradient
 from keras_distill.adapters.match import Match
 from keras_distill.losses._scores import sorted_scores
+from keras_distill.losses._vectors import unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -43,6 +44,7 @@ class HardRank(DistillationLoss):
     """
 
     match = Match.NOTHING
+    needs = ("mask", "teacher_mask")
 
     def __init__(
         self,
@@ -67,9 +69,10 @@ class HardRank(DistillationLoss):
         self.scale = scale
         self.power = power
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
-        sides = sorted_scores(teacher, student, self.scale, self.power, self.items)
+        sides = unit_vectors(teacher, teacher_mask), unit_vectors(student, mask)
+        sides = sorted_scores(*sides, self.scale, self.power, self.items)
         return _negative_log_likelihood(sides[1])
 
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_distill.losses._vectors import mean_per_token
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -31,5 +32,4 @@ class Hint(DistillationLoss):
 
     def call(self, teacher, student):
         """Return `(B,)` for vectors and maps, `(B, L)` for sequences."""
-        axes = -1 if len(student.shape) == 3 else tuple(range(1, len(student.shape)))
-        return 0.5 * ops.mean(ops.square(student - teacher), axis=axes)
+        return 0.5 * mean_per_token(ops.square(student - teacher))

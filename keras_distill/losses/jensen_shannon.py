@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill.losses.divergence import Divergence
+from keras_distill.targets.target import LOG_ZERO
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -31,6 +32,7 @@ class JensenShannon(Divergence):
 
     def between(self, log_p, log_q):
         """Return the divergence, 0 to log 2."""
+        log_p, log_q = (ops.maximum(x, LOG_ZERO) for x in (log_p, log_q))
         log_m = ops.logaddexp(log_p, log_q) - np.log(2.0)
         terms = ops.exp(log_p) * (log_p - log_m) + ops.exp(log_q) * (log_q - log_m)
         return 0.5 * ops.sum(terms, axis=-1)

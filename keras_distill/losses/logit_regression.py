@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
+from keras_distill.losses._entropy import absent_on_both
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -40,7 +41,16 @@ class LogitRegression(DistillationLoss):
 
     def call(self, teacher, student):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
-        gap = student - teacher
+        absent = absent_on_both(student, teacher)
+        gap = ops.where(absent, 0.0, student - teacher)
         if self.centred:
-            gap = gap - ops.mean(gap, axis=-1, keepdims=True)
+            infinite = ops.logical_or(absent, ops.abs(gap) == float("inf"))
+            gap = ops.where(absent, 0.0, gap - _mean(gap, infinite))
         return 0.5 * ops.sum(ops.square(gap), axis=-1)
+
+
+def _mean(gap, left_out):
+    """Return the mean over the classes that are not left out, `(..., 1)`."""
+    present = ops.mean(1.0 - ops.cast(left_out, gap.dtype), axis=-1, keepdims=True)
+    mean = ops.mean(ops.where(left_out, 0.0, gap), axis=-1, keepdims=True)
+    return ops.divide_no_nan(mean, present)

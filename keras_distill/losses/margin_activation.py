@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_distill import adapters
 from keras_distill.adapters.match import Match
+from keras_distill.losses._vectors import mean_per_token
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -50,12 +51,11 @@ class MarginActivation(DistillationLoss):
         return adapters.chain([pool, connector]), pool_teacher
 
     def call(self, teacher, student, *, teacher_norm):
-        """Return `(B,)` for features of any shape."""
+        """Return `(B,)` for vectors and maps, `(B, L)` for sequences."""
         margin = ops.cast(_margin(*teacher_norm), teacher.dtype)
         target = ops.maximum(teacher, margin)
         counts = ops.cast((student > target) | (target > 0), student.dtype)
-        values = counts * ops.square(student - target)
-        return ops.mean(values, axis=tuple(range(1, len(values.shape))))
+        return mean_per_token(counts * ops.square(student - target))
 
 
 def _margin(scale, offset):

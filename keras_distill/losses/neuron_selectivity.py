@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill.adapters.match import Match
+from keras_distill.losses._masking import of_both
 from keras_distill.losses._vectors import by_location, normalize
 from keras_distill.losses.distillation_loss import DistillationLoss
 
@@ -36,16 +37,18 @@ class NeuronSelectivity(DistillationLoss):
 
     match = Match.SPACE
     recommended_weight = 50.0
+    needs = ("mask", "teacher_mask")
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for maps `(B, H, W, C)` and sequences `(B, L, D)`."""
-        s, t = _patterns(student), _patterns(teacher)
+        mask = of_both(mask, teacher_mask)
+        s, t = _patterns(student, mask), _patterns(teacher, mask)
         return _kernel(t, t) + _kernel(s, s) - 2.0 * _kernel(s, t)
 
 
-def _patterns(features):
+def _patterns(features, mask):
     """Return each channel's pattern over the P locations, `(B, C, P)`, of length 1."""
-    locations = by_location(features, "NeuronSelectivity")
+    locations = by_location(features, "NeuronSelectivity", mask)
     return normalize(ops.transpose(locations, (0, 2, 1)))
 
 

@@ -6,6 +6,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
+from keras_distill.losses._entropy import absent_on_both
+from keras_distill.losses._masking import of_both
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.temperature import check_temperature, times_squared
 
@@ -45,7 +47,7 @@ class PredictionCorrelation(DistillationLoss):
     match = Match.CLASSES
     predicts = "classes"
     scheduled = ("temperature",)
-    needs = ("mask",)
+    needs = ("mask", "teacher_mask")
 
     def __init__(
         self,
@@ -65,26 +67,35 @@ class PredictionCorrelation(DistillationLoss):
         self.beta = beta
         self.gamma = gamma
 
-    def call(self, teacher, student, *, temperature, mask):
+    def call(self, teacher, student, *, temperature, mask, teacher_mask):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         temperature = ops.cast(temperature, student.dtype)
         p, q = (ops.softmax(z / temperature, axis=-1) for z in (teacher, student))
-        rows = 1.0 - _pearson(p, q, axis=-1)
-        counts = ops.ones_like(rows) if mask is None else ops.cast(mask, rows.dtype)
+        # Classes that are -inf on both sides are left out, as masked tokens are.
+        counts = 1.0 - ops.cast(absent_on_both(student, teacher), p.dtype)
+        rows = 1.0 - _pearson(p, q, axis=-1, counts=counts)
+        mask = of_both(mask, teacher_mask)
+        if mask is not None:
+            counts = counts * ops.expand_dims(ops.cast(mask, p.dtype), axis=-1)
         p, q, counts = (
-            strategies.gather(ops.reshape(x, (-1, x.shape[-1])))
-            for x in (p, q, ops.expand_dims(counts, axis=-1))
+            strategies.gather(ops.reshape(x, (-1, x.shape[-1]))) for x in (p, q, counts)
         )
-        columns = ops.mean(1.0 - _pearson(p, q, axis=0, counts=counts))
+        columns = _mean_of_columns(1.0 - _pearson(p, q, axis=0, counts=counts), counts)
         return times_squared(self.beta * rows + self.gamma * columns, temperature)
 
 
-def _pearson(p, q, axis, counts=1.0):
+def _mean_of_columns(values, counts):
+    """Return the mean over the classes that occur in a row."""
+    occurs = ops.cast(ops.max(counts, axis=0) > 0, values.dtype)
+    return ops.divide_no_nan(ops.mean(values * occurs), ops.mean(occurs))
+
+
+def _pearson(p, q, axis, counts):
     """Return the correlation along an axis; 1 if both are constant, 0 if one is.
 
-    Rows whose `counts`, `(N, 1)`, is 0 are left out.
+    Entries whose `counts`, in the shape of p, is 0 are left out.
     """
-    total = ops.sum(ops.ones_like(p) * counts, axis=axis, keepdims=True)
+    total = ops.maximum(ops.sum(counts, axis=axis, keepdims=True), 1.0)
     p, q = (
         (x - ops.sum(x * counts, axis=axis, keepdims=True) / total) * counts
         for x in (p, q)

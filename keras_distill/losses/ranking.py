@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill.adapters.match import Match
+from keras_distill.losses._entropy import absent_on_both
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -53,8 +54,12 @@ class Ranking(DistillationLoss):
     def call(self, teacher, student):
         """Return `(B,)` for scores `(B, K)`."""
         count = min(self.items, teacher.shape[-1])
-        top = ops.top_k(teacher, count)[1]
+        best, top = ops.top_k(teacher, count)
         scores = ops.take_along_axis(student, top, axis=-1)
         weights = np.exp(-np.arange(1, count + 1) / self.decay)
         weights = ops.cast(weights / weights.sum(), scores.dtype)
-        return -ops.sum(weights * ops.log_sigmoid(scores), axis=-1)
+        # An item that is -inf on both sides is none; those that remain weigh all.
+        absent = absent_on_both(scores, best)
+        rest = ops.sum(ops.where(absent, weights, 0.0), axis=-1)
+        values = ops.where(absent, 0.0, ops.log_sigmoid(ops.where(absent, 0.0, scores)))
+        return -ops.divide_no_nan(ops.sum(weights * values, axis=-1), 1.0 - rest)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_distill.losses._entropy import entropy_terms
 from keras_distill.losses.divergence import Divergence
 
 
@@ -33,4 +34,4 @@ class ReverseSoftTarget(Divergence):
 
     def between(self, log_p, log_q):
         """Return `sum_k q_k (log q_k - log p_k)`."""
-        return ops.sum(ops.exp(log_q) * (log_q - log_p), axis=-1)
+        return ops.sum(entropy_terms(log_q, log_p), axis=-1)

@@ -32,15 +32,16 @@ class SimilarityMatrix(DistillationLoss):
 
     match = Match.NOTHING
     recommended_weight = 3000.0
+    needs = ("mask", "teacher_mask")
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
-        gap = _rows(student) - _rows(teacher)
+        gap = _rows(student, mask) - _rows(teacher, teacher_mask)
         return ops.mean(ops.square(gap), axis=-1)
 
 
-def _rows(features):
+def _rows(features, mask):
     """Return the normalized rows of f f^T, `(B, N)`."""
-    vectors = flatten(features)
+    vectors = flatten(features, mask)
     vectors = vectors / peak(strategies.gather(vectors))
     return normalize(inner_products(vectors))

@@ -45,6 +45,7 @@ class SingularFlow(DistillationLoss):
 
     match = Match.CHANNELS
     taps = 2
+    needs = ("mask", "teacher_mask")
 
     def __init__(self, *, count: int = 1, **kwargs):
         super().__init__(**kwargs)
@@ -54,22 +55,22 @@ class SingularFlow(DistillationLoss):
             )
         self.count = count
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for two maps `(B, H, W, C)` or sequences `(B, L, D)` a side."""
         student_pair, teacher_pair = [], []
         for student_layer, teacher_layer in zip(student, teacher, strict=True):
-            vectors, values = _directions(teacher_layer, self.count)
+            vectors, values = _directions(teacher_layer, self.count, teacher_mask)
             vectors = vectors * ops.sign(ops.sum(vectors, axis=1, keepdims=True))
             teacher_pair.append(vectors * values[:, None, :])
-            candidates, _ = _directions(student_layer, self.count + 3)
+            candidates, _ = _directions(student_layer, self.count + 3, mask)
             student_pair.append(_aligned(candidates, vectors) * values[:, None, :])
         gap = _correlation(*student_pair) - _correlation(*teacher_pair)
         return ops.sum(ops.square(gap), axis=(1, 2, 3))
 
 
-def _directions(features, count):
+def _directions(features, count, mask):
     """Return the first right singular vectors, `(B, C, k)`, and their values, `(B, k)`."""
-    flat = by_location(features, "SingularFlow")
+    flat = by_location(features, "SingularFlow", mask)
     flat = flat / peak(flat, axis=(1, 2))
     count = min(count, *(size for size in flat.shape[1:] if size is not None))
     squares, vectors = _eigen(ops.matmul(ops.transpose(flat, (0, 2, 1)), flat))

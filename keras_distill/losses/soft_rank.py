@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_distill.adapters.match import Match
 from keras_distill.losses._scores import LAST, sorted_scores
+from keras_distill.losses._vectors import unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -46,6 +47,7 @@ class SoftRank(DistillationLoss):
     """
 
     match = Match.NOTHING
+    needs = ("mask", "teacher_mask")
 
     def __init__(
         self, *, items: int = 5, scale: float = 3.0, power: float = 3.0, **kwargs
@@ -60,10 +62,11 @@ class SoftRank(DistillationLoss):
         self.scale = scale
         self.power = power
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
         items, total = self.items, 0.0
-        sides = sorted_scores(teacher, student, self.scale, self.power, items)
+        sides = unit_vectors(teacher, teacher_mask), unit_vectors(student, mask)
+        sides = sorted_scores(*sides, self.scale, self.power, items)
         # In a small batch the list ends in items that neither model would ever draw.
         padding = [[0, 0], [0, items]]
         teacher, student = (

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_distill import adapters
 from keras_distill.adapters.match import Match
+from keras_distill.losses._vectors import mean_per_token
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -42,7 +43,10 @@ class VariationalInformation(DistillationLoss):
         return adapters.chain([pool, regressor]), pool_teacher
 
     def call(self, teacher, student):
-        """Return `(B,)`; the student's tensor is means and variances, `(..., 2C)`."""
+        """Return `(B,)`, for sequences `(B, L)`.
+
+        The student's tensor is means and variances, `(..., 2C)`.
+        """
         if student.shape[-1] != 2 * teacher.shape[-1]:
             raise ValueError(
                 "VariationalInformation needs a mean and a variance for each of the "
@@ -52,4 +56,4 @@ class VariationalInformation(DistillationLoss):
             )
         mean, variance = ops.split(student, 2, axis=-1)
         values = ops.log(variance) + ops.square(teacher - mean) / variance
-        return 0.5 * ops.mean(values, axis=tuple(range(1, len(values.shape))))
+        return 0.5 * mean_per_token(values)

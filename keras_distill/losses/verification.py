@@ -46,7 +46,8 @@ class Verification(DistillationLoss):
 
     match = Match.NOTHING
     compares_teacher = False
-    needs = ("labels",)
+    needs = ("labels", "mask")
+    needs_one_class = True
 
     def __init__(self, *, margin: float = 1.0, **kwargs):
         super().__init__(**kwargs)
@@ -54,9 +55,9 @@ class Verification(DistillationLoss):
             raise ValueError(f"margin must be above 0; got {margin}.")
         self.margin = margin
 
-    def call(self, teacher, student, *, labels):
+    def call(self, teacher, student, *, labels, mask):
         """Return `(B,)` for features of any shape."""
-        vectors, labels = unit_vectors(student), class_indices(labels)
+        vectors, labels = unit_vectors(student, mask), class_indices(labels)
         hinge = ops.relu(self.margin - distances(vectors))
         same = labels[:, None] == strategies.gather(labels)[None]
         values = ops.where(same, squared_distances(vectors), ops.square(hinge))

@@ -7,6 +7,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill._backend.chunks import Chunks, buffer, chunk_size, empty_buffer
 from keras_distill._backend.gradients import custom_gradient
 from keras_distill.adapters.match import Match
+from keras_distill.losses._entropy import at_label
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.soft_target import divergence, prediction
 from keras_distill.losses.temperature import check_temperature
@@ -125,7 +126,7 @@ class _Targets:
         values = ops.square(self.temperature) * values
         if self.labels is None:
             return values
-        true = ops.sum(self._one_hot(chunk, student) * student, axis=-1)
+        true = at_label(self._one_hot(chunk, student), student)
         return values + self.label_weight * (ops.logsumexp(student, axis=-1) - true)
 
     def gradient(self, chunk, student):

@@ -43,6 +43,7 @@ class VotedTriplet(DistillationLoss):
 
     match = Match.NOTHING
     several_teachers = True
+    needs = ("mask", "teacher_mask")
 
     def __init__(self, *, margin: float = 0.1, **kwargs):
         super().__init__(**kwargs)
@@ -50,11 +51,12 @@ class VotedTriplet(DistillationLoss):
             raise ValueError(f"margin must be 0 or more; got {margin}.")
         self.margin = margin
 
-    def call(self, teacher, student):
+    def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)`; `teacher` is a tuple of features, one per member."""
         teacher = teacher if isinstance(teacher, (tuple, list)) else (teacher,)
-        members = ops.stack([distances(flatten(x)) for x in teacher], axis=1)
-        apart = distances(unit_vectors(student))
+        members = [distances(flatten(x, teacher_mask)) for x in teacher]
+        members = ops.stack(members, axis=1)
+        apart = distances(unit_vectors(student, mask))
         return triplet_margin(apart, members, _majority, self.margin)
 
 

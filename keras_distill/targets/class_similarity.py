@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill.targets.target import Target, one_hot_labels
+from keras_distill.targets.target import ABSENT, Target, one_hot_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -34,6 +34,7 @@ class ClassSimilarity(Target):
     """
 
     needs = ("labels",)
+    needs_one_class = True
 
     def __init__(self, class_vectors, *, temperature: float = 0.3, power: float = 0.5):
         self.class_vectors = np.asarray(class_vectors, "float32")
@@ -57,4 +58,5 @@ class ClassSimilarity(Target):
         of_label = ops.matmul(one_hot_labels(labels, teacher), vectors)
         cosine = ops.matmul(of_label, ops.transpose(vectors))
         powers = ops.sign(cosine) * ops.power(ops.abs(cosine), self.power)
+        powers = ops.where(teacher > ABSENT, powers, ABSENT)
         return ops.log_softmax(powers / self.temperature, axis=-1)

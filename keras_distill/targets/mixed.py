@@ -39,6 +39,7 @@ class Mixed(Target):
         self.first = first
         self.second = second
         self.share = share
+        self.needs_one_class = first.needs_one_class or second.needs_one_class
         self.needs = tuple(dict.fromkeys((*first.needs, *second.needs)))
 
     def call(self, teacher, temperature, **context):

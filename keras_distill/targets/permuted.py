@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill._backend import noise
-from keras_distill.targets.target import Target
+from keras_distill.targets.target import ABSENT, Target
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -15,9 +15,9 @@ class Permuted(Target):
     """The teacher's probabilities, all but the largest permuted at random.
 
     This keeps the teacher's confidence and the shape of its prediction, but not which
-    wrong classes it considers likely. A sample's permutation depends only on the seed,
-    the step and the sample's position in the global batch, so that a run resumed from a
-    checkpoint draws the same ones.
+    wrong classes it considers likely. A permutation depends only on the seed, the step
+    and the position of the sample, and of the token, in the global batch, so that a run
+    resumed from a checkpoint draws the same ones.
 
     Args:
         seed: seed of the permutations. Default 0.
@@ -38,19 +38,27 @@ class Permuted(Target):
         log_p = ops.log_softmax(teacher / temperature, axis=-1)
         classes = log_p.shape[-1]
         top = ops.one_hot(ops.argmax(log_p, axis=-1), classes, dtype="float32")
-        # Both orders end in the top class; the k-th of one goes to the other's k-th.
+        # Both orders end in the top class, and then in those left out, in order; the
+        # k-th of one goes to the other's k-th.
         increasing = ops.cast(ops.arange(classes), "float32") / classes
-        order = ops.argsort(increasing + 2.0 * top, axis=-1)
         random = noise.uniform(_global_indices(log_p), self.seed, step)
-        shuffled = ops.argsort(random + 2.0 * top, axis=-1)
+        order, shuffled = (
+            ops.argsort(ops.where(log_p > ABSENT, x + 2.0 * top, 4.0 + increasing), -1)
+            for x in (increasing, random)
+        )
         inverse = ops.argsort(order, axis=-1)
         log_p = ops.take_along_axis(log_p, shuffled, axis=-1)
         return ops.take_along_axis(log_p, inverse, axis=-1)
 
 
 def _global_indices(tensor):
-    """Return the flat index in the global batch of each entry of `(B, ...)`."""
-    batch, *rest = ops.shape(tensor)
-    size = math.prod(rest)
-    rows = strategies.local_rows(batch)[:, None] * size
-    return ops.reshape(rows + ops.arange(size)[None], ops.shape(tensor))
+    """Return a number for each entry of the global batch, `(B, ..., K)`.
+
+    It counts classes, then samples, then steps, so that padding changes none of them.
+    """
+    batch, *steps, classes = ops.shape(tensor)
+    samples = strategies.mean_count(batch) * strategies.replica_count()
+    rows = strategies.local_rows(batch)
+    steps = ops.arange(math.prod(steps)) * ops.cast(samples, rows.dtype)
+    index = (rows[:, None] + steps[None])[..., None] * classes + ops.arange(classes)
+    return ops.reshape(index, ops.shape(tensor))

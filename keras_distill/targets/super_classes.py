@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_distill.targets.target import LOG_ZERO, Target, one_hot_labels
+from keras_distill.targets.target import ABSENT, LOG_ZERO, Target, one_hot_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -32,6 +32,7 @@ class SuperClasses(Target):
     """
 
     needs = ("labels",)
+    needs_one_class = True
 
     def __init__(
         self,
@@ -54,5 +55,8 @@ class SuperClasses(Target):
         masses = ops.where(groups == group_of_label, of_group, of_others)
         masses = ops.cast(masses, teacher.dtype)
         masses = ops.where(label > 0, of_class, masses)
+        present = teacher > ABSENT
+        masses = ops.where(present, masses, 0.0)
         p = masses / ops.sum(masses, axis=-1, keepdims=True)
-        return ops.where(p > 0, ops.log(ops.where(p > 0, p, 1.0)), LOG_ZERO)
+        log_p = ops.where(p > 0, ops.log(ops.where(p > 0, p, 1.0)), LOG_ZERO)
+        return ops.where(present, log_p, ABSENT)

@@ -16,7 +16,10 @@ class Target:
     remaining part contributes; a synthetic one uses no teacher.
 
     A subclass implements `call`, and sets the class attribute `needs` to the keyword
-    arguments of `call`, out of `labels`, `sample_ids` and `step`.
+    arguments of `call`, out of `labels`, `sample_ids` and `step`. `needs_one_class` is
+    whether its labels must name one class per sample, so that `fit` refuses mixed labels.
+    A class whose logit is -inf, which the teacher leaves out, has a log-probability of
+    -inf.
 
     Example:
         >>> class Sharpened(kd.targets.Target):
@@ -25,6 +28,7 @@ class Target:
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    needs_one_class: ClassVar[bool] = False
 
     def __call__(self, teacher, temperature=1.0, **context):
         """Return the log-probabilities that the student is compared with.
@@ -52,18 +56,31 @@ class Target:
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
-def one_hot_labels(labels, logits):
-    """Return one-hot labels in the shape, `(..., K)`, and the dtype of the logits.
+def label_rows(labels, logits):
+    """Return labels as rows, in the shape, `(..., K)`, and the dtype of the logits.
 
-    Labels are classes, `(...)` or `(..., 1)`, or probabilities, whose argmax is taken.
+    Labels are classes, `(...)` or `(..., 1)`, or rows of probabilities, which are
+    returned as they are.
     """
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) == len(logits.shape):
         if labels.shape[-1] == logits.shape[-1] > 1:
-            labels = ops.argmax(labels, axis=-1)
-        else:
-            labels = ops.squeeze(labels, axis=-1)
+            return ops.cast(labels, logits.dtype)
+        labels = ops.squeeze(labels, axis=-1)
     return ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1], dtype=logits.dtype)
+
+
+def one_hot_labels(labels, logits):
+    """Return one-hot labels in the shape, `(..., K)`, and the dtype of the logits.
+
+    Labels are classes, `(...)` or `(..., 1)`, or rows with one nonzero entry; what calls
+    it must set `needs_one_class`, by which `fit` refuses mixed rows.
+    """
+    labels = ops.convert_to_tensor(labels)
+    are_rows = len(labels.shape) == len(logits.shape)
+    if are_rows and labels.shape[-1] == logits.shape[-1] > 1:
+        labels = ops.argmax(labels, axis=-1)
+    return label_rows(labels, logits)
 
 
 def log_rest(log_probabilities, inside):
@@ -73,11 +90,28 @@ def log_rest(log_probabilities, inside):
 
 
 def spread_rest(log_probabilities, inside):
-    """Keep the probabilities where `inside`, `(..., K)`, is 1; spread the rest evenly."""
-    others = ops.sum(1.0 - inside, axis=-1, keepdims=True)
+    """Keep the probabilities where `inside`, `(..., K)`, is 1; spread the rest evenly.
+
+    Classes whose log-probability is -inf keep it.
+    """
+    present = log_probabilities > ABSENT
+    outside = ops.where(present, 1.0 - inside, 0.0)
+    others = ops.sum(outside, axis=-1, keepdims=True)
     rest = log_rest(log_probabilities, inside) - ops.log(ops.maximum(others, 1.0))
-    return ops.where(inside > 0, log_probabilities, rest)
+    return ops.where(outside > 0, rest, log_probabilities)
 
 
-# A log-probability whose probability is zero in every float type.
-LOG_ZERO = -1e4
+def log_fewer(logits, but: int = 0):
+    """Return the log of K over the number of classes present, `(..., 1)`.
+
+    Both are less `but`. It is 0 where no logit, `(..., K)`, is -inf.
+    """
+    count = ops.sum(ops.cast(logits > ABSENT, "float32"), axis=-1, keepdims=True)
+    counts = ops.full_like(count, logits.shape[-1]), count
+    all_classes, present = (ops.log(ops.maximum(x - but, 1.0)) for x in counts)
+    return ops.cast(all_classes - present, logits.dtype)
+
+
+# A log-probability whose probability is zero in every float type, and the logit of a
+# class that a model leaves out.
+LOG_ZERO, ABSENT = -1e4, -float("inf")

@@ -23,6 +23,7 @@ class TrueClass(Target):
     """
 
     needs = ("labels",)
+    needs_one_class = True
 
     def call(self, teacher, temperature, labels):
         log_p = ops.log_softmax(teacher / temperature, axis=-1)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill.targets.target import Target
+from keras_distill.targets.target import ABSENT, Target, log_fewer
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -23,4 +23,5 @@ class Uniform(Target):
     """
 
     def call(self, teacher, temperature):
-        return ops.full_like(teacher, -np.log(teacher.shape[-1]))
+        even = log_fewer(teacher) - np.log(teacher.shape[-1])
+        return ops.where(teacher > ABSENT, even, ABSENT)

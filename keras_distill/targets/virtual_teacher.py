@@ -4,7 +4,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill.targets.target import LOG_ZERO, Target, one_hot_labels
+from keras_distill.targets.target import (
+    ABSENT,
+    LOG_ZERO,
+    Target,
+    log_fewer,
+    one_hot_labels,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -32,6 +38,7 @@ class VirtualTeacher(Target):
     """
 
     needs = ("labels",)
+    needs_one_class = True
 
     def __init__(self, mass: float = 0.9):
         if not 0 < mass <= 1:
@@ -44,5 +51,7 @@ class VirtualTeacher(Target):
         label = one_hot_labels(labels, teacher)
         others = max(teacher.shape[-1] - 1, 1)
         rest = np.log((1 - self.mass) / others) if self.mass < 1 else LOG_ZERO
+        rest = rest + log_fewer(teacher, but=1)
         log_p = label * np.log(self.mass) + (1.0 - label) * rest
+        log_p = ops.where(teacher > ABSENT, log_p, ABSENT)
         return ops.log_softmax(log_p / temperature, axis=-1)

@@ -49,6 +49,8 @@ def check_term_labels(labels, classes: int | None, terms: Iterable) -> None:
                 "cross-entropy, but the data have no labels. Pass labels, or tap "
                 "kd.Tap.input_gradient('first_class')."
             )
+        if term.loss.needs_one_class:
+            _check_one_class(labels, classes, term)
         if not term.loss.labels_are_classes:
             continue
         if labels is None:
@@ -57,6 +59,24 @@ def check_term_labels(labels, classes: int | None, terms: Iterable) -> None:
                 "Pass labels, or set the loss's label_weight to 0."
             )
         _check_classes(labels, classes)
+
+
+def _check_one_class(labels, classes: int | None, term) -> None:
+    """Check that no row of labels has several nonzero entries, as mixed ones have."""
+    if labels is None or not hasattr(labels, "shape") or len(labels.shape) < 2:
+        return
+    rows = np.asarray(labels)
+    if rows.dtype.kind == "f" and rows.shape[-1] == classes and rows.max() <= 1:
+        mixed = np.count_nonzero(rows, axis=-1) > 1
+    else:
+        mixed = rows != np.round(rows)
+    if mixed.any():
+        raise ValueError(
+            f"The loss of term '{term.name}' is of one class per sample, but the labels "
+            "are mixed: rows of several nonzero entries, as MixUp, CutMix and smoothing "
+            "make. Use a term without labels, such as kd.losses.SoftTarget(), or one "
+            "that takes rows, such as kd.losses.ConfidenceWeightedLabel()."
+        )
 
 
 def _check_classes(labels, classes: int | None, ignored=None) -> None:

@@ -52,20 +52,32 @@ class StopAtNotFinite(keras.callbacks.Callback):
 
 def check_finite(model, logs: dict, when: str) -> None:
     """Raise if a part of the loss is not finite; `when` says of which moment the logs are."""
-    bad = [
-        name
+    values = {
+        name: keras.ops.convert_to_numpy(logs[name])
         for name in model.part_names()
         if name in logs
-        and not np.isfinite(keras.ops.convert_to_numpy(logs[name])).all()
-    ]
+    }
+    bad = [name for name, value in values.items() if not np.isfinite(value).all()]
     if bad:
+        infinite = [name for name in bad if np.isposinf(values[name]).any()]
         raise ValueError(
             f"Training stopped at {when}: {', '.join(bad)} "
             f"{'is' if len(bad) == 1 else 'are'} not finite. The logits or features "
             "behind it are not, or its weight is too large: lower the learning rate "
-            "or the weight, clip gradients, or check the data. Earlier checkpoints are "
-            "unchanged."
+            f"or the weight, clip gradients, or check the data. {_infinite(infinite)}"
+            "Earlier checkpoints are unchanged."
         )
+
+
+def _infinite(names: list[str]) -> str:
+    """Return why parts are infinite and not NaN, if any are."""
+    if not names:
+        return ""
+    return (
+        f"{', '.join(names)}: infinite, as a divergence is where a class has a logit of "
+        "-inf on one side alone, and a label's loss where the label's class has. Set the "
+        "same classes to -inf in student and teacher, or use -1e4 in place of -inf. "
+    )
 
 
 def saves_by_batch(callbacks) -> bool:

@@ -50,6 +50,7 @@ class Row:
         student: shapes of one sample, one per tap.
         teacher: the same for the teacher. Default: the student's.
         tokens: the shape of one sequence, if the loss returns one value per token.
+        masked: whether it takes the mask of a sequence, or refuses one.
         half: size of float16 features up to which the gradient itself fits into
             float16. Default: as for the other dtypes.
         zero: whether equal inputs give zero and no gradient.
@@ -68,6 +69,7 @@ class Row:
     student: tuple[tuple[int, ...], ...]
     teacher: tuple[tuple[int, ...], ...] = ()
     tokens: tuple[int, ...] | None = None
+    masked: bool = True
     half: float = 1e4
     zero: bool = True
     alone: bool = True
@@ -89,6 +91,16 @@ class Row:
         )
         drawn = drawn if len(drawn) > 1 else drawn[0]
         return self.fitted(drawn) if side == "student" else drawn
+
+    def draw_sequences(self, side="student", length=6, seed=0, batch=4):
+        """Draw sequences with the channels of the row's tensors, as arrays."""
+        rng = np.random.default_rng(seed)
+        shapes = (self.teacher or self.student) if side == "teacher" else self.student
+        if self.tokens is not None:
+            shapes = (self.tokens,)
+        drawn = [rng.normal(size=(batch, length, shape[-1])) for shape in shapes]
+        drawn = tuple(x.astype("float32") for x in drawn)
+        return drawn if len(drawn) > 1 else drawn[0]
 
     def fitted(self, student):
         """Return what an adapter would pass to the loss for the student's tensor."""
@@ -332,7 +344,7 @@ ROWS = [
         prepare=mean_and_variance,
     ),
     *(
-        Row(name, make, distance, (), MAP)
+        Row(name, make, distance, (), MAP, masked=False)
         for name, make in (
             ("gradient_attention", losses.GradientAttention),
             ("jacobian", losses.Jacobian),
@@ -345,6 +357,7 @@ ROWS = [
         (),
         ((4, 4, 3), (4, 4, 3)),
         zero=False,
+        masked=False,
     ),
     Row(
         "review",
@@ -352,6 +365,7 @@ ROWS = [
         flow_distance,
         (),
         ((8, 8, 3), (4, 4, 2)),
+        masked=False,
         arguments={"levels": 2},
     ),
     Row(
@@ -416,7 +430,7 @@ def tensor(array, dtype="float32"):
     return ops.cast(np.asarray(array, "float32"), dtype)
 
 
-def compare(loss, teacher, student, sample_weight=None):
+def compare(loss, teacher, student, sample_weight=None, **masks):
     """Call a loss with all that it may need; labels follow from the teacher's tensor.
 
     For a loss that does not use the teacher, every other sample is of the same class.
@@ -427,18 +441,21 @@ def compare(loss, teacher, student, sample_weight=None):
     if len(first.shape) > 3:
         first = ops.reshape(first, (count, -1))
     ids = kd.strategies.local_rows(count)
-    labels = ops.argmin(first, -1) if loss.compares_teacher else ids % 2
-    context = {"labels": labels, "step": 3, "sample_ids": ids}
+    finite = ops.where(first == -np.inf, np.inf, first)
+    labels = ops.argmin(finite, -1) if loss.compares_teacher else ids % 2
+    context = {"labels": labels, "step": 3, "sample_ids": ids, **masks}
     context["teacher_norm"] = ops.linspace(0.5, 1.5, channels), ops.zeros(channels)
     kernel = tensor(np.random.default_rng(0).normal(size=(channels, 7)))
     context["teacher_head"] = context["student_head"] = kernel, ops.arange(7.0)
     return loss(teacher, student, sample_weight, **context)
 
 
-def gradients(loss, teacher, student, sample_weight=None):
+def gradients(loss, teacher, student, sample_weight=None, **masks):
     """Return the value and its gradients by the student's and the teacher's tensors."""
     value, grads = differentiate(
-        lambda student, teacher: compare(loss, teacher, student, sample_weight),
+        lambda student, teacher: compare(
+            loss, teacher, student, sample_weight, **masks
+        ),
         student,
         teacher,
     )

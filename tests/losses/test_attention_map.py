@@ -104,11 +104,12 @@ def test_positions_are_the_locations_of_a_sequence(sequences):
 
 
 @pytest.mark.parametrize("power", [1, 2, 4])
-def test_masked_positions_are_zero(sequences, power):
+def test_masked_positions_are_zero_and_not_counted(sequences, power):
     teacher, student, mask = sequences
     expected = attention_map(
         teacher * mask[..., None], student * mask[..., None], power
     )
+    expected *= mask.shape[1] / mask.sum(1)
     values = AttentionMap(power, reduction=None)(teacher, student, mask=mask)
     np.testing.assert_allclose(values, expected, rtol=1e-4)
 

@@ -116,6 +116,28 @@ def test_no_mask_without_a_layer_that_computes_one():
     assert keras_layers.mask_of(embedded) is None
 
 
+@pytest.mark.parametrize("compiler", ["none", "traced", "jit"])
+def test_a_mask_that_is_attached_reaches_the_next_layers(compiler):
+    available = {"none": lambda function: function, **compilers()}
+    if compiler not in available:
+        pytest.skip(f"{keras.backend.backend()} has no such compiler")
+    row = keras.Sequential([layers.Dense(2), layers.GlobalAveragePooling1D()])
+    row.build((2, 4, 3))
+    features = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+
+    def run(features, mask):
+        features = keras_layers.with_mask(features, mask)
+        return row(features), keras_layers.mask_of(row.layers[0](features))
+
+    arguments = map(ops.convert_to_tensor, (features, TOKENS != 0))
+    pooled, mask = available[compiler](run)(*arguments)
+    np.testing.assert_array_equal(ops.convert_to_numpy(mask), TOKENS != 0)
+    kernel, bias = (ops.convert_to_numpy(w) for w in row.weights)
+    weights = (TOKENS != 0) / (TOKENS != 0).sum(1, keepdims=True)
+    expected = np.einsum("bl,bld->bd", weights, features @ kernel + bias)
+    np.testing.assert_allclose(ops.convert_to_numpy(pooled), expected, atol=1e-5)
+
+
 class Owner(layers.Layer):
     """A layer that holds another one."""
 

@@ -1,0 +1,43 @@
+"""Masks of sequences in losses: which steps of a side, or of both, count."""
+
+from keras import ops
+
+
+def without_masked(features, mask):
+    """Return features with zeros at masked steps, `(B, L, ...)`.
+
+    Zeros change no inner product, distance or length of flattened sequences, and no
+    gradient flows to what stood there.
+    """
+    if mask is None:
+        return features
+    mask = ops.cast(mask, "bool")
+    while len(mask.shape) < len(features.shape):
+        mask = ops.expand_dims(mask, axis=-1)
+    return ops.where(mask, features, 0.0)
+
+
+def of_both(mask, teacher_mask):
+    """Return the mask of the steps that are valid on both sides; None if all are."""
+    if mask is None or teacher_mask is None or mask is teacher_mask:
+        return teacher_mask if mask is None else mask
+    return ops.logical_and(*(ops.cast(x, "bool") for x in (mask, teacher_mask)))
+
+
+def inverse_fraction(mask, dtype):
+    """Return the number of steps over that of valid ones, `(B,)`.
+
+    A mean over all steps, in which masked ones are 0, times this is the mean over the
+    valid ones.
+    """
+    if mask is None:
+        return 1.0
+    valid = ops.sum(ops.cast(mask, dtype), axis=1)
+    return ops.cast(ops.shape(mask)[1], dtype) / ops.maximum(valid, 1.0)
+
+
+def fits(mask, features) -> bool:
+    """Whether a mask has an entry for each step of features; unknown sizes fit."""
+    pairs = zip(mask.shape[1:], features.shape[1:], strict=False)
+    fewer = len(mask.shape) < len(features.shape)
+    return fewer and all(a == b or None in (a, b) for a, b in pairs)
