@@ -11,11 +11,11 @@ def select(x, selection: Selection):
     """Select a model's inputs from the inputs of a batch.
 
     A selection is None for all of `x`; a key or an index; a list of these for a model
-    with several inputs; or a layer that computes the model's input from `x`.
+    with several inputs; or a layer or function that computes the model's input from `x`.
     """
     if selection is None:
         return x
-    if isinstance(selection, keras.Layer):
+    if callable(selection):
         return selection(x)
     if isinstance(selection, (list, tuple)):
         return [select(x, part) for part in selection]
@@ -32,7 +32,7 @@ def select(x, selection: Selection):
 def check_parts(x, *selections: Selection) -> None:
     """Check that a batch has every part that is selected, without running layers."""
     for selection in keras.tree.flatten(selections):
-        if not isinstance(selection, keras.Layer):
+        if not callable(selection):
             select(x, selection)
 
 

@@ -38,7 +38,7 @@ def bind_to_batch(distiller, x) -> None:
     """Bind a distiller to the inputs of a batch."""
     bind(
         distiller,
-        tracing.trace(lambda x: select(x, distiller.student_inputs), x),
+        tracing.trace(lambda x: select(x, distiller.student_part), x),
         tracing.trace(lambda x: select(x, distiller.teacher_inputs), x),
     )
 

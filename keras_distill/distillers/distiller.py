@@ -130,6 +130,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         term_checks.check_different_models(self.student, teacher)
         teacher.check(self.requests)
         self.teacher, self.copies = teacher, teacher.copies
+        self.supports_jit = self.supports_jit and teacher.supports_jit
         # A compiled step still holds the previous teacher.
         self.train_function = None
         self.is_bound = False
@@ -180,9 +181,17 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
 
     def call(self, inputs, training=None):
         """Return the student's prediction."""
-        if not self.built and self.teacher is not None:
+        teacher = self.teacher
+        if not self.built and teacher is not None and not teacher.looks_at_data:
             self.bind_to(inputs)
-        return self.student(select(inputs, self.student_inputs), training=training)
+        return self.student(select(inputs, self.student_part), training=training)
+
+    @property
+    def student_part(self) -> Selection:
+        """The student's part of a batch, which may have columns for its teacher."""
+        if self.teacher is None:
+            return self.student_inputs
+        return self.teacher.student_selection(self.student_inputs, self.sample_ids)
 
     def predicts_in_step(self) -> bool:
         """Whether a step needs the student's prediction, and not only its taps."""
@@ -199,7 +208,10 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         loss = getattr(self, "loss", None)
         if batch is not None:
             x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-            check_parts(x, self.student_inputs, self.teacher_inputs, self.sample_ids)
+            check_parts(x, self.student_part, self.teacher_inputs, self.sample_ids)
+            if self.teacher.looks_at_data:
+                few = keras.tree.map_structure(lambda part: part[:2], x)
+                self.teacher.look_at(select(few, self.teacher_inputs))
             if not self.is_bound:
                 self.bind_to(x)
             self.check_labels(y, loss)

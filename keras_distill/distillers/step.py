@@ -74,7 +74,7 @@ class DistillationStep(TrainStep):
 
     def run_student(self, x, y, sample_weight, knowledge: dict) -> StepLoss:
         """Run the student once, once more for mirrored taps; return the loss."""
-        inputs = select(x, self.student_inputs)
+        inputs = select(x, self.student_part)
         scores = gradient_scores(y, knowledge.get(LOGITS))
         if self.predicts_in_step():
             y_pred, features = taps.forward(

@@ -10,6 +10,8 @@ from keras_distill.teachers.base_teacher import BaseTeacher
 from keras_distill.teachers.cache import CachedTeacher
 from keras_distill.teachers.ensemble import Ensemble, EnsembleTeacher
 from keras_distill.teachers.freezing import freeze
+from keras_distill.teachers.function_teacher import FunctionTeacher
+from keras_distill.teachers.given_teacher import GivenTeacher
 from keras_distill.teachers.mean_teacher import MeanTeacher
 from keras_distill.teachers.remote_peers import RemotePeers
 from keras_distill.teachers.teacher import Teacher
@@ -19,6 +21,8 @@ __all__ = [
     "CachedTeacher",
     "Ensemble",
     "EnsembleTeacher",
+    "FunctionTeacher",
+    "GivenTeacher",
     "MeanTeacher",
     "RemotePeers",
     "Teacher",

@@ -49,6 +49,9 @@ class BaseTeacher:
     - `lacks`: for each of `"input_gradient"`, `"teacher_norm"` and `"teacher_head"` that
       the teacher does not provide, why, and what to do instead. A distiller raises it
       before the first step. Default: all three.
+    - `looks_at_data`: whether `look_at` is called with the first samples before a
+      training. Default False.
+    - `supports_jit`: whether XLA can compile a step with the teacher in it. Default True.
     - `copies`: the layer of weights that follow the student, saved with the distiller.
       Default: None.
 
@@ -71,6 +74,8 @@ class BaseTeacher:
         "use a kd.Teacher.",
     }
     copies: keras.Layer | None = None
+    looks_at_data: bool = False
+    supports_jit: bool = True
 
     def __init__(self, models: Sequence[keras.Model] = (), *, portions: int = 1):
         self.models = tuple(models)
@@ -140,6 +145,18 @@ class BaseTeacher:
             self._check_gradients(request.taps)
             for need in sorted(request.needs & set(self.lacks)):
                 raise ValueError(f"Term '{request.term}': {self.lacks[need]}")
+
+    def look_at(self, inputs) -> None:
+        """Look at the first samples that the teacher takes, before the first step.
+
+        Raises:
+            ValueError: the teacher can't take them.
+        """
+
+    def student_selection(self, selection, sample_ids=None):
+        """Return what the student takes of a batch, from its `student_inputs`."""
+        del sample_ids
+        return selection
 
     def follow(self, step) -> None:
         """Update the copies, at each step before the call."""
@@ -219,6 +236,18 @@ def check_trained(model) -> None:
             f"The teacher '{model.name}' is not built, so it can't have been trained. "
             "Train it first, or load its weights after a call on one batch."
         )
+
+
+def check_known(requests: Sequence[Request], taps: Iterable[Tap], what: str) -> None:
+    """Check that terms tap what a teacher without layers has."""
+    known = list(taps)
+    for request in requests:
+        missing = [str(tap) for tap in request.taps if tap not in known]
+        if missing:
+            raise ValueError(
+                f"{what} {[str(tap) for tap in known]}, but term '{request.term}' taps "
+                f"{missing} of the teacher. Tap one of these, or provide it."
+            )
 
 
 def _scale_and_offset(norm):

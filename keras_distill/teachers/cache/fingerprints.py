@@ -18,12 +18,19 @@ def of_teacher(teacher: BaseTeacher) -> str:
     Names, which Keras numbers from the start in each process, and the states of random
     layers do not matter.
     """
+    if not teacher.models and getattr(teacher, "key", None) is None:
+        raise ValueError(
+            f"A cache can't tell one {type(teacher).__name__} from another. Build it of a "
+            "teacher with models, or of kd.FunctionTeacher(f, key='...'), where the key "
+            "names this version of the function."
+        )
     digest = hashlib.sha256()
     for model in teacher.models:
         _add_layer(digest, model)
     how = [getattr(teacher, "average", None), getattr(teacher, "weights", None)]
     # Left out where they are the default, as in caches of earlier versions.
-    more = (getattr(teacher, name, None) for name in ("predicts", "classes"))
+    names = "predicts", "classes", "key"
+    more = (getattr(teacher, name, None) for name in names)
     how += [x for x in more if x is not None]
     digest.update(json.dumps(how).encode())
     return digest.hexdigest()

@@ -1,0 +1,63 @@
+"""Functions of NumPy arrays, called from within a step."""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def call_on_host(function: Callable, inputs, shapes: Sequence[tuple]) -> list:
+    """Call a function of NumPy arrays from a step, compiled or not.
+
+    It is called once a step, on each replica; no gradient passes through it.
+
+    Stands in for a function of `keras.ops` that calls Python from a compiled step, for
+    which no public issue asks.
+
+    Args:
+        function: from a structure of arrays to arrays of float32, one for each shape.
+        inputs: a structure of tensors, batch first.
+        shapes: of the arrays that it returns, without the batch.
+
+    Returns:
+        Tensors, batch first.
+    """
+    call = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+    return call[keras.backend.backend()](function, inputs, shapes)
+
+
+def compiles_with_xla() -> bool:
+    """Whether XLA can compile a step with such a call: on TensorFlow it can't."""
+    return keras.backend.backend() != "tensorflow"
+
+
+def _tensorflow(function, inputs, shapes):
+    import tensorflow as tf
+
+    flat = keras.tree.flatten(inputs)
+
+    def run(*arrays):
+        return list(function(keras.tree.pack_sequence_as(inputs, arrays)))
+
+    results = tf.numpy_function(run, flat, [tf.float32] * len(shapes))
+    for result, shape in zip(results, shapes, strict=True):
+        result.set_shape((flat[0].shape[0], *shape))
+    return list(results)
+
+
+def _jax(function, inputs, shapes):
+    import jax
+
+    rows = ops.shape(keras.tree.flatten(inputs)[0])[0]
+    specs = [jax.ShapeDtypeStruct((rows, *shape), "float32") for shape in shapes]
+
+    def run(inputs):
+        return list(function(keras.tree.map_structure(np.asarray, inputs)))
+
+    return jax.pure_callback(run, specs, inputs)
+
+
+def _torch(function, inputs, shapes):
+    arrays = keras.tree.map_structure(ops.convert_to_numpy, inputs)
+    return [ops.convert_to_tensor(x) for x in function(arrays)]
