@@ -1,6 +1,9 @@
 """Private parts of Keras's trainers: hooks around a step, and the strategy."""
 
+import types
+
 import keras
+from keras.src.trainers.compile_utils import MetricsList
 
 
 class TrainerHooks:
@@ -45,6 +48,26 @@ class TrainerHooks:
 
     def _get_metrics_result_or_logs(self, logs):
         return self.epoch_logs(logs)
+
+
+class LowerIsBetter(MetricsList):
+    """A metric of several means, which a callback with `mode="auto"` wants to be low.
+
+    Stands in for a public way to tell `keras.callbacks.EarlyStopping` so: it looks for
+    `_direction` in the metrics of `compile` alone. No public issue asks for one.
+
+    Args:
+        names: in the logs.
+        name: of the metric.
+    """
+
+    def __init__(self, names, name: str):
+        keras.Metric.__init__(self, name=name, dtype="float32")
+        self.metrics = [types.SimpleNamespace(name=x, _direction="down") for x in names]
+
+    def reset_state(self):
+        """Set all variables to zero."""
+        keras.Metric.reset_state(self)
 
 
 def strategy_of(model: keras.Model):

@@ -143,11 +143,13 @@ class BoundTerm(keras.Layer):
         ]
         values = context.values(self)
         masks = values.get("mask"), values.get("teacher_mask")
-        student = _adapt_each(self.student_adapters, student, masks[0])
-        teacher = _adapt_each(self.teacher_adapters, teacher, masks[1])
+        training = context.training
+        student = _adapt_each(self.student_adapters, student, masks[0], training)
+        teacher = _adapt_each(self.teacher_adapters, teacher, masks[1], training)
         for mask, side in zip(masks, (student, teacher), strict=True):
             term_checks.check_mask(self.name, mask, side)
-        teacher, student = loss.arrange(teacher, _adapt(self.joint_adapter, student))
+        student = _adapt(self.joint_adapter, student, training)
+        teacher, student = loss.arrange(teacher, student)
         weight = weight_for(sample_weight, term.student[0])
         if _is_per_token(weight) and context.is_apart_from_labels(term.student[0]):
             weight = None
@@ -190,13 +192,13 @@ def _build(layer, shape) -> None:
         layer.build(shape)
 
 
-def _adapt(adapter, tensor):
-    return tensor if adapter is None else adapter(tensor, training=True)
+def _adapt(adapter, tensor, training: bool):
+    return tensor if adapter is None else adapter(tensor, training=training)
 
 
-def _adapt_each(adapters, tensors, mask) -> list:
+def _adapt_each(adapters, tensors, mask, training: bool) -> list:
     return [
-        x if a is None else _adapt(a, _masked(a, x, mask))
+        x if a is None else _adapt(a, _masked(a, x, mask), training)
         for a, x in zip(adapters, tensors, strict=True)
     ]
 

@@ -40,6 +40,7 @@ class Context:
         inputs: functions that return those of `"student"`, `"teacher"` and `"batch"`.
         student, teacher: of the distiller.
         predicts: what outputs are, where a loss takes them for anything.
+        training: whether adapters run in training form.
     """
 
     step: Any
@@ -53,6 +54,7 @@ class Context:
     student: keras.Model
     teacher: BaseTeacher
     predicts: str = CLASSES
+    training: bool = True
 
     def is_apart_from_labels(self, tap: Tap) -> bool:
         """Whether a sequence of the student is not the labels', as an encoder's is not."""

@@ -1,5 +1,6 @@
 """The distiller: a student that `fit` trains on labels and on a teacher's knowledge."""
 
+import warnings
 from collections.abc import Sequence
 
 import keras
@@ -7,9 +8,15 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill._backend.jax_state import losses_of_run
 from keras_distill.data.selection import Selection, check_parts, select
-from keras_distill.distillers import binding, context, term_checks
+from keras_distill.distillers import binding, context, log_names, term_checks
 from keras_distill.distillers.bound_term import BoundTerm
+from keras_distill.distillers.evaluation import check_validates
 from keras_distill.distillers.kept_compile import KeptCompile
+from keras_distill.distillers.own_methods import (
+    OwnMethods,
+    judges_itself,
+    warn_of_steps,
+)
 from keras_distill.distillers.replica_parts import PartMeans
 from keras_distill.distillers.step import DistillationStep
 from keras_distill.distillers.term import Term
@@ -22,7 +29,7 @@ from keras_distill.training.fit import Fitting
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
+class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model):
     """Train a student on labels and on the knowledge of a teacher.
 
     One step runs the teacher once, in inference form and outside the gradient, and the
@@ -86,10 +93,11 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
     ):
         term_checks.check_student(student)
         super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
-        terms = [Term(SoftTarget())] if terms is None else list(terms)
+        terms = [Term(SoftTarget())] if terms is None else term_checks.listed(terms)
         term_checks.check_terms(terms)
         term_checks.check_not_negative(label_weight, "label_weight")
         self.student = student
+        self.judged_by_student = judges_itself(student)
         self.student_inputs = student_inputs
         self.teacher_inputs = teacher_inputs
         self.sample_ids = sample_ids
@@ -105,7 +113,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         self.shapes = self.classes = self.teacher = self.copies = None
         self.lengths = binding.BoundLengths()
         self.is_bound = False
-        self.ends_in_probabilities = False
+        self.ends_in_probabilities = self.warned_of_labels = False
         if teacher is not None:
             self.set_teacher(teacher)
 
@@ -132,7 +140,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         self.teacher, self.copies = teacher, teacher.copies
         self.supports_jit = self.supports_jit and teacher.supports_jit
         # A compiled step still holds the previous teacher.
-        self.train_function = None
+        self.train_function = self.test_function = None
         self.is_bound = False
         binding.bind_if_declared(self)
 
@@ -142,12 +150,31 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         loss=None,
         loss_weights=None,
         metrics=None,
+        *,
+        validate_terms: bool = False,
         **arguments,
     ) -> None:
-        """Configure the training, as `keras.Model.compile` does."""
-        arguments |= {"loss_weights": loss_weights, "metrics": metrics}
-        super().compile(optimizer, loss, **arguments)
-        self.keep_compile(loss=loss, **arguments)
+        """Configure the training, as `keras.Model.compile` does.
+
+        With `validate_terms`, `evaluate` and the validation in `fit` run the teacher too:
+        each term's mean over the data is logged by its name (`val_soft_target`), and
+        `loss` is the total as in training. Nothing is changed by it: adapters run in
+        inference form, copies of the student stay. Without it, they evaluate the student
+        alone, and there is no `val_loss` without a loss of the labels.
+
+        A student with its own `compute_loss` or `compute_metrics` is compiled too, with
+        the loss, the metrics and whatever else its own `compile` takes, such as a
+        detector's `box_loss`; its optimizer stays. If none are passed, those that it was
+        compiled with before count.
+        """
+        arguments |= {"loss": loss, "loss_weights": loss_weights, "metrics": metrics}
+        warn_of_steps(self.student)
+        if validate_terms:
+            check_validates(bound.term for bound in self.terms.values())
+        self.validates_terms = validate_terms
+        super().compile(optimizer, **self.compile_student(arguments))
+        self.take_students_loss(loss)
+        self.keep_compile(validate_terms=validate_terms, **arguments)
 
     @property
     def output_names(self) -> list[str]:
@@ -166,8 +193,15 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
 
     def get_metrics_result(self) -> dict:
         """Return the logs of an evaluation; the parts of the loss are those of training."""
-        logs = super().get_metrics_result()
-        del logs[self.part_means.name]
+        return self.results(without=[self.part_means.name])
+
+    def results(self, without: Sequence[str]) -> dict:
+        """Return the running means by name, without some metrics and those not built."""
+        logs = {}
+        for metric in self.metrics:
+            if metric.name not in without and getattr(metric, "built", True):
+                result = metric.result()
+                logs |= result if isinstance(result, dict) else {metric.name: result}
         return logs
 
     def means(self, training: bool) -> dict:
@@ -175,7 +209,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         means = self.get_metrics_result()
         if training:
             means |= self.part_means.by_name()
-            if getattr(self, "loss", None) is None:
+            if not self.has_label_loss():
                 del means["label_loss"]
         return means
 
@@ -197,7 +231,8 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         """Whether a step needs the student's prediction, and not only its taps."""
         kinds = "metrics", "weighted_metrics"
         metrics = any(self.compile_arguments().get(kind) for kind in kinds)
-        return bool(getattr(self, "loss", None) or metrics or not self.student_taps)
+        judged = self.has_label_loss() or self.judged_by_student
+        return bool(judged or metrics or not self.student_taps)
 
     def check_fit(self, batch) -> None:
         """Check teacher, data and loss before the first step.
@@ -205,7 +240,8 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         A batch is `(x, y, ...)`, all of the data if they are arrays; or None.
         """
         term_checks.check_has_teacher(self.teacher)
-        loss = getattr(self, "loss", None)
+        log_names.check_names(self.part_names(), self.logged_names())
+        loss = None if self.has_own_loss() else getattr(self, "loss", None)
         if batch is not None:
             x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
             check_parts(x, self.student_part, self.teacher_inputs, self.sample_ids)
@@ -215,6 +251,7 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
             if not self.is_bound:
                 self.bind_to(x)
             self.check_labels(y, loss)
+            self.warn_of_unused_labels(y)
         elif not self.ends_in_probabilities:
             data_checks.check_logits_loss(loss)
         term_checks.check_prepared(bound.term for bound in self.terms.values())
@@ -226,6 +263,49 @@ class Distiller(DistillationStep, Fitting, KeptCompile, keras.Model):
         data_checks.check_term_labels(labels, self.classes, terms)
         if not self.ends_in_probabilities:
             data_checks.check_logits_loss(loss)
+
+    def logged_names(self) -> set[str]:
+        """Return the names in the logs of metrics and of the losses of single outputs."""
+        compiled = self.compile_arguments()
+        metrics = [compiled.get(kind) for kind in ("metrics", "weighted_metrics")]
+        outputs = getattr(self, "output_names", None)
+        return log_names.compiled_names(metrics, outputs) | set(self.metric_names())
+
+    def metric_names(self) -> list[str]:
+        """Return the names of the metrics that are built, without the parts of the loss."""
+        own = "loss", self.part_means.name, "compile_metrics"
+        return [metric.name for metric in self.metrics if metric.name not in own]
+
+    def warn_of_unused_labels(self, labels) -> None:
+        """Warn once of labels that nothing uses, as no loss was compiled."""
+        if labels is None or self.has_label_loss() or self.warned_of_labels:
+            return
+        terms = [bound.term for bound in self.terms.values()]
+        used = self.logged_names() or any(term.uses_labels() for term in terms)
+        is_default = isinstance(self.label_source, float) and self.label_source == 1.0
+        if self.label_source == 0 or (is_default and used):
+            return
+        self.warned_of_labels = True
+        warnings.warn(
+            "The data have labels, but compile() got no loss for them, so label_weight "
+            "weighs nothing and the student learns from its teacher alone. Pass a loss to "
+            "compile(), or label_weight=0 if that is meant.",
+            stacklevel=4,
+        )
+
+    def export(self, filepath, format="tf_saved_model", **arguments) -> None:
+        """Export the student, for inference, as `keras.Model.export` does.
+
+        What is exported takes what the student takes: its part of the inputs, after
+        `student_inputs`, which is not in the file.
+
+        Args:
+            filepath: where to.
+            format: `"tf_saved_model"` (default), `"onnx"`, `"litert"` or another that
+                Keras exports.
+            **arguments: as in `keras.Model.export`.
+        """
+        self.student.export(filepath, format=format, **arguments)
 
     def own_callbacks(self) -> list:
         """Return the callbacks in front of the user's, the teacher's among them."""

@@ -10,9 +10,11 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill import taps
 from keras_distill._backend.jax_state import state_of, values_of
 from keras_distill.data.selection import Selection, select
-from keras_distill.distillers import term_checks
+from keras_distill.distillers import log_names, term_checks
+from keras_distill.distillers.evaluation import reducible, terms_step
 from keras_distill.distillers.gradient_scores import gradient_scores
 from keras_distill.distillers.kept_compile import KeptCompile, copied
+from keras_distill.distillers.own_methods import keras_arguments
 from keras_distill.distillers.peer import Peer
 from keras_distill.distillers.step import StepLoss, TrainStep
 from keras_distill.distillers.term import Term
@@ -96,7 +98,7 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
             raise ValueError(
                 f"refresh is a number of steps, at least 1; got {refresh}."
             )
-        terms = [Term(SoftTarget(1.0))] if terms is None else list(terms)
+        terms = [Term(SoftTarget(1.0))] if terms is None else term_checks.listed(terms)
         term_checks.check_terms(terms)
         super().__init__(name=name)
         self.peers = list(peers)
@@ -131,7 +133,7 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
                 names are copied.
             **arguments: other arguments of `keras.Model.compile`.
         """
-        super().compile(optimizer, **arguments)
+        super().compile(optimizer, **keras_arguments(arguments))
         self.keep_compile(loss=loss, metrics=metrics, **arguments)
         for member in self.members:
             member.compile(self.optimizer, loss, metrics=copied(metrics), **arguments)
@@ -151,7 +153,7 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
     def call(self, inputs, training=None):
         """Return the predictions of all peers, in a list."""
         if not self.built:
-            self._bind_to(inputs)
+            self.bind_to(inputs)
         inputs = select(inputs, self.peer_inputs)
         return [peer(inputs, training=training) for peer in self.peers]
 
@@ -159,9 +161,19 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         """Check peers, data and loss before the first step."""
         for member in self.members:
             member.check_fit(batch)
+        log_names.check_peers_names(
+            f"{member.student.name}_{name}"
+            for member in self.members
+            for name in ["loss", *member.part_names(), *member.logged_names()]
+        )
         if batch is not None:
             _check_classes(self.members)
         self.built = True
+
+    def check_validation(self, labels, has_validation: bool) -> None:
+        """Check, before `fit` begins, that there is something to evaluate."""
+        for member in self.members:
+            member.check_validation(labels, has_validation)
 
     def part_names(self) -> list[str]:
         """Return the names of the parts of the loss in the logs."""
@@ -190,9 +202,14 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         """Advance the schedules; with copies, renew and run these."""
         for member in self.members:
             member.advance_schedules()
+        if self.copies is not None:
+            self.copies.renew(self.optimizer.iterations % self.refresh == 0)
+        return self.knowledge_of(x)
+
+    def knowledge_of(self, x) -> dict:
+        """Return what the copies know, by their index; without copies nothing."""
         if self.copies is None:
             return {}
-        self.copies.renew(self.optimizer.iterations % self.refresh == 0)
         inputs = select(x, self.peer_inputs)
         return {
             index: taps.up_to(copy, inputs, wanted) if wanted else {}
@@ -201,14 +218,23 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
             )
         }
 
-    def run_student(self, x, y, sample_weight, knowledge: dict) -> MutualLoss:
+    def judge(self, x, y, sample_weight) -> MutualLoss:
+        """Run each peer in inference form; return the losses of an evaluation."""
+        for member in self.members:
+            member.check_has_labels(y)
+        knowledge = self.knowledge_of(x)
+        return self.run_student(x, y, sample_weight, knowledge, training=False)
+
+    def run_student(
+        self, x, y, sample_weight, knowledge: dict, training: bool = True
+    ) -> MutualLoss:
         """Run each peer once; return the losses of all."""
         runs, inputs = [], select(x, self.peer_inputs)
         scores = gradient_scores(y)
         for member, for_others in zip(self.members, self.peer_taps, strict=True):
             wanted = dict.fromkeys([*member.student_taps, *for_others])
             run = taps.forward(
-                member.student, inputs, wanted, training=True, scores=scores
+                member.student, inputs, wanted, training=training, scores=scores
             )
             runs.append(run)
         tensors = knowledge or {index: run[1] for index, run in enumerate(runs)}
@@ -217,7 +243,8 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         for member, run in zip(self.members, runs, strict=True):
             known = member.teacher.knowledge(tensors, member.teacher_taps)
             known = with_masks(known, member.lengths.teacher, inputs)
-            losses.append(member.compare(x, y, sample_weight, *run, known, inputs))
+            own = member.compare(x, y, sample_weight, *run, known, inputs, training)
+            losses.append(own)
         return MutualLoss(sum(loss.total for loss in losses), losses)
 
     def update_logs(self, x, y, sample_weight, loss: MutualLoss) -> dict:
@@ -229,6 +256,8 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
 
     def test_step(self, *arguments):
         """Evaluate every peer; return the logs, on JAX with the state after it."""
+        if any(member.validates_terms for member in self.members):
+            return reducible(terms_step(self, *arguments))
         *state, data = arguments
         logs, values = {}, values_of(self, *state) if state else None
         for member in self.members:
@@ -240,6 +269,18 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
             logs |= member.named(own)
         logs = self._with_loss(logs)
         return (logs, state_of(self, values)) if state else logs
+
+    def export(self, filepath, format="tf_saved_model", **arguments) -> None:
+        """Refuse: each peer is exported by itself.
+
+        Raises:
+            ValueError: always, with the peers' names.
+        """
+        names = [peer.name for peer in self.peers]
+        raise ValueError(
+            f"A MutualDistiller has several models, {names}, and one file holds one of "
+            "them. Export a peer: mutual.peers[0].export(filepath)."
+        )
 
     def get_config(self) -> dict:
         serialize = keras.saving.serialize_keras_object
@@ -275,7 +316,8 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         ]
         return tuple(dict.fromkeys(tap for taps in wanted for tap in taps))
 
-    def _bind_to(self, x) -> None:
+    def bind_to(self, x) -> None:
+        """Create the adapters of all peers from a batch's inputs."""
         for member in self.members:
             if not member.built:
                 member.bind_to(x)
@@ -283,8 +325,10 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         self.built = True
 
     def _with_loss(self, logs: dict) -> dict:
-        losses = [logs[f"{member.student.name}_loss"] for member in self.members]
-        return {"loss": sum(losses), **logs}
+        names = [f"{member.student.name}_loss" for member in self.members]
+        if not set(names) <= set(logs):
+            return logs
+        return {"loss": sum(logs[name] for name in names), **logs}
 
 
 def _check_peers(peers) -> None:

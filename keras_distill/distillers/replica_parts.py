@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill import strategies
+from keras_distill._backend.keras_trainer import LowerIsBetter
 from keras_distill.losses._masking import of_both
 from keras_distill.taps import mask_of
 
@@ -90,7 +91,7 @@ def _weight(weight, output, mask, samples):
     return ops.cast(weight, "float32") * part / ops.cast(samples, "float32")
 
 
-class PartMeans(keras.Metric):
+class PartMeans(LowerIsBetter):
     """Running means of the parts of the loss over the same samples.
 
     A `keras.metrics.Mean` for each would cost a small step more than its arithmetic.
@@ -100,7 +101,7 @@ class PartMeans(keras.Metric):
     """
 
     def __init__(self, names: Sequence[str], name: str = "parts"):
-        super().__init__(name=name, dtype="float32")
+        super().__init__(names, name)
         self.names = list(names)
         # Sums over samples, and last their number.
         self.totals = self.add_variable(

@@ -16,6 +16,7 @@ from keras_distill.distillers.exits import (
 )
 from keras_distill.distillers.gradient_scores import gradient_scores
 from keras_distill.distillers.kept_compile import copied
+from keras_distill.distillers.own_methods import check_keeps_nothing, warn_of_steps
 from keras_distill.distillers.step import StepLoss
 from keras_distill.distillers.term import Term
 from keras_distill.losses import Hint, SoftTarget
@@ -80,6 +81,7 @@ class SelfDistiller(Distiller):
     ):
         if not 0.0 <= soft_weight <= 1.0:
             raise ValueError(f"soft_weight lies in 0..1; got {soft_weight}.")
+        check_keeps_nothing(net)
         student = with_exits(net, exits, features)
         soft, hint, terms = SoftTarget(temperature), Hint(), []
         for exit in exits:
@@ -110,6 +112,7 @@ class SelfDistiller(Distiller):
                 names are copied.
             **arguments: other arguments of `keras.Model.compile`.
         """
+        warn_of_steps(self.net.value)
         names = [*self.exits, DEEPEST]
         weights = dict.fromkeys(self.exits, 1.0 - self.soft_weight) | {DEEPEST: 1.0}
         super().compile(
@@ -121,17 +124,22 @@ class SelfDistiller(Distiller):
         )
         self.keep_compile(loss=loss, metrics=metrics, **arguments)
 
+    def label_loss(self, inputs, y, y_pred, sample_weight, training: bool):
+        """Return the loss of the labels, summed over the exits with their weights."""
+        y, sample_weight = self._for_all(y), self._for_all(sample_weight)
+        return super().label_loss(inputs, y, y_pred, sample_weight, training)
+
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """Return the loss of the labels, summed over the exits with their weights."""
+        """Return the loss of the labels; in an evaluation with the model's penalties."""
         y, sample_weight = self._for_all(y), self._for_all(sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def update_metrics(self, inputs, y, y_pred, sample_weight) -> dict:
         """Update the metrics of every exit."""
         y, sample_weight = self._for_all(y), self._for_all(sample_weight)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+        return super().update_metrics(inputs, y, y_pred, sample_weight)
 
     def check_fit(self, batch) -> None:
         """Check data, loss and exits before the first step."""
@@ -182,19 +190,26 @@ class SelfDistiller(Distiller):
         self.advance_schedules()
         return {}
 
-    def run_student(self, x, y, sample_weight, knowledge: dict) -> StepLoss:
+    def knowledge_of(self, x, y) -> dict:
+        """Return nothing: the knowledge comes from the student's run."""
+        return {}
+
+    def run_student(
+        self, x, y, sample_weight, knowledge: dict, training: bool = True
+    ) -> StepLoss:
         """Run the model once; its deepest part is the knowledge."""
         inputs = select(x, self.student_inputs)
         y_pred, features = taps.forward(
             self.student,
             inputs,
             dict.fromkeys([*self.student_taps, *self.teacher_taps]),
-            training=True,
+            training=training,
             scores=gradient_scores(y),
         )
         knowledge = self.teacher.knowledge(features, self.teacher_taps)
         knowledge = with_masks(knowledge, self.lengths.teacher, inputs)
-        return self.compare(x, y, sample_weight, y_pred, features, knowledge, inputs)
+        run = y_pred, features
+        return self.compare(x, y, sample_weight, *run, knowledge, inputs, training)
 
     def _for_all(self, value):
         """Return the same labels for every exit, unless they are named."""

@@ -11,11 +11,14 @@ from keras_distill._backend import jax_step, tensorflow_step, torch_step
 from keras_distill._backend.keras_trainer import compiled_loss
 from keras_distill.data.selection import select
 from keras_distill.distillers.context import LOGITS, Context
+from keras_distill.distillers.evaluation import Evaluation, reducible, where_samples
 from keras_distill.distillers.gradient_scores import gradient_scores
+from keras_distill.distillers.log_names import check_names
 from keras_distill.distillers.replica_parts import label_weights, replica_parts
 from keras_distill.losses.schedules import advance
 from keras_distill.strategies.replicas import require_samples
 from keras_distill.taps.masks import masks_of, with_masks
+from keras_distill.teachers.base_teacher import check_knowledge
 
 
 class StepLoss(NamedTuple):
@@ -24,12 +27,14 @@ class StepLoss(NamedTuple):
     Args:
         total: the loss that is minimized.
         parts: this replica's part of each mean loss, by name, before its weight.
+        inputs: of the student.
         y_pred: the student's prediction.
         mean_count: mean number of samples per replica.
     """
 
     total: Any
     parts: dict
+    inputs: Any
     y_pred: Any
     mean_count: Any
 
@@ -48,10 +53,10 @@ class TrainStep:
         *state, data = arguments
         steps = {"tensorflow": tensorflow_step, "torch": torch_step, "jax": jax_step}
         step = steps[keras.backend.backend()].train_step
-        return _reducible(step(self, *state, require_samples(data)))
+        return reducible(step(self, *state, require_samples(data)))
 
 
-class DistillationStep(TrainStep):
+class DistillationStep(Evaluation, TrainStep):
     """What a distiller does with a batch.
 
     `train_step` takes what the backend's trainer passes: the batch, on JAX the state too.
@@ -61,9 +66,20 @@ class DistillationStep(TrainStep):
         """Advance the schedules and run the teacher once; return its knowledge."""
         self.advance_schedules()
         self.teacher.follow(self.optimizer.iterations)
+        return self.knowledge_of(x, y)
+
+    def knowledge_of(self, x, y) -> dict:
+        """Run the teacher once; return its knowledge."""
         inputs = select(x, self.teacher_inputs)
         knowledge = self.teacher(inputs, self.teacher_taps, gradient_scores(y))
+        check_knowledge(self.teacher, knowledge, self.teacher_taps)
         return with_masks(knowledge, self.lengths.teacher, inputs)
+
+    def judge(self, x, y, sample_weight) -> StepLoss:
+        """Run teacher and student in inference form; return the loss of an evaluation."""
+        self.check_has_labels(y)
+        knowledge = self.knowledge_of(x, y)
+        return self.run_student(x, y, sample_weight, knowledge, training=False)
 
     def advance_schedules(self) -> None:
         """Set weights and temperatures to the values of their schedules at this step."""
@@ -72,23 +88,30 @@ class DistillationStep(TrainStep):
         for bound in self.terms.values():
             bound.advance(step)
 
-    def run_student(self, x, y, sample_weight, knowledge: dict) -> StepLoss:
+    def run_student(
+        self, x, y, sample_weight, knowledge: dict, training: bool = True
+    ) -> StepLoss:
         """Run the student once, once more for mirrored taps; return the loss."""
         inputs = select(x, self.student_part)
         scores = gradient_scores(y, knowledge.get(LOGITS))
+        run = self.student, inputs, self.student_taps
         if self.predicts_in_step():
-            y_pred, features = taps.forward(
-                self.student, inputs, self.student_taps, training=True, scores=scores
-            )
+            tensors = taps.forward(*run, training=training, scores=scores)
         else:
-            features = taps.up_to(
-                self.student, inputs, self.student_taps, training=True, scores=scores
-            )
-            y_pred = features.get(LOGITS)
-        return self.compare(x, y, sample_weight, y_pred, features, knowledge, inputs)
+            features = taps.up_to(*run, training=training, scores=scores)
+            tensors = features.get(LOGITS), features
+        return self.compare(x, y, sample_weight, *tensors, knowledge, inputs, training)
 
     def compare(
-        self, x, y, sample_weight, y_pred, features, knowledge, inputs
+        self,
+        x,
+        y,
+        sample_weight,
+        y_pred,
+        features,
+        knowledge,
+        inputs,
+        training: bool = True,
     ) -> StepLoss:
         """Compare the student's tensors with the teacher's knowledge and the labels.
 
@@ -98,6 +121,7 @@ class DistillationStep(TrainStep):
             features: the student's tensors, by tap.
             knowledge: the teacher's.
             inputs: what the student took.
+            training: whether adapters run in training form.
         """
         count = ops.shape(keras.tree.flatten(x)[0])[0]
         mean_count = strategies.mean_count(count)
@@ -116,32 +140,31 @@ class DistillationStep(TrainStep):
             },
             student=self.student,
             teacher=self.teacher,
+            training=training,
         )
         means = {
             name: bound.compare(context, sample_weight)
             for name, bound in self.terms.items()
         }
         losses = {name: bound.term.loss for name, bound in self.terms.items()}
-        if getattr(self, "loss", None) is not None:
-            weights = label_weights(
-                y, y_pred, sample_weight, self.loss, count, mean_count
-            )
-            loss = self.compute_loss(x, y, y_pred, weights, training=True)
+        if self.has_label_loss():
+            weights = sample_weight
+            if not self.has_own_loss():
+                weights = label_weights(
+                    y, y_pred, sample_weight, self.loss, count, mean_count
+                )
+            loss = self.label_loss(inputs, y, y_pred, weights, training)
             means["label_loss"] = ops.cast(loss, "float32")
             losses["label_loss"] = self.loss
+        if not training and count is not mean_count:
+            means = where_samples(means, count)
         parts = replica_parts(means, losses, count, mean_count)
-        return StepLoss(self.total(parts), parts, y_pred, mean_count)
+        return StepLoss(self.total(parts), parts, inputs, y_pred, mean_count)
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        """Return the compiled loss; in an evaluation with the student's penalties.
-
-        In training, `total` adds these.
-        """
-        if training:
-            return compiled_loss(self, y, y_pred, sample_weight)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+    def label_loss(self, inputs, y, y_pred, sample_weight, training: bool):
+        """Return the compiled loss of the labels, without penalties."""
+        del inputs, training
+        return compiled_loss(self, y, y_pred, sample_weight)
 
     def total(self, parts: dict):
         """Weigh the labels and the terms, and add the penalties as they are."""
@@ -157,24 +180,13 @@ class DistillationStep(TrainStep):
         self.part_means.update_state(
             {"loss": loss.total, **loss.parts}, loss.mean_count
         )
-        logs = self.compute_metrics(x, y, loss.y_pred, sample_weight)
+        logs = self.update_metrics(loss.inputs, y, loss.y_pred, sample_weight)
+        check_names(loss.parts, logs)
         means = self.part_means.by_name()
         return {**logs, **{name: means[name] for name in ("loss", *loss.parts)}}
-
-    def test_step(self, *arguments):
-        """Evaluate the student alone."""
-        return _reducible(super().test_step(*arguments))
 
 
 def _penalty(penalties: Sequence):
     """Return this replica's part of the sum of the penalties."""
     replicas = strategies.replica_count()
     return sum(ops.cast(ops.sum(p), "float32") / replicas for p in penalties)
-
-
-def _reducible(result):
-    """Return logs in a shape that Keras can average over replicas, and any state."""
-    if not isinstance(result, tuple):
-        return strategies.reducible(result)
-    logs, *state = result
-    return strategies.reducible(logs), *state

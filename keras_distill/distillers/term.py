@@ -92,6 +92,11 @@ class Term:
             self.mask,
         )
 
+    def uses_labels(self) -> bool:
+        """Whether the loss or a tapped gradient depends on the labels."""
+        taps = [*self.student, *self.teacher]
+        return "labels" in self.loss.needs or any(tap.is_gradient for tap in taps)
+
     def get_config(self) -> dict:
         serialize = keras.saving.serialize_keras_object
         return {

@@ -13,7 +13,7 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import at_step
 from keras_distill.taps.lengths import Lengths
 
-_RESERVED = ("loss", "label_loss")
+_RESERVED = ("loss", "label_loss", "learning_rate")
 
 
 def check_loss(loss) -> None:
@@ -24,6 +24,11 @@ def check_loss(loss) -> None:
             f"on one replica and many; got {getattr(loss, '__name__', loss)!r}. Use one of "
             "kd.losses, or subclass kd.losses.DistillationLoss and move the function's "
             "body into its `call`."
+        )
+    if not hasattr(loss, "reduction"):
+        raise TypeError(
+            f"{type(loss).__name__} was not initialized: call super().__init__(**kwargs) "
+            "in its __init__, which takes name, reduction and dtype."
         )
     if not isinstance(loss.match, Match):
         raise ValueError(
@@ -46,6 +51,11 @@ def check_loss(loss) -> None:
 
 def check_log_name(name: str) -> None:
     """Check that Keras can use a name for a layer, and that the logs do not use it."""
+    if str(name).startswith("val_"):
+        raise ValueError(
+            "A term's name must not begin with 'val_', under which Keras logs what it "
+            f"finds on validation data; got {name!r}."
+        )
     if name in _RESERVED or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", str(name)):
         raise ValueError(
             f"A term's name must be letters, digits, '_', '-' or '.', and none of "
@@ -99,6 +109,16 @@ def check_adapters(name: str, adapters: Sequence, count: int, several: bool) -> 
         )
 
 
+def listed(terms: Sequence) -> list:
+    """Return terms as a list; a single one is no list of them."""
+    if hasattr(terms, "loss") and hasattr(terms, "adapters"):
+        raise TypeError(
+            f"terms is a list of kd.Term; got the term '{terms.name}' itself. Write "
+            "terms=[kd.Term(...)]."
+        )
+    return list(terms)
+
+
 def check_terms(terms: Sequence) -> None:
     """Check that terms are terms, of different names, as the logs show each."""
     for term in terms:
@@ -148,6 +168,11 @@ def check_prepared(terms: Iterable, prepared: Sequence = ()) -> None:
                     "its output would be meaningless. Call its train_on(teacher, tap, "
                     "images) first, or begin with a kd.ParaphraserStage."
                 )
+
+
+def has_memory(loss: DistillationLoss) -> bool:
+    """Whether a loss keeps what it has seen of the training samples."""
+    return type(loss).memory is not DistillationLoss.memory
 
 
 def check_same_shapes(built: dict, teacher: dict) -> None:

@@ -1,6 +1,7 @@
 """The base class of teachers, and what terms request from one."""
 
 import functools
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -127,6 +128,7 @@ class BaseTeacher:
 
         def run(inputs, taps):
             known = self(inputs, taps)
+            check_knowledge(self, known, taps)
             # By element, which fits any number of outputs.
             outputs = {
                 t: self.logits(known[t], 1.0, LABELS) for t in taps if t.is_output
@@ -222,6 +224,32 @@ class BaseTeacher:
         gradients = [str(tap) for tap in taps if tap.is_gradient]
         if gradients and INPUT_GRADIENT in self.lacks:
             raise ValueError(f"{self.lacks[INPUT_GRADIENT]} Got the taps {gradients}.")
+
+
+def check_knowledge(teacher: BaseTeacher, knowledge, taps: Iterable[Tap]) -> None:
+    """Check that a teacher's call returned the tensor of each tap, by the tap."""
+    if isinstance(knowledge, Mapping) and set(taps) <= set(knowledge):
+        return
+    found = type(knowledge).__name__
+    if isinstance(knowledge, Mapping):
+        found = f"the keys {list(knowledge)}"
+    raise TypeError(
+        f"The call of {type(teacher).__name__} must return a dict from each of the taps "
+        f"that it gets to a tensor, such as {{tap: logits for tap in taps}}; got {found}, "
+        f"for the taps {[str(tap) for tap in taps]}."
+    )
+
+
+def check_call(teacher: BaseTeacher) -> None:
+    """Check that a teacher can be called as `teacher(inputs, taps, scores)`."""
+    try:
+        inspect.signature(teacher).bind(None, (), None)
+    except TypeError as error:
+        raise TypeError(
+            f"The call of {type(teacher).__name__} takes "
+            f"{inspect.signature(teacher)}; a distiller calls it with inputs, taps and "
+            "scores: def __call__(self, inputs, taps, scores=None)."
+        ) from error
 
 
 def check_trained(model) -> None:

@@ -14,6 +14,7 @@ from keras_distill.teachers.base_teacher import (
     CLASSES,
     VALUES,
     BaseTeacher,
+    check_call,
     check_trained,
 )
 from keras_distill.teachers.teacher import Teacher
@@ -182,6 +183,7 @@ def as_teacher(teacher: keras.Model | BaseTeacher) -> BaseTeacher:
             f"{type(teacher).__name__} was not initialized: call super().__init__(models) "
             "in its __init__, with the models that run when it is called."
         )
+    check_call(teacher)
     return teacher
 
 

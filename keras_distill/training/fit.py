@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 
+from keras_distill._backend.jax_state import restoring
 from keras_distill._backend.keras_trainer import TrainerHooks
 from keras_distill.training import lean_step, resuming, watching, workers
 from keras_distill.training.backup import exchange_backup
@@ -28,9 +29,10 @@ class Plan:
 class Fitting(TrainerHooks):
     """What all distillers do around Keras's `fit`.
 
-    A mixin in front of `keras.Model`. A distiller has `check_fit`, its own checks,
-    `part_names`, the parts of the loss that must stay finite, `means`, the running means
-    of its logs, and `replicated_layers`, whose moving statistics all replicas share.
+    A mixin in front of `keras.Model`. A distiller has `check_fit` and `check_validation`,
+    its own checks, `part_names`, the parts of the loss that must stay finite, `means`, the
+    running means of its logs, and `replicated_layers`, whose moving statistics all
+    replicas share.
     """
 
     plan = Plan()
@@ -62,6 +64,9 @@ class Fitting(TrainerHooks):
         """
         x, batch = data_and_batch(x, y)
         self.check_fit(batch)
+        if batch is not None:
+            _, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            self.check_validation(labels, _has_validation(arguments))
         workers.check_shared_order(self, x, arguments)
         callbacks = _in_front(self.own_callbacks(), callbacks)
         callbacks, backup = exchange_backup(callbacks)
@@ -101,6 +106,14 @@ class Fitting(TrainerHooks):
             step = resuming.skipping(self, step)
         self.train_function = watching.WatchedStep(self, step)
 
+    def make_test_function(self, force=False):
+        """Compile the evaluation of a batch; an error in it leaves the model as it was."""
+        if self.test_function is not None and not force:
+            return
+        super().make_test_function(force)
+        if keras.backend.backend() == "jax":
+            self.test_function = restoring(self, self.test_function)
+
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
         """Return the callbacks in front of the user's."""
         return [watching.StopAtNotFinite(), workers.ShareStatistics()]
@@ -113,6 +126,12 @@ class Fitting(TrainerHooks):
     def share_statistics(self) -> None:
         """Assign the mean over all replicas to each untrained variable of floats."""
         workers.share_statistics(self)
+
+
+def _has_validation(arguments: dict) -> bool:
+    """Whether `fit` got validation data among its arguments."""
+    given = arguments.get("validation_data") is not None
+    return given or bool(arguments.get("validation_split"))
 
 
 def _in_front(own: list, callbacks):

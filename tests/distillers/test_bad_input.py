@@ -1,5 +1,7 @@
 """Each bad input is refused before the first step, with what to do about it."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -31,6 +33,69 @@ def fit(distiller=None, x=X, y=Y, loss=CROSS_ENTROPY, **arguments):
     return distiller.fit(x, y, verbose=0, **arguments)
 
 
+class NotInitialized(kd.losses.DistillationLoss):
+    """A loss whose constructor leaves out that of its base."""
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def call(self, teacher, student):
+        return self.scale * (teacher - student)[:, 0]
+
+
+class OfNames(kd.BaseTeacher):
+    """A teacher that returns its knowledge by name, not by tap."""
+
+    def __call__(self, inputs, taps, scores=None):
+        return {"logits": keras.ops.zeros((8, 3))}
+
+
+class OfLogits(kd.BaseTeacher):
+    """A teacher that returns logits alone."""
+
+    def __call__(self, inputs, taps, scores=None):
+        return keras.ops.zeros((8, 3))
+
+
+class WithoutScores(kd.BaseTeacher):
+    """A teacher whose call lacks an argument."""
+
+    def __call__(self, inputs, taps):
+        return {tap: keras.ops.zeros((8, 3)) for tap in taps}
+
+
+def named(name, metrics=(), loss=CROSS_ENTROPY, outputs=1):
+    """Train with a term and metrics of such names."""
+
+    def net(seed):
+        x = keras.Input((4,))
+        heads = {f"h{i}": layers.Dense(3, name=f"h{i}")(x) for i in range(outputs)}
+        return keras.Model(x, heads if outputs > 1 else heads["h0"])
+
+    tap = "logits/h0" if outputs > 1 else "logits"
+    term = kd.Term(kd.losses.SoftTarget(), tap, tap, name=name)
+    distiller = kd.Distiller(net(0), net(1), terms=[term])
+    distiller.compile("sgd", loss, metrics=list(metrics))
+    return distiller.fit(X, dict.fromkeys(["h0", "h1"], Y) if outputs > 1 else Y)
+
+
+def own_metric_of_a_terms_name():
+    class Student(keras.Model):
+        def compute_metrics(self, *args, **kwargs):
+            return {**super().compute_metrics(*args, **kwargs), "size": 1.0}
+
+    x = keras.Input((4,))
+    term = kd.Term(kd.losses.SoftTarget(), name="size")
+    student = Student(x, layers.Dense(3)(x))
+    fit(kd.Distiller(student, dense(), terms=[term]))
+
+
+def fit_peers(*names, term="soft"):
+    peers = [dense(name=name) for name in names]
+    term = kd.Term(kd.losses.SoftTarget(1.0), name=term)
+    fit(kd.MutualDistiller(peers, [term]))
+
+
 class Unbuilt(keras.Model):
     """A subclassed model that was never called."""
 
@@ -50,6 +115,10 @@ def same_twice():
 def two_of_a_name():
     terms = [kd.Term(kd.losses.SoftTarget()), kd.Term(kd.losses.SoftTarget(2.0))]
     return kd.Distiller(dense(), dense(), terms=terms)
+
+
+def mean_error(y, y_pred):
+    return keras.ops.mean(y_pred, axis=-1)
 
 
 def bare_function(teacher, student):
@@ -150,6 +219,50 @@ BAD = {
         ["bare_function", "kd.losses.DistillationLoss"],
     ),
     "two terms of one name": (two_of_a_name, ["soft_target", "different names"]),
+    "the name of a metric": (
+        lambda: named("accuracy", ["accuracy"]),
+        ["['accuracy']", "Keras logs", "name="],
+    ),
+    "the name of a metric object": (
+        lambda: named("mine", [keras.metrics.SparseCategoricalAccuracy(name="mine")]),
+        ["['mine']", "Keras logs"],
+    ),
+    "the name of a function": (
+        lambda: named("mean_error", [mean_error]),
+        ["['mean_error']", "Keras logs"],
+    ),
+    "the name of an output's loss": (
+        lambda: named("h1_loss", outputs=2, loss=dict.fromkeys(["h0", "h1"], "mse")),
+        ["['h1_loss']", "Keras logs"],
+    ),
+    "the name of an output's metric": (
+        lambda: named("h0_mse", [["mse"], ["mae"]], None, 2),
+        ["['h0_mse']", "Keras logs"],
+    ),
+    "the name of a metric of the student's own": (
+        own_metric_of_a_terms_name,
+        ["['size']", "Keras logs"],
+    ),
+    "a name of validation": (
+        lambda: kd.Term(kd.losses.SoftTarget(), name="val_soft"),
+        ["'val_soft'", "validation"],
+    ),
+    "a name that a callback logs": (
+        lambda: kd.Term(kd.losses.SoftTarget(), name="learning_rate"),
+        ["'learning_rate'", "which the logs use"],
+    ),
+    "peers of validation's name": (
+        lambda: fit_peers("val", "other"),
+        ["val_loss", "the peers"],
+    ),
+    "peers whose logs have one name": (
+        lambda: fit_peers("a", "a_soft_from_a", term="soft"),
+        ["a_soft_from_a", "the peers"],
+    ),
+    "an export of several": (
+        lambda: kd.MutualDistiller([dense(name="a"), dense(name="b")]).export("file"),
+        ["['a', 'b']", "peers[0].export"],
+    ),
     "a name of the logs": (
         lambda: kd.Term(kd.losses.SoftTarget(), name="loss"),
         ["'loss'", "which the logs use"],
@@ -221,6 +334,34 @@ def test_is_refused(make, words):
         ),
         (lambda: kd.Term(kd.losses.Hint(), adapter="dense"), ["'auto', None or a"]),
         (lambda: kd.Term(kd.losses.Hint(), student=3), ["layer path"]),
+        (
+            lambda: kd.Distiller(
+                dense(), dense(), terms=kd.Term(kd.losses.SoftTarget())
+            ),
+            ["terms is a list", "'soft_target' itself", "terms=["],
+        ),
+        (
+            lambda: kd.MutualDistiller(
+                [dense(name="a"), dense(name="b")], kd.Term(kd.losses.SoftTarget())
+            ),
+            ["terms is a list", "terms=["],
+        ),
+        (
+            lambda: kd.Term(NotInitialized()),
+            ["NotInitialized was not initialized", "super().__init__"],
+        ),
+        (
+            lambda: kd.Distiller(dense(), OfNames()).bind_to(X),
+            ["OfNames", "dict from each of the taps", "['logits']"],
+        ),
+        (
+            lambda: kd.Distiller(dense(), OfLogits()).bind_to(X),
+            ["OfLogits", "dict from each of the taps"],
+        ),
+        (
+            lambda: kd.Distiller(dense(), WithoutScores()),
+            ["WithoutScores", "(inputs, taps)", "scores=None"],
+        ),
     ],
 )
 def test_wrong_types_are_refused(make, words):
@@ -313,3 +454,30 @@ def test_the_term_that_is_not_finite_is_named():
     teacher.layers[-1].bias.assign([np.nan, 0, 0])
     with pytest.raises(ValueError, match="soft_target is not finite"):
         fit(kd.Distiller(dense(), teacher))
+
+
+@pytest.mark.parametrize(
+    "weight, metrics, warns",
+    [
+        (1.0, [], True),
+        (0.3, ["accuracy"], True),
+        (1.0, ["accuracy"], False),
+        (0.0, [], False),
+    ],
+)
+def test_labels_that_nothing_uses_are_told_of_once(weight, metrics, warns):
+    distiller = kd.Distiller(dense(), dense(), label_weight=weight)
+    distiller.compile("sgd", metrics=metrics)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            distiller.fit(X, Y, verbose=0)
+    told = [w for w in caught if "compile() got no loss" in str(w.message)]
+    assert len(told) == warns
+
+
+def test_a_teacher_of_several_outputs_needs_one_named():
+    x = keras.Input((4,))
+    teacher = keras.Model(x, {"logits": layers.Dense(3)(x)})
+    with pytest.raises(ValueError, match=r"several outputs.*logits/logits"):
+        kd.Distiller(dense(), teacher)

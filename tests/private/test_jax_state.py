@@ -19,7 +19,7 @@ RATE = 0.1
 @pytest.mark.skipif(ON_JAX, reason="the tests below run")
 def test_these_tests_pass_on_jax():
     printed = processes.run("pytest", "jax", "-n", "0", "-q", __file__)
-    assert "5 passed" in printed
+    assert "6 passed" in printed
 
 
 class Linear(keras.Model):
@@ -158,3 +158,22 @@ def test_the_loss_by_hand_is_that_of_keras():
     logs = compiled(Linear()).train_on_batch(X, Y, return_dict=True)
     penalty, error, _ = loss_and_update(START)
     assert logs["loss"] == pytest.approx(penalty + error, rel=1e-5)
+
+
+class Failing(Linear):
+    """A model whose evaluation fails, in which Keras leaves variables without values."""
+
+    def test_step(self, state, data):
+        raise ValueError("an error in a trace")
+
+    def make_test_function(self, force=False):
+        super().make_test_function(force)
+        self.test_function = jax_state.restoring(self, self.test_function)
+
+
+@on_jax
+def test_weights_are_back_after_an_evaluation_that_fails():
+    model = compiled(Failing())
+    with pytest.raises(ValueError, match="in a trace"):
+        model.evaluate(X, Y, verbose=0)
+    np.testing.assert_array_equal(ops.convert_to_numpy(model.dense.kernel), START)

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from keras_distill._backend.keras_trainer import (
+    LowerIsBetter,
     TrainerHooks,
     compiled_loss,
     strategy_of,
@@ -185,3 +186,23 @@ def test_compiled_loss_of_no_output_is_zero():
     labels = dict.fromkeys("ab", ops.convert_to_tensor(Y))
     found = compiled_loss(model, labels, model(ops.convert_to_tensor(X)), None)
     assert float(found) == 0.0
+
+
+class Total(LowerIsBetter):
+    def __init__(self):
+        super().__init__(["error"], "total")
+        self.sum = self.add_variable(shape=(), initializer="ones", name="sum")
+
+    def result(self):
+        return ops.convert_to_tensor(self.sum)
+
+
+def test_a_callback_in_auto_mode_wants_it_low():
+    model = make()
+    model.total = Total()
+    stop = keras.callbacks.EarlyStopping("val_error")
+    stop.set_model(model)
+    stop._set_monitor_op()
+    assert stop.monitor_op is ops.less
+    model.total.reset_state()
+    assert float(model.total.result()) == 0.0
