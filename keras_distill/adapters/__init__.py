@@ -13,6 +13,7 @@ from keras_distill.adapters.factors import Paraphraser, Translator
 from keras_distill.adapters.gaussian_regressor import GaussianRegressor
 from keras_distill.adapters.match import Match, chain
 from keras_distill.adapters.review_fusion import ReviewFusion
+from keras_distill.adapters.tokens_to_map import TokensToMap
 from keras_distill.adapters.unit_embedding import UnitEmbedding
 from keras_distill.adapters.valid_convolution import ValidConvolution
 
@@ -23,6 +24,7 @@ __all__ = [
     "Match",
     "Paraphraser",
     "ReviewFusion",
+    "TokensToMap",
     "Translator",
     "UnitEmbedding",
     "ValidConvolution",

@@ -5,12 +5,8 @@ import re
 from collections.abc import Sequence
 
 import keras
-from keras import layers
 
-from keras_distill import taps
-from keras_distill.taps import recording, tracing
-
-Shape = tuple[int | None, ...]
+from keras_distill.taps.features import Features, Shape, features_of, nearest_shares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +33,24 @@ class TapPair:
 
     def __str__(self) -> str:
         """Return a line for the list of terms, with a loss that needs no tuning first."""
-        loss = {4: "AttentionMap", 2: "DistanceRelation"}.get(
-            len(self.student_shape), "Hint"
-        )
+        ranks = len(self.student_shape), len(self.teacher_shape)
+        loss = {4: "AttentionMap", 2: "DistanceRelation"}.get(max(ranks), "Hint")
         own, other = (
             "x".join(str(size or "?") for size in shape[1:])
             for shape in (self.student_shape, self.teacher_shape)
         )
         name = re.sub(r"[^\w.-]", ".", self.student)
-        taps = f'"{self.student}", "{self.teacher}", name="{name}"'
+        taps = f'"{self.student}", "{self.teacher}", name="{name}"{self._adapter()}'
         return f"kd.Term(kd.losses.{loss}(), {taps}),  # {own} from {other}"
+
+    def _adapter(self) -> str:
+        """Return the argument that turns tokens of patches to a map."""
+        shapes = self.student_shape, self.teacher_shape
+        if len(shapes[0]) == len(shapes[1]):
+            return ""
+        side = "adapter" if len(shapes[0]) == 3 else "teacher_adapter"
+        size = max(shapes, key=len)[1:-1]
+        return f", {side}=kd.adapters.TokensToMap({size})"
 
 
 class TapPairs(tuple):
@@ -73,9 +77,11 @@ def suggest_taps(
     """Suggest which layers to compare, the ends of stages first.
 
     Layers are paired that see the image at the same resolution, relative to the input of
-    their model: the last of each resolution, then the last vectors before the logits,
-    then layers in between that lie equally deep in their stage. In sequence models,
-    blocks are paired that lie equally deep. Nothing is computed.
+    their model and up to rounding: the last of each resolution, then the last vectors
+    before the logits, then layers in between that lie equally deep in their stage. In
+    sequence models, vision transformers among them, blocks are paired that lie equally
+    deep; blocks over the patches of an image are paired with maps of the same size by a
+    `kd.adapters.TokensToMap`. Nothing is computed.
 
     Args:
         student: any Keras model, also nested or subclassed.
@@ -93,30 +99,57 @@ def suggest_taps(
         >>> print(kd.suggest_taps(student, teacher))
         kd.Term(kd.losses.AttentionMap(), "stack1", "stack1", name="stack1"),  # ...
     """
-    own, other = _stages(student, student_input), _stages(teacher, teacher_input)
+    own = features_of(student, student_input)
+    other = features_of(teacher, teacher_input)
     ends, between = [], []
-    for resolution in own:
-        if resolution not in other:
-            continue
-        pairs = _pairs(own[resolution], other[resolution])
-        # Blocks of a sequence have no stages: each of them is an end.
-        first = len(pairs) if resolution == _SEQUENCE else 1
-        ends += [TapPair(*pair, True) for pair in pairs[:first]]
-        between += [TapPair(*pair, False) for pair in pairs[first:]]
+    for stage, partner in _stages(own, other):
+        pairs = [TapPair(*pair, True) for pair in _pairs(stage, partner)]
+        ends += pairs[:1]
+        between += [dataclasses.replace(pair, stage_end=False) for pair in pairs[1:]]
+    # Blocks of a sequence have no stages: each of them is an end.
+    for stack, partner in _stacks(own.blocks, other.blocks):
+        ends += [TapPair(*pair, True) for pair in _pairs(stack, partner)]
+    ends += [TapPair(*pair, True) for pair in _pairs(own.vector, other.vector)]
     if not ends:
         raise ValueError(
-            f"No layer of '{student.name}' can be paired with one of '{teacher.name}': their "
-            f"resolutions, relative to the inputs, are {list(own)} and {list(other)}. "
+            f"No layer of '{student.name}' can be paired with one of '{teacher.name}': "
+            f"the student has {_kinds(own)}, the teacher {_kinds(other)}. "
             "Name layers in a kd.Term yourself, and an adapter between them."
         )
     return TapPairs(ends + between)
 
 
-_SEQUENCE, _VECTOR = "sequence", "vector"
+def _stages(student: Features, teacher: Features) -> list[tuple]:
+    """Return the stages of one resolution of both models, tokens beside maps."""
+    pairs = nearest_shares(student.maps, teacher.maps)
+    found = [(student.maps[own], teacher.maps[other]) for own, other in pairs]
+    if bool(student.blocks) != bool(teacher.blocks):
+        own, other = student.grids() or student.maps, teacher.grids() or teacher.maps
+        found += [
+            (own[share], other[nearest])
+            for share, nearest in nearest_shares(own, other)
+            if _is_one_size(own[share][-1][1], other[nearest][-1][1])
+        ]
+    return found
+
+
+def _is_one_size(student: Shape, teacher: Shape) -> bool:
+    """Whether the tokens of one are as many as the places of the other's map, or more."""
+    (_, *places, _), tokens = sorted((student, teacher), key=len)[::-1]
+    return None not in places and 0 <= tokens[1] - places[0] * places[1] < 6
+
+
+def _stacks(student: list, teacher: list) -> list[tuple]:
+    """Pair the stacks of blocks, as encoder and decoder, in the order of their calls."""
+    if len(student) == len(teacher):
+        return list(zip(student, teacher, strict=True))
+    return [(student[-1], teacher[-1])] if student and teacher else []
 
 
 def _pairs(student: Sequence, teacher: Sequence) -> list:
     """Pair layers of one stage by depth, the last with the last."""
+    if not teacher:
+        return []
     pairs = []
     for index in range(len(student), 0, -1):
         partner = -(-index * len(teacher) // len(student)) - 1
@@ -125,106 +158,8 @@ def _pairs(student: Sequence, teacher: Sequence) -> list:
     return pairs
 
 
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    """The inputs and outputs of a layer's first call."""
-
-    path: str
-    layer: keras.Layer
-    inputs: object
-    outputs: object
-
-    @property
-    def shape(self) -> Shape:
-        return tuple(self.outputs.shape)
-
-
-def _stages(model: keras.Model, inputs) -> dict[object, list[tuple[str, Shape]]]:
-    """Return the layers worth a tap by resolution, in the order of their calls."""
-    inputs = tracing.input_of(model) if inputs is None else inputs
-    if inputs is None:
-        raise ValueError(
-            f"The model '{model.name}' does not declare its inputs; pass one batch of "
-            "them as student_input or teacher_input."
-        )
-    size = next(
-        (x.shape[1:-1] for x in keras.tree.flatten(inputs) if len(x.shape) == 4), None
-    )
-    stages: dict[object, list[_Call]] = {}
-    for call in _calls(model, inputs):
-        # Without an image, tensors of rank 4 are heads of attention.
-        if _is_worth_a_tap(call) and (size or len(call.shape) < 4):
-            stages.setdefault(_resolution(call.shape, size), []).append(call)
-    # The last vector is the logits.
-    stages[_VECTOR] = stages.pop(_VECTOR, [])[-2:-1]
-    if _SEQUENCE in stages:
-        stages[_SEQUENCE] = _blocks(stages[_SEQUENCE])
-    return {
-        kind: [(call.path, call.shape) for call in _until_merged(calls)]
-        for kind, calls in stages.items()
-        if calls
-    }
-
-
-def _blocks(calls: list[_Call]) -> list[_Call]:
-    """Keep the outermost blocks of a sequence model, if it has any."""
-    blocks = [call for call in calls if taps.sublayers(call.layer)]
-    depth = min((call.path.count("/") for call in blocks), default=0)
-    return [call for call in blocks if call.path.count("/") == depth] or calls
-
-
-def _until_merged(calls: list[_Call]) -> list[_Call]:
-    """Cut off what follows the last merge of a stage, where the next stage begins."""
-    merges = (layers.Add, layers.Average, layers.Concatenate)
-    places = [i for i, call in enumerate(calls) if isinstance(call.layer, merges)]
-    if not places:
-        return calls
-    end, following = places[-1], calls[places[-1] + 1 : places[-1] + 2]
-    for call in following:
-        if isinstance(call.layer, (layers.ReLU, layers.Activation)):
-            end += call.inputs is calls[end].outputs
-    return calls[: end + 1]
-
-
-def _calls(model: keras.Model, inputs) -> list[_Call]:
-    """Return the calls that compute each tensor once, under their shortest path."""
-    paths = {}
-    for path in taps.layer_paths(model):
-        paths.setdefault(id(taps.find_layer(model, path)), path)
-    found = [taps.find_layer(model, path) for path in paths.values()]
-    runs = []
-
-    def run(inputs):
-        with recording.record(found, model=model) as notes:
-            outputs = model(inputs, training=False)
-        made = {}
-        for layer in found:
-            for given, output in notes[id(layer)][:1]:
-                if hasattr(output, "shape"):
-                    call = _Call(paths[id(layer)], layer, given, output)
-                    # Moved to the end: a nested model returns the output of its last layer.
-                    made[id(output)] = [*made.pop(id(output), []), call]
-        runs.append(
-            [min(same, key=lambda call: call.path.count("/")) for same in made.values()]
-        )
-        return outputs
-
-    tracing.trace(run, inputs)
-    return runs[-1]
-
-
-def _is_worth_a_tap(call: _Call) -> bool:
-    """Whether a layer computes features, not input, padding or shapes alone."""
-    idle = (layers.InputLayer, layers.ZeroPadding2D, layers.Dropout, layers.Flatten)
-    return not isinstance(call.layer, idle) and 2 <= len(call.shape) <= 4
-
-
-def _resolution(shape: Shape, size):
-    """Return height and width relative to the input's, or the kind of tensor."""
-    if len(shape) != 4:
-        return _VECTOR if len(shape) == 2 else _SEQUENCE
-    if None in size or None in shape[1:-1]:
-        return shape[1:-1]
-    return tuple(
-        round(own / whole, 2) for own, whole in zip(shape[1:-1], size, strict=True)
-    )
+def _kinds(features: Features) -> str:
+    """Return the resolutions and kinds of a model's layers, for an error."""
+    kinds = list(map(str, features.maps))
+    kinds += ["sequences"] if features.blocks else []
+    return ", ".join(kinds + (["a vector"] if features.vector else [])) or "none"

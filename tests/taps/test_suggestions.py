@@ -63,7 +63,7 @@ def test_nested_and_subclassed_models():
     assert paths(pairs) == [
         ("first", "backbone/stack1"),
         ("second", "backbone/stack2"),
-        ("pool", "backbone"),
+        ("pool", "backbone/logits"),
     ]
 
 
@@ -129,3 +129,144 @@ def test_nothing_in_common():
     other = keras.Model(inputs, layers.Dense(3)(x))
     with pytest.raises(ValueError, match=r"No layer of .* can be paired"):
         kd.suggest_taps(one, other)
+
+
+def hub():
+    return pytest.importorskip("keras_hub", reason="keras-hub is not installed").models
+
+
+def gpt2(depth, positions=16):
+    backbone = hub().GPT2Backbone(
+        vocabulary_size=20,
+        num_layers=depth,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=8,
+        max_sequence_length=positions,
+    )
+    return hub().GPT2CausalLM(backbone, preprocessor=None)
+
+
+def stack(name, *indices):
+    return [f"backbone/{name}/{index}" for index in indices]
+
+
+@pytest.mark.parametrize("positions", [4, 16])
+def test_causal_language_models(positions):
+    """A declared length is unknown; a model may take few positions."""
+    pairs = kd.suggest_taps(gpt2(2, positions), gpt2(4))
+    blocks = "transformer_layers"
+    assert sorted(paths(pairs)) == list(
+        zip(stack(blocks, 0, 1), stack(blocks, 1, 3), strict=True)
+    )
+    assert {pair.student_shape for pair in pairs} == {(None, None, 8)}
+    (pair,) = kd.suggest_taps(gpt2(1), gpt2(4))
+    assert (pair.student, pair.teacher) == (*stack(blocks, 0), *stack(blocks, 3))
+
+
+def test_encoders_meet_encoders():
+    def bart(depth):
+        backbone = hub().BartBackbone(
+            vocabulary_size=20,
+            num_layers=depth,
+            num_heads=2,
+            hidden_dim=8,
+            intermediate_dim=8,
+            max_sequence_length=10,
+        )
+        return hub().BartSeq2SeqLM(backbone, preprocessor=None)
+
+    found = paths(kd.suggest_taps(bart(1), bart(2)))
+    kinds = "encoder", "decoder"
+    lists = [f"backbone/transformer_{kind}_layer" for kind in kinds]
+    assert len(found) == 2 and "backbone" not in dict(found)
+    for kind, (own, other) in zip(kinds, found, strict=True):
+        assert kind in own and kind in other, lists
+
+
+def vit(depth, patch=8, width=8):
+    backbone = hub().ViTBackbone(
+        image_shape=(32, 32, 3),
+        patch_size=(patch, patch),
+        num_layers=depth,
+        num_heads=2,
+        hidden_dim=width,
+        mlp_dim=8,
+    )
+    return hub().ViTImageClassifier(backbone, num_classes=3, preprocessor=None)
+
+
+def test_vision_transformers_meet_by_blocks():
+    """Whatever their patches are, as blocks have no resolution."""
+    for teacher in (vit(4), vit(4, patch=4)):
+        found = paths(kd.suggest_taps(vit(2), teacher))
+        blocks = "vit_encoder/encoder_layers"
+        expected = zip(stack(blocks, 0, 1), stack(blocks, 1, 3), strict=True)
+        assert set(expected) <= set(found)
+        assert "backbone" not in dict(found) and len(found) <= 3
+
+
+@pytest.mark.parametrize("is_student", [True, False])
+def test_tokens_of_patches_meet_maps_of_their_size(is_student):
+    net = kd.models.conv_net((32, 32, 3), 3, filters=(4, 8, 8, 8))
+    pair = (vit(2), net) if is_student else (net, vit(2))
+    suggested = kd.suggest_taps(*pair)
+    first, block = suggested[0], "backbone/vit_encoder/encoder_layers/1"
+    taps = (block, "stack4") if is_student else ("stack4", block)
+    assert (first.student, first.teacher) == taps
+    assert {first.student_shape, first.teacher_shape} == {
+        (None, 17, 8),
+        (None, 4, 4, 8),
+    }
+    side = "adapter" if is_student else "teacher_adapter"
+    assert f", {side}=kd.adapters.TokensToMap((4, 4))" in str(first)
+    if is_student:
+        term = eval(str(first).split(",  #")[0], {"kd": kd})
+        assert kd.Distiller(*pair, terms=[term]).built
+
+
+def test_sizes_that_differ_by_rounding_meet():
+    def net(padding):
+        inputs = x = keras.Input((32, 32, 3))
+        for index, filters in enumerate((4, 6, 8)):
+            x = layers.Conv2D(filters, 3, 2, padding, name=f"c{index}")(x)
+        x = layers.GlobalAveragePooling2D(name="pool")(x)
+        return keras.Model(inputs, layers.Dense(2, name="logits")(x))
+
+    pairs = kd.suggest_taps(net("valid"), net("same"))
+    names = [("c0", "c0"), ("c1", "c1"), ("c2", "c2"), ("pool", "pool")]
+    assert paths(pairs) == names
+    sizes = [(x.student_shape[1], x.teacher_shape[1]) for x in pairs[:3]]
+    assert sizes == [(15, 16), (7, 8), (3, 4)]
+
+
+def test_queries_never_meet_keys():
+    def net(depth):
+        inputs = keras.Input((16, 16, 3))
+        x = layers.Conv2D(8, 4, 4, name="patches")(inputs)
+        x = layers.Reshape((16, 8))(x)
+        for index in range(depth):
+            y = layers.MultiHeadAttention(2, 4, name=f"attention{index}")(x, x)
+            x = layers.Add(name=f"add{index}")([x, y])
+        x = layers.GlobalAveragePooling1D(name="pool")(x)
+        return keras.Model(inputs, layers.Dense(2, name="logits")(x))
+
+    found = paths(kd.suggest_taps(net(2), net(3))) + paths(
+        kd.suggest_taps(net(2), net(3)), ends=False
+    )
+    assert found[:2] == [("add1", "add2"), ("add0", "add1")]
+    for own, other in found:
+        assert "/" not in own + other, (own, other)
+
+
+def test_unknown_sizes_of_images_stay_unknown():
+    def net(filters):
+        inputs = keras.Input((None, None, 3))
+        x = layers.Conv2D(filters, 3, 2, "same", name="c")(inputs)
+        x = layers.Conv2D(filters, 3, 2, "same", name="d")(x)
+        return keras.Model(inputs, layers.GlobalAveragePooling2D(name="pool")(x))
+
+    pairs = kd.suggest_taps(net(2), net(4))
+    assert paths(pairs)[:2] == [("c", "c"), ("d", "d")]
+    assert pairs[0].student_shape == (None, None, None, 2)
+    assert "?x?x2 from ?x?x4" in str(pairs[0])
