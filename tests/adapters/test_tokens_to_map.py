@@ -22,7 +22,7 @@ def test_it_is_saved_and_refuses_fewer_tokens():
     config = keras.saving.serialize_keras_object(layer)
     again = keras.saving.deserialize_keras_object(config)
     assert again.size == (3, 4)
-    with pytest.raises(ValueError, match="needs tokens .* of 12 or more"):
+    with pytest.raises(ValueError, match=r"needs tokens .* of 12 or more"):
         again.build((None, 11, 5))
     with pytest.raises(ValueError, match="needs tokens"):
         again.build((None, 3, 4, 5))
