@@ -22,6 +22,18 @@ def state_of(model, values: dict) -> tuple:
     return tuple([values[id(v)] for v in kind] for kind in _kinds(model))
 
 
+def held_values(models, variables) -> list:
+    """Return the arrays that a compiled step holds of models that it does not update.
+
+    On JAX they are constants of the step, as the state has a distiller's variables alone.
+    Elsewhere a step reads variables, and holds none.
+    """
+    if keras.backend.backend() != "jax":
+        return []
+    updated = {id(variable) for variable in variables}
+    return [v.value for m in models for v in m.variables if id(v) not in updated]
+
+
 def sync_variables(model) -> None:
     """Assign the values that the loop of `fit` holds to a model's variables."""
     if keras.backend.backend() == "jax":

@@ -1,12 +1,14 @@
 """The distiller: a student that `fit` trains on labels and on a teacher's knowledge."""
 
+import operator
 import warnings
 from collections.abc import Sequence
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill._backend.jax_state import losses_of_run
+from keras_distill._backend.jax_state import held_values, losses_of_run
+from keras_distill._backend.keras_layers import Untracked
 from keras_distill.data.selection import Selection, check_parts, select
 from keras_distill.distillers import binding, context, log_names, term_checks
 from keras_distill.distillers.bound_term import BoundTerm
@@ -109,6 +111,7 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         )
         self.label_source = label_weight
         self.label_weight = scheduled_variable(self, "label_weight", label_weight)
+        self.held = Untracked([])
         self.part_means = PartMeans(["loss", *self.part_names()])
         self.shapes = self.classes = self.teacher = self.copies = None
         self.lengths = binding.BoundLengths()
@@ -119,9 +122,6 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
 
     def set_teacher(self, teacher: keras.Model | BaseTeacher) -> None:
         """Set the teacher, which a distiller that was loaded from a file needs again.
-
-        On JAX a compiled step holds the teacher's weights: set the teacher again when
-        they have changed.
 
         Args:
             teacher: a built `keras.Model`, or a `kd.BaseTeacher`.
@@ -255,6 +255,15 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         elif not self.ends_in_probabilities:
             data_checks.check_logits_loss(loss)
         term_checks.check_prepared(bound.term for bound in self.terms.values())
+        term_checks.check_nothing_shared(self)
+
+    def make_train_function(self, force=False):
+        """Compile the step, anew if it holds weights of a teacher that have changed."""
+        models = self.teacher.models if self.teacher is not None else ()
+        held = held_values(models, self.variables)
+        before, self.held = self.held.value, Untracked(held)
+        same = len(held) == len(before) and all(map(operator.is_, held, before))
+        super().make_train_function(force or not same)
 
     def check_labels(self, labels, loss) -> None:
         """Check labels, or that there are none, against terms and a loss."""

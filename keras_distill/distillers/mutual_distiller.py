@@ -21,6 +21,7 @@ from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.taps.masks import with_masks
 from keras_distill.taps.values import without_gradient
+from keras_distill.teachers.base_teacher import check_stateless
 from keras_distill.teachers.copies import Copies
 from keras_distill.teachers.peers import Peers
 from keras_distill.training.fit import Fitting
@@ -106,6 +107,7 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         self.refresh, self.sample_ids = refresh, sample_ids
         self.peer_inputs = peer_inputs
         self.copies = Copies(self.peers) if refresh else None
+        check_stateless(self.copies.models if refresh else ())
         self.members = [
             Peer(
                 peer,

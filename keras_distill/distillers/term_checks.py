@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import keras
 
+from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill.adapters import Match
 from keras_distill.distillers.context import AUTO, PROVIDERS
 from keras_distill.losses._masking import fits
@@ -146,6 +147,28 @@ def check_different_models(student, teacher) -> None:
         raise ValueError(
             f"The same object, '{student.name}', is teacher and student. Give the student "
             "a model of its own, as keras.models.clone_model(teacher) creates one."
+        )
+
+
+def check_nothing_shared(distiller) -> None:
+    """Check that a step changes no variable of the teacher.
+
+    Frozen layers may be shared, as the backbone of two heads is.
+    """
+    trained = {id(v): v for v in distiller.trainable_variables}
+    for layer in flatten_layers(distiller.student):
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+            trained |= {id(v): v for v in layer.non_trainable_variables}
+    teacher = distiller.teacher
+    models = teacher.models if teacher.is_apart else ()
+    of_teacher = (v for model in models for v in model.variables)
+    shared = [v.path for v in of_teacher if id(v) in trained]
+    if shared:
+        raise ValueError(
+            f"Student and teacher share {len(shared)} variable(s), such as '{shared[0]}': "
+            "training the student would change its teacher. Freeze the layers that they "
+            "share (layer.trainable = False), or give the student copies, as "
+            "keras.models.clone_model creates them."
         )
 
 

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_distill import taps as tapping
+from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill.taps import Tap, heads
 from keras_distill.taps.outlines import tap_shapes
 from keras_distill.taps.values import without_gradient
@@ -53,6 +54,7 @@ class BaseTeacher:
     - `looks_at_data`: whether `look_at` is called with the first samples before a
       training. Default False.
     - `supports_jit`: whether XLA can compile a step with the teacher in it. Default True.
+    - `is_apart`: whether its models are not those that are trained. Default True.
     - `copies`: the layer of weights that follow the student, saved with the distiller.
       Default: None.
 
@@ -75,11 +77,14 @@ class BaseTeacher:
         "use a kd.Teacher.",
     }
     copies: keras.Layer | None = None
+    is_apart: bool = True
     looks_at_data: bool = False
     supports_jit: bool = True
 
     def __init__(self, models: Sequence[keras.Model] = (), *, portions: int = 1):
         self.models = tuple(models)
+        if self.is_apart:
+            check_stateless(self.models)
         self.portions = check_portions(portions)
         self._norms = {}
         if self.portions > 1:
@@ -264,6 +269,19 @@ def check_trained(model) -> None:
             f"The teacher '{model.name}' is not built, so it can't have been trained. "
             "Train it first, or load its weights after a call on one batch."
         )
+
+
+def check_stateless(models: Iterable[keras.Model]) -> None:
+    """Check that teachers return the same for the same batch, whatever came before."""
+    for model in models:
+        layers = flatten_layers(model) if isinstance(model, keras.Layer) else []
+        stateful = [x.name for x in layers if getattr(x, "stateful", False) is True]
+        if stateful:
+            raise ValueError(
+                f"The teacher '{model.name}' is stateful (layers {stateful}): what it "
+                "knows of a batch would depend on the batches before. Build it with "
+                "stateful=False, and copy its weights: new.set_weights(old.get_weights())."
+            )
 
 
 def check_known(requests: Sequence[Request], taps: Iterable[Tap], what: str) -> None:

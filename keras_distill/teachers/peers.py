@@ -15,6 +15,8 @@ class Peers(AveragingTeacher):
     of the peer that learns.
     """
 
+    is_apart = False
+
     def __init__(self, peers: Sequence[keras.Model], learner: int):
         self.indices = [index for index in range(len(peers)) if index != learner]
         others = [peers[index] for index in self.indices]
