@@ -6,6 +6,7 @@ from typing import ClassVar
 import keras
 from keras import ops
 
+from keras_distill._backend.keras_layers import mask_of, with_mask
 from keras_distill.taps import Tap, heads
 from keras_distill.teachers.base_teacher import (
     INPUT_GRADIENT,
@@ -92,7 +93,8 @@ def of_classes(tensors: dict, classes: Sequence[int] | None, model) -> dict:
                 f"of '{model.name}'. Pass a model that ends in that output."
             )
         _check_range(classes, tensors[tap].shape[-1], model)
-        tensors[tap] = ops.take(tensors[tap], classes, axis=-1)
+        chosen = ops.take(tensors[tap], classes, axis=-1)
+        tensors[tap] = with_mask(chosen, mask_of(tensors[tap]))
     return tensors
 
 

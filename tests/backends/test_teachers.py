@@ -48,3 +48,16 @@ def test_frozen_nets(backend):
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_copies_of_peers(backend):
     run(backend, "tests/distillers/test_mutual_distiller.py", "-k", "renewed")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_given_and_function_teachers(backend):
+    names = "given_teacher", "function_teacher", "classes", "ensembles", "untouched"
+    run(backend, *(f"tests/teachers/test_{name}.py" for name in names))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_logits_in_place_of_probabilities(backend):
+    run(backend, "tests/teachers/test_as_logits.py")

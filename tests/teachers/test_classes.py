@@ -73,6 +73,17 @@ def test_states_in_front_of_the_last_layer():
     assert found == pytest.approx(divergence(z[..., ORDER], own, 2.0), rel=1e-4)
 
 
+def test_the_teachers_mask_stays():
+    inputs = keras.Input((5,), dtype="int32")
+    hidden = keras.layers.Embedding(9, 4, mask_zero=True)(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(6)(hidden))
+    tokens = np.random.default_rng(0).integers(0, 3, (4, 5))
+    (tap,) = kd.taps.as_taps("logits")
+    found = kd.Teacher(model, classes=ORDER)(tokens, [tap])[tap]
+    mask = keras.ops.convert_to_numpy(kd.taps.mask_of(found))
+    np.testing.assert_array_equal(mask, tokens != 0)
+
+
 def test_a_cache_of_some_of_the_classes(tmp_path):
     x, _ = points(20)
     samples = kd.data.Samples(x.reshape(20, 2, 2, 1), np.zeros(20, "int64"))
