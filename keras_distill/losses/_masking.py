@@ -1,5 +1,6 @@
 """Masks of sequences in losses: which steps of a side, or of both, count."""
 
+import keras
 from keras import ops
 
 
@@ -41,3 +42,33 @@ def fits(mask, features) -> bool:
     pairs = zip(mask.shape[1:], features.shape[1:], strict=False)
     fewer = len(mask.shape) < len(features.shape)
     return fewer and all(a == b or None in (a, b) for a, b in pairs)
+
+
+def masks_of_sides(name: str, teacher, student, context: dict) -> dict:
+    """Return the mask of each side, None for tensors without steps.
+
+    A side without a mask has that of the other, if their lengths agree.
+    """
+    sides = {"mask": first_of(student), "teacher_mask": first_of(teacher)}
+    masks = dict.fromkeys(sides)
+    for key, features in sides.items():
+        mask = context.get(key)
+        if mask is None or features is None or len(features.shape) <= len(mask.shape):
+            continue
+        if not fits(mask, features):
+            raise ValueError(
+                f"The {key} of the loss '{name}' has the shape {tuple(mask.shape)}, which "
+                f"does not fit the sequence {tuple(features.shape)}. Tap layers of one "
+                "length, or pass an adapter layer."
+            )
+        masks[key] = ops.convert_to_tensor(mask)
+    for key, other in (("mask", "teacher_mask"), ("teacher_mask", "mask")):
+        missing = masks[key] is None and masks[other] is not None
+        if missing and sides[key] is not None and fits(masks[other], sides[key]):
+            masks[key] = masks[other]
+    return masks
+
+
+def first_of(tensors):
+    """Return the first tensor of a side, None if there is none."""
+    return next(iter(keras.tree.flatten(tensors)), None)

@@ -7,10 +7,10 @@ from typing import ClassVar
 import keras
 from keras import ops
 
-from keras_distill import strategies
 from keras_distill._backend.configuration import arguments
 from keras_distill.adapters.match import Match
-from keras_distill.losses._masking import fits, of_both, without_masked
+from keras_distill.losses._masking import masks_of_sides, of_both
+from keras_distill.losses._reduction import check_values, reduced
 from keras_distill.losses.schedules import at_step
 
 
@@ -115,18 +115,11 @@ class DistillationLoss(keras.losses.Loss):
         if not self.trains_teacher_adapters:
             teacher = keras.tree.map_structure(ops.stop_gradient, teacher)
         student = keras.tree.map_structure(self._cast, student)
-        context |= _masks(self.name, teacher, student, context)
+        context |= masks_of_sides(self.name, teacher, student, context)
         values = self.call(teacher, student, **self._arguments(context))
-        _check_values(self.name, values, student)
-        mask = of_both(context["mask"], context["teacher_mask"])
-        if mask is not None and "mask" not in self.needs:
-            _check_mask_is_taken(self.name, values, mask)
-        if mask is not None and len(values.shape) >= len(mask.shape):
-            # An infinite value times 0 is not 0.
-            values = without_masked(values, mask)
-        weight = _combine(values, sample_weight, mask, self.reduction)
-        reduce = _Reduction(self.name, reduction=self.reduction, dtype=self.dtype)
-        return reduce(values, values, weight)
+        check_values(self.name, values, student)
+        mask = self._mask_of(values, context["mask"], context["teacher_mask"])
+        return reduced(self, values, sample_weight, mask)
 
     def adapters(self, student: tuple, teacher: tuple):
         """Infer the adapters of a pair of taps, for a term with `adapter="auto"`.
@@ -184,6 +177,20 @@ class DistillationLoss(keras.losses.Loss):
     def _cast(self, tensor):
         return ops.cast(ops.convert_to_tensor(tensor), self.dtype)
 
+    def _mask_of(self, values, mask, teacher_mask):
+        """Return the mask of values per token; None for values per sample."""
+        masks = [x for x in (mask, teacher_mask) if x is not None]
+        if all(len(x.shape) <= len(values.shape) for x in masks):
+            return of_both(mask, teacher_mask)
+        if "mask" in self.needs:
+            return None
+        raise ValueError(
+            f"The loss '{self.name}' compares whole sequences and does not take their "
+            "mask, so that padding would count. Use a loss that does, such as "
+            "kd.losses.SimilarityMatrix, or one of tokens, such as kd.losses.Hint; tap a "
+            "layer behind the pooling; or, in a loss of your own, name 'mask' in `needs`."
+        )
+
     def _arguments(self, context: dict) -> dict:
         values = dict(context)
         for name in self.scheduled:
@@ -196,98 +203,3 @@ class DistillationLoss(keras.losses.Loss):
                 "data that has them."
             )
         return {name: values[name] for name in (*self.needs, *self.scheduled)}
-
-
-class _Reduction(keras.losses.Loss):
-    """Keras's own reduction, including replica scaling, of values already computed."""
-
-    def call(self, y_true, y_pred):
-        return y_pred
-
-
-def _masks(name: str, teacher, student, context: dict) -> dict:
-    """Return the mask of each side, None for tensors without steps.
-
-    A side without a mask has that of the other, if their lengths agree.
-    """
-    sides = {"mask": _first(student), "teacher_mask": _first(teacher)}
-    masks = dict.fromkeys(sides)
-    for key, features in sides.items():
-        mask = context.get(key)
-        if mask is None or features is None or len(features.shape) <= len(mask.shape):
-            continue
-        if not fits(mask, features):
-            raise ValueError(
-                f"The {key} of the loss '{name}' has the shape {tuple(mask.shape)}, which "
-                f"does not fit the sequence {tuple(features.shape)}. Tap layers of one "
-                "length, or pass an adapter layer."
-            )
-        masks[key] = ops.convert_to_tensor(mask)
-    for key, other in (("mask", "teacher_mask"), ("teacher_mask", "mask")):
-        missing = masks[key] is None and masks[other] is not None
-        if missing and sides[key] is not None and fits(masks[other], sides[key]):
-            masks[key] = masks[other]
-    return masks
-
-
-def _first(tensors):
-    return next(iter(keras.tree.flatten(tensors)), None)
-
-
-def _check_values(name: str, values, student) -> None:
-    """Check that a loss returned one value per sample, or per token or pixel."""
-    shape, features = tuple(values.shape), tuple(_first(student).shape)
-    # A size that is known where the batch's is not is none of the batch.
-    agree = not shape or shape[0] in (None, features[0])
-    rest = zip(shape[1:], features[1:], strict=False)
-    agree &= all(a == b or None in (a, b) for a, b in rest)
-    if not agree or not 1 <= len(shape) <= max(1, len(features) - 1):
-        raise ValueError(
-            f"The loss '{name}' returned values of the shape {shape} for tensors "
-            f"{features}: its `call` must return one value per sample, (B,), or one per "
-            "token, (B, L), so that sample weights, masks and replicas count right. "
-            "Reduce the last axes only: ops.mean(values, axis=-1), for example."
-        )
-
-
-def _check_mask_is_taken(name: str, values, mask) -> None:
-    """Check that a loss that does not take a mask has values that it applies to."""
-    if len(values.shape) < len(mask.shape):
-        raise ValueError(
-            f"The loss '{name}' compares whole sequences and does not take their mask, so "
-            "that padding would count. Use a loss that does, such as "
-            "kd.losses.SimilarityMatrix, or one of tokens, such as kd.losses.Hint; tap a "
-            "layer behind the pooling; or, in a loss of your own, name 'mask' in `needs`."
-        )
-
-
-def _combine(values, sample_weight, mask, reduction):
-    """Multiply sample weights and a mask, expanded to the rank of the values."""
-    rank = len(values.shape)
-    weight = None
-    if sample_weight is not None:
-        weight = ops.cast(ops.convert_to_tensor(sample_weight), values.dtype)
-        while len(weight.shape) > rank:
-            weight = ops.mean(weight, axis=-1)
-        weight = _expanded(weight, rank)
-    if mask is not None and len(mask.shape) <= rank:
-        wide = keras.backend.result_type(values.dtype, "float32")
-        mask = ops.cast(mask, wide)
-        if reduction in ("sum_over_batch_size", "mean"):
-            mask = _scaled(mask)
-        mask = _expanded(ops.cast(mask, values.dtype), rank)
-        weight = mask if weight is None else weight * mask
-    return weight
-
-
-def _scaled(mask):
-    """Scale valid entries up to the weight of all, as Keras does, over all replicas."""
-    counts = ops.stack([ops.cast(ops.size(mask), mask.dtype), ops.sum(mask)])
-    size, valid = ops.unstack(strategies.mean_count(counts))
-    return ops.divide_no_nan(mask * size, valid)
-
-
-def _expanded(tensor, rank: int):
-    while len(tensor.shape) < rank:
-        tensor = ops.expand_dims(tensor, axis=-1)
-    return tensor

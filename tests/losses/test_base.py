@@ -163,6 +163,82 @@ def test_masked_tokens_are_left_out():
     assert values[0, 1] == 0.0
 
 
+def test_a_sum_is_over_valid_tokens():
+    student = np.array([[1.0, 2.0], [3.0, 4.0]])[..., None]
+    mask = np.array([[True, False], [True, True]])
+    loss = TokenDistance(reduction="sum")
+    value = loss(np.zeros((2, 2, 1)), student, [1.0, 0.5], mask=mask)
+    np.testing.assert_allclose(value, 1 + 0.5 * (3 + 4), rtol=1e-6)
+
+
+def test_a_masked_value_that_is_infinite_is_left_out(gradient):
+    student = np.array([[1.0, np.inf], [3.0, 4.0]])[..., None]
+    mask = np.array([[True, False], [True, True]])
+
+    def value(student):
+        return TokenDistance()(np.zeros((2, 2, 1)), student, mask=mask)
+
+    np.testing.assert_allclose(value(student), (1 + 3 + 4) / 3, rtol=1e-6)
+    expected = np.where(mask, 1 / 3, 0.0)[..., None]
+    np.testing.assert_allclose(gradient(value, student), expected, rtol=1e-6)
+
+
+def test_tokens_count_that_are_valid_on_both_sides():
+    student = np.array([[1.0, 2.0], [3.0, 4.0]])[..., None]
+    masks = {"mask": [[1, 0], [1, 1]], "teacher_mask": [[1, 1], [0, 1]]}
+    masks = {name: np.array(mask, bool) for name, mask in masks.items()}
+    value = TokenDistance()(np.zeros((2, 2, 1)), student, **masks)
+    np.testing.assert_allclose(value, (1 + 4) / 2, rtol=1e-6)
+
+
+def test_a_loss_of_sequences_must_take_their_mask():
+    """`Distance` is a mean over the steps, in which padding would count."""
+    tensors, mask = np.ones((2, 3, 4)), np.ones((2, 3), bool)
+    with pytest.raises(ValueError, match=r"'distance' .*does not take their mask"):
+        Distance()(tensors, tensors, mask=mask)
+    with pytest.raises(ValueError, match=r"'distance' .*does not take their mask"):
+        Distance()(tensors, tensors, teacher_mask=mask)
+    # A pooled tensor has no steps.
+    np.testing.assert_allclose(Distance()(tensors[:, 0], tensors[:, 0], mask=mask), 0)
+
+
+def test_a_mask_must_fit_its_sequence():
+    tensors, mask = np.ones((2, 3, 4)), np.ones((2, 5), bool)
+    with pytest.raises(ValueError, match=r"mask .*\(2, 5\), which does not fit"):
+        TokenDistance()(tensors, tensors, mask=mask)
+
+
+@pytest.mark.parametrize(
+    "reduce",
+    [
+        lambda x: ops.mean(x),
+        lambda x: ops.mean(x, axis=0),
+        lambda x: ops.mean(x, axis=(1, 2), keepdims=True)[None],
+        lambda x: x,
+        lambda x: ops.mean(x, axis=1),
+    ],
+)
+@pytest.mark.parametrize("fits", [False, True])
+def test_values_must_be_one_per_sample_or_token(reduce, fits):
+    class Wrong(DistillationLoss):
+        def call(self, teacher, student):
+            return reduce(ops.square(student - teacher))
+
+    rng = np.random.default_rng(0)
+    tensors = rng.normal(size=(2, 5, 3, 4)).astype("float32")
+    with pytest.raises(ValueError, match=r"'wrong' returned .* one value per sample"):
+        if not fits:
+            Wrong()(*tensors)
+        else:
+            inputs = keras.Input((3, 4))
+            models = [
+                keras.Model(inputs, keras.layers.Dense(4, name="h")(inputs), name=name)
+                for name in "st"
+            ]
+            # Before the first step, while the distiller is created.
+            kd.Distiller(*models, terms=[kd.Term(Wrong(), "h", "h")])
+
+
 def test_same_mask_rule_as_keras():
     """As keras.losses.Loss does with `_keras_mask`."""
 
