@@ -10,7 +10,7 @@ def logits_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
     if (logits >= 0).all() and np.allclose(logits.sum(-1), 1.0, atol=1e-3):
         raise ValueError(
             f"Expected logits, but the model '{model.name}' returns probabilities, whose "
-            "softmax is nearly uniform. Remove the activation from its last layer."
+            "softmax is nearly uniform. Pass kd.as_logits(model)."
         )
     return logits
 
