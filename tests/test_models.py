@@ -71,6 +71,30 @@ def test_conv_net():
     assert len(kd.models.conv_net((8, 8, 1), 10, weight_decay=0.1).losses) == 3
 
 
+def test_statistics_settle_within_a_few_epochs_of_small_data():
+    """After 36 steps the accuracy in inference form is that in training form."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 384)
+    x = rng.normal(size=(384, 8, 8, 1)).astype("float32")
+    x += 2.0 * rng.normal(size=(4, 8, 8, 1))[y].astype("float32")
+    model = kd.models.conv_net((8, 8, 1), 4, filters=(4, 8))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    model.fit(x, y, batch_size=32, epochs=3, verbose=0)
+    training, inference = (
+        (np.argmax(model(x, training=form), -1) == y).mean() for form in (True, False)
+    )
+    assert training > 0.9 and inference > training - 0.05
+    nets = [model, kd.models.resnet((8, 8, 1), 4, depth=8)]
+    nets.append(kd.models.wide_resnet((8, 8, 1), 4, depth=10, widen=1))
+    for net in nets:
+        norms = [
+            x for x in net.layers if isinstance(x, keras.layers.BatchNormalization)
+        ]
+        assert norms and {norm.momentum for norm in norms} == {0.9}
+
+
 def test_saved_and_loaded(tmp_path):
     model = kd.models.wide_resnet((8, 8, 1), 10, depth=10, widen=1)
     model.save(tmp_path / "model.keras")

@@ -7,7 +7,13 @@ import keras
 import numpy as np
 
 from keras_distill.analysis.figures import new_figure
-from keras_distill.analysis.predictions import logits_of, logits_of_both, ratio, softmax
+from keras_distill.analysis.predictions import (
+    classes_of,
+    logits_of,
+    logits_of_both,
+    ratio,
+    softmax,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +92,7 @@ def agreement(
     log_q, log_p = (log_softmax(z, axis=-1) for z in logits)
     student_class, teacher_class = (z.argmax(-1) for z in logits)
     same = student_class == teacher_class
-    wrong = teacher_class != np.asarray(samples.labels)
+    wrong = teacher_class != classes_of(samples)
     return Agreement(
         top=float(same.mean()),
         divergence=float((np.exp(log_p) * (log_p - log_q)).sum(-1).mean()),
@@ -144,7 +150,7 @@ def calibration(
     if bins < 1:
         raise ValueError(f"bins must be 1 or more; got {bins}.")
     p = softmax(logits_of(model, samples, batch_size))
-    confidence, correct = p.max(-1), p.argmax(-1) == np.asarray(samples.labels)
+    confidence, correct = p.max(-1), p.argmax(-1) == classes_of(samples)
     indices = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(indices, minlength=bins)
     sums = (np.bincount(indices, values, bins) for values in (confidence, correct))
@@ -189,7 +195,7 @@ def by_class(
         >>> found = kd.analysis.by_class({"alone": a, "distilled": b}, digits.test)
         >>> gains = found["distilled"] - found["alone"]
     """
-    labels, accuracies = np.asarray(samples.labels), {}
+    labels, accuracies = classes_of(samples), {}
     for name, model in models.items():
         logits = logits_of(model, samples, batch_size)
         classes = logits.shape[-1]

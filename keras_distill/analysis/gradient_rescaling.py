@@ -8,7 +8,12 @@ from keras import ops
 
 from keras_distill._backend import gradients
 from keras_distill.analysis.figures import new_figure
-from keras_distill.analysis.predictions import logits_of_both, ratio, softmax
+from keras_distill.analysis.predictions import (
+    classes_of,
+    logits_of_both,
+    ratio,
+    softmax,
+)
 from keras_distill.losses import SoftTarget
 
 
@@ -124,7 +129,7 @@ def gradient_rescaling(
     if not 0.0 <= soft_weight <= 1.0:
         raise ValueError(f"soft_weight must be between 0 and 1; got {soft_weight}.")
     logits = logits_of_both(student, teacher, samples, batch_size)
-    labels = np.asarray(samples.labels)
+    labels = classes_of(samples)
     hard, soft = _gradients(*logits, labels, temperature)
     both = (1.0 - soft_weight) * hard + soft_weight * soft
     nonzero = np.abs(hard) > 1e-4

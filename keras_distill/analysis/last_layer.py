@@ -8,7 +8,13 @@ import numpy as np
 
 from keras_distill import taps
 from keras_distill.analysis.figures import new_figure
-from keras_distill.analysis.predictions import in_batches, logits_of, ratio, softmax
+from keras_distill.analysis.predictions import (
+    classes_of,
+    in_batches,
+    logits_of,
+    ratio,
+    softmax,
+)
 from keras_distill.taps.recording import record
 from keras_distill.taps.tracing import input_of
 
@@ -84,7 +90,7 @@ def last_layer_geometry(
         proposition 1; after Mueller et al. 2019, When does label smoothing help?
     """
     weights = class_vectors(student, with_bias=True)
-    labels, classes = np.asarray(samples.labels), len(weights)
+    labels, classes = classes_of(samples), len(weights)
     counts = np.bincount(labels, minlength=classes)
     if classes < 3 or (counts == 0).any():
         raise ValueError(

@@ -27,7 +27,11 @@ def logits_of_both(student, teacher, samples, batch_size: int) -> list[np.ndarra
 
 
 def outputs_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
-    """Return a model's logits or probabilities of samples, `(N, K)` with K > 1."""
+    """Return a model's logits or probabilities of samples, `(N, K)` with K > 1.
+
+    One logit z of a binary classifier is returned as the logits 0 and z of two classes,
+    one probability p, all values in 0..1, as 1 - p and p.
+    """
     if not hasattr(model, "predict"):
         raise TypeError(
             f"Expected a model with `predict`; got {type(model).__name__}. For the models "
@@ -40,12 +44,26 @@ def outputs_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
             f"Expected the model '{model.name}' to return one vector for each of the "
             f"{len(samples.images)} samples, (N, K); got {shapes}."
         )
-    if outputs.shape[-1] < 2:
-        raise ValueError(
-            f"The model '{model.name}' returns one number per sample, not one logit per "
-            "class. For two classes, return both logits: 0 and the model's output."
-        )
+    if outputs.shape[-1] == 1:
+        is_probability = outputs.min() >= 0.0 and outputs.max() <= 1.0
+        other = 1.0 - outputs if is_probability else 0.0 * outputs
+        return np.concatenate([other, outputs], axis=-1)
     return outputs
+
+
+def classes_of(samples) -> np.ndarray:
+    """Return the labels of samples as classes, `(N,)`; other labels raise an error."""
+    labels = np.asarray(samples.labels)
+    if labels.ndim == 2 and labels.shape[-1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or (labels != np.round(labels)).any():
+        raise ValueError(
+            "Expected one class per sample as label, (N,); got labels of shape "
+            f"{labels.shape}, type {labels.dtype}. There is no one predicted class for "
+            "independent labels or for a regression: compare each label as a binary "
+            "classifier, or the outputs themselves."
+        )
+    return labels.astype("int64") if labels.dtype.kind == "f" else labels
 
 
 def in_batches(images, batch_size: int):

@@ -1,11 +1,12 @@
 """Binding: both models are checked, and each term gets the adapters that its taps need."""
 
 import dataclasses
+import warnings
 
 from keras_distill import taps
-from keras_distill.adapters import Match
 from keras_distill.data.selection import select
-from keras_distill.distillers import context, term_checks
+from keras_distill.distillers import context, tasks, term_checks
+from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.taps import Tap, heads, tracing
 from keras_distill.taps.layer_paths import check_short_forms, layers_of
 from keras_distill.taps.layouts import check_channels_last
@@ -18,6 +19,10 @@ class BoundLengths:
 
     student: Lengths = dataclasses.field(default_factory=Lengths)
     teacher: Lengths = dataclasses.field(default_factory=Lengths)
+
+
+# Times a teacher's parameters, above which a student is worth a warning.
+_LARGER = 2
 
 
 def bind_if_declared(distiller) -> None:
@@ -57,16 +62,12 @@ def bind(distiller, student_specs, teacher_specs) -> None:
     student, teacher = distiller.student, distiller.teacher
     outputs, last_layer = taps.outline(student, student_specs)
     distiller.classes = getattr(outputs, "shape", (None,))[-1]
-    distiller.ends_in_probabilities = heads.ends_in_probabilities(last_layer)
+    distiller.ends_in_logits = heads.ends_in_logits(last_layer)
     terms = [bound.term for bound in distiller.terms.values()]
-    compares_classes = any(term.loss.match is Match.CLASSES for term in terms)
     check_short_forms(student, distiller.student_taps, last_layer)
-    if compares_classes:
-        heads.check_last_layer(student, last_layer, "student")
     check_channels_last(student, student_specs, distiller.student_taps)
     for index, model in enumerate(teacher.models):
-        wanted = _taps_of_model(distiller, index)
-        _check_teacher(model, teacher_specs, wanted, compares_classes)
+        _check_teacher(model, teacher_specs, _taps_of_model(distiller, index))
     for term in terms:
         for name in term.loss.needs:
             context.PROVIDERS[name].prepare(
@@ -89,6 +90,23 @@ def bind(distiller, student_specs, teacher_specs) -> None:
     term_checks.check_padding_masks(terms, lengths.student, lengths.teacher)
     _bind_lengths(distiller, distiller.lengths)
     distiller.is_bound = True
+    _warn_of_size(student, teacher)
+
+
+def _warn_of_size(student, teacher) -> None:
+    """Warn if a student is much larger than its teacher: the two may be exchanged."""
+    if not teacher.looked_at or not teacher.models:
+        return
+    own, known = student.count_params(), sum(x.count_params() for x in teacher.models)
+    if own > _LARGER * known:
+        names = ", ".join(f"'{model.name}'" for model in teacher.models)
+        warnings.warn(
+            f"The student '{student.name}' has {own:,} parameters, and is much larger "
+            f"than its teacher {names} with {known:,}. If they are exchanged, note that "
+            "kd.Distiller takes the student first; Keras's own distiller takes the "
+            "teacher first.",
+            stacklevel=2,
+        )
 
 
 def bind_shapes(distiller, shapes: dict) -> None:
@@ -109,23 +127,65 @@ def _bind_lengths(distiller, lengths: BoundLengths) -> None:
     if distiller.shapes is not None:
         term_checks.check_same_shapes(distiller.shapes["teacher"], teacher.shapes)
         return
+    settle(distiller, lengths)
     for bound in distiller.terms.values():
-        of_student, of_teacher = (
-            [str(tap) for tap in side]
-            for side in (bound.term.student, bound.term.teacher)
-        )
-        bound.bind(
-            [student.shapes[tap] for tap in of_student],
-            [teacher.shapes[tap] for tap in of_teacher],
-            [student.sizes[tap] for tap in of_student],
-            [teacher.sizes[tap] for tap in of_teacher],
-        )
+        _bind_term(bound, lengths)
     wanted = map(str, distiller.student_taps)
     distiller.shapes = {
         "student": {tap: student.shapes[tap] for tap in wanted},
         "teacher": teacher.shapes,
     }
     distiller.built = True
+
+
+def _bind_term(bound, lengths: BoundLengths) -> None:
+    student, teacher = lengths.student, lengths.teacher
+    of_student, of_teacher = (
+        [str(tap) for tap in side] for side in (bound.term.student, bound.term.teacher)
+    )
+    bound.bind(
+        [student.shapes[tap] for tap in of_student],
+        [teacher.shapes[tap] for tap in of_teacher],
+        [student.sizes[tap] for tap in of_student],
+        [teacher.sizes[tap] for tap in of_teacher],
+    )
+
+
+def known_lengths(distiller) -> BoundLengths | None:
+    """Return the lengths that a distiller is bound to, None if it is not."""
+    if distiller.shapes is None or distiller.lengths.student.shapes:
+        return None if distiller.shapes is None else distiller.lengths
+    sides = (distiller.shapes[side] for side in ("student", "teacher"))
+    return BoundLengths(*(Lengths(shapes, shapes) for shapes in sides))
+
+
+def settle(
+    distiller, lengths: BoundLengths | None, otherwise: str | None = None
+) -> None:
+    """Exchange default terms for those that fit the task, and note each term's task.
+
+    Args:
+        distiller: a `Distiller`.
+        lengths: with the shapes of its taps, or None if they are not known yet.
+        otherwise: the task where no loss shows it. Default: by the number of outputs.
+    """
+    shapes = {} if lengths is None else lengths.student.shapes
+    bounds, changed = [], False
+    for bound in distiller.terms.values():
+        task = tasks.task_of_term(distiller, bound.term, shapes)
+        by_width = tasks.task_of_width(tasks.width_of(bound.term, shapes))
+        loaded = None if distiller.compiled else getattr(bound.term, "task", None)
+        likely = task or otherwise or loaded or by_width
+        fitting = bound.term.for_task(likely)
+        if fitting is not bound.term:
+            changed, bound = True, BoundTerm(fitting)
+            if distiller.shapes is not None:
+                _bind_term(bound, lengths)
+        bound.task = task
+        bound.predicts = fitting.loss.predicts or likely
+        bounds.append(bound)
+    if changed:
+        distiller.replace_terms(bounds)
 
 
 def _taps_of_model(distiller, index: int) -> list[Tap]:
@@ -139,10 +199,8 @@ def _check_layers(model, wanted) -> None:
         layers_of(model, [tap for tap in wanted if not tap.is_gradient])
 
 
-def _check_teacher(model, specs, wanted, compares_classes: bool) -> None:
+def _check_teacher(model, specs, wanted) -> None:
     check_channels_last(model, specs, wanted)
-    if compares_classes or any(tap.is_short_form for tap in wanted):
+    if any(tap.is_short_form for tap in wanted):
         _, last_layer = taps.outline(model, specs)
         check_short_forms(model, wanted, last_layer)
-        if compares_classes:
-            heads.check_last_layer(model, last_layer, "teacher")

@@ -13,6 +13,7 @@ from keras_distill.distillers.term import Term
 from keras_distill.losses._masking import without_masked
 from keras_distill.losses.schedules import advance, scheduled_variable
 from keras_distill.taps.tracing import trace
+from keras_distill.teachers.base_teacher import CLASSES
 
 
 class BoundTerm(keras.Layer):
@@ -28,6 +29,8 @@ class BoundTerm(keras.Layer):
     def __init__(self, term: Term):
         super().__init__(name=term.name, dtype="float32", autocast=False)
         self.term = term
+        # What the student is known to predict, and what outputs are taken for.
+        self.task, self.predicts = None, term.loss.predicts or CLASSES
         self.weight = scheduled_variable(self, "weight", term.weight)
         for name in term.loss.scheduled:
             value = getattr(term.loss, name)
@@ -138,7 +141,7 @@ class BoundTerm(keras.Layer):
         temperature = scheduled.get("temperature", 1.0)
         student = [context.features[tap] for tap in term.student]
         teacher = [
-            context.teacher_tensor(tap, temperature, loss.predicts)
+            context.teacher_tensor(tap, temperature, self.predicts)
             for tap in term.teacher
         ]
         values = context.values(self)

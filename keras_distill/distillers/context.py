@@ -39,7 +39,6 @@ class Context:
         knowledge: what the teacher returned, by tap.
         inputs: functions that return those of `"student"`, `"teacher"` and `"batch"`.
         student, teacher: of the distiller.
-        predicts: what outputs are, where a loss takes them for anything.
         training: whether adapters run in training form.
     """
 
@@ -53,19 +52,18 @@ class Context:
     inputs: Mapping[str, Callable]
     student: keras.Model
     teacher: BaseTeacher
-    predicts: str = CLASSES
     training: bool = True
 
     def is_apart_from_labels(self, tap: Tap) -> bool:
         """Whether a sequence of the student is not the labels', as an encoder's is not."""
         return self.lengths.are_apart(str(tap), str(LOGITS))
 
-    def teacher_tensor(self, tap: Tap, temperature=1.0, predicts: str | None = None):
+    def teacher_tensor(self, tap: Tap, temperature=1.0, predicts: str = CLASSES):
         """Return the teacher's tensor of a tap; an output as logits at a temperature."""
         tensor = self.knowledge[tap]
         if not tap.is_output:
             return tensor
-        return self.teacher.logits(tensor, temperature, predicts or self.predicts)
+        return self.teacher.logits(tensor, temperature, predicts)
 
     def values(self, bound) -> dict:
         """Return what the loss of a bound term needs, by name, as far as it is known."""
@@ -150,7 +148,8 @@ PROVIDERS = {
         lambda context, bound: context.features[LOGITS], student_taps=(LOGITS,)
     ),
     "teacher_logits": Provider(
-        lambda context, bound: context.teacher_tensor(LOGITS), teacher_taps=(LOGITS,)
+        lambda context, bound: context.teacher_tensor(LOGITS, 1.0, bound.predicts),
+        teacher_taps=(LOGITS,),
     ),
     NORM: Provider(
         lambda context, bound: context.teacher.norm(bound.term.teacher[0]), _find_norm

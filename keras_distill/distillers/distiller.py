@@ -10,7 +10,14 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill._backend.jax_state import held_values, losses_of_run
 from keras_distill._backend.keras_layers import Untracked
 from keras_distill.data.selection import Selection, check_parts, select
-from keras_distill.distillers import binding, context, log_names, term_checks
+from keras_distill.distillers import (
+    binding,
+    context,
+    first_look,
+    log_names,
+    tasks,
+    term_checks,
+)
 from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.evaluation import check_validates
 from keras_distill.distillers.kept_compile import KeptCompile
@@ -21,8 +28,8 @@ from keras_distill.distillers.own_methods import (
 )
 from keras_distill.distillers.replica_parts import PartMeans
 from keras_distill.distillers.step import DistillationStep
+from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.distillers.term import Term
-from keras_distill.losses import SoftTarget
 from keras_distill.losses.schedules import scheduled_variable
 from keras_distill.teachers.base_teacher import BaseTeacher
 from keras_distill.teachers.ensemble import as_teacher
@@ -51,7 +58,11 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
             `distiller.student`.
         teacher: a built `keras.Model`, or a `kd.BaseTeacher` such as
             `kd.EnsembleTeacher`.
-        terms: what to learn from the teacher. Default: soft targets at temperature 4.
+        terms: what to learn from the teacher. Default: predictions, by the loss that fits
+            the one passed to `compile`: soft targets at temperature 4 of classes
+            (`SoftTarget`) or of independent labels (`BinarySoftTarget`), or regression
+            on the outputs (`OutputRegression`). Without a loss, or with one that is not
+            Keras's own, `BinarySoftTarget` for one output, else `SoftTarget`.
         label_weight: weight of the compiled loss, a number >= 0 or a schedule of steps.
             Default 1. It is a variable, to which a callback may `assign`.
         student_inputs: the student's part of the batch's inputs: a key, an index, a
@@ -95,7 +106,7 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
     ):
         term_checks.check_student(student)
         super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
-        terms = [Term(SoftTarget())] if terms is None else term_checks.listed(terms)
+        terms = [TaskTerm()] if terms is None else term_checks.listed(terms)
         term_checks.check_terms(terms)
         term_checks.check_not_negative(label_weight, "label_weight")
         self.student = student
@@ -104,6 +115,8 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         self.teacher_inputs = teacher_inputs
         self.sample_ids = sample_ids
         self.terms = {term.name: BoundTerm(term) for term in terms}
+        # The loss of the labels, where the distiller is compiled without one.
+        self.label_tasks = None
         self.student_taps = context.student_taps(terms)
         self.requests = context.requests_of(terms)
         self.teacher_taps = tuple(
@@ -116,7 +129,7 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         self.shapes = self.classes = self.teacher = self.copies = None
         self.lengths = binding.BoundLengths()
         self.is_bound = False
-        self.ends_in_probabilities = self.warned_of_labels = False
+        self.ends_in_logits = self.is_looked_at = self.warned_of_labels = False
         if teacher is not None:
             self.set_teacher(teacher)
 
@@ -142,6 +155,7 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         # A compiled step still holds the previous teacher.
         self.train_function = self.test_function = None
         self.is_bound = False
+        self.is_looked_at = False
         binding.bind_if_declared(self)
 
     def compile(
@@ -175,6 +189,25 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         super().compile(optimizer, **self.compile_student(arguments))
         self.take_students_loss(loss)
         self.keep_compile(validate_terms=validate_terms, **arguments)
+        binding.settle(self, binding.known_lengths(self))
+        self.is_looked_at = False
+
+    def loss_of_task(self):
+        """Return the loss that shows what the student predicts, None if there is none."""
+        loss = getattr(self, "loss", None)
+        return self.label_tasks if loss is None else loss
+
+    def replace_terms(self, bounds: Sequence[BoundTerm]) -> None:
+        """Replace the terms by others of the same taps."""
+        # Popped, so that Keras no longer tracks them.
+        for name in list(self.terms):
+            self.terms.pop(name)
+        for bound in bounds:
+            self.terms[bound.name] = bound
+        self.part_means.names = ["loss", *self.part_names()]
+        self.requests = context.requests_of(bound.term for bound in bounds)
+        if self.teacher is not None:
+            self.teacher.check(self.requests)
 
     @property
     def output_names(self) -> list[str]:
@@ -250,12 +283,23 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
                 self.teacher.look_at(select(few, self.teacher_inputs))
             if not self.is_bound:
                 self.bind_to(x)
+            tasks.check(self)
             self.check_labels(y, loss)
             self.warn_of_unused_labels(y)
-        elif not self.ends_in_probabilities:
+        elif self.ends_in_logits:
             data_checks.check_logits_loss(loss)
         term_checks.check_prepared(bound.term for bound in self.terms.values())
         term_checks.check_nothing_shared(self)
+        self._look_at(batch)
+
+    def _look_at(self, batch) -> None:
+        """Check the values of a batch, once for each teacher and `compile`."""
+        if batch is not None and not self.is_looked_at:
+            rows = data_checks.rows_of(batch, self.look_rows)
+            if rows is not None:
+                unpacked = keras.utils.unpack_x_y_sample_weight(rows)
+                first_look.check_first_batch(self, *unpacked)
+                self.is_looked_at = True
 
     def make_train_function(self, force=False):
         """Compile the step, anew if it holds weights of a teacher that have changed."""
@@ -270,7 +314,7 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         data_checks.check_labels(labels, self.classes, loss)
         terms = [bound.term for bound in self.terms.values()]
         data_checks.check_term_labels(labels, self.classes, terms)
-        if not self.ends_in_probabilities:
+        if self.ends_in_logits:
             data_checks.check_logits_loss(loss)
 
     def logged_names(self) -> set[str]:
@@ -369,7 +413,7 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         Example:
             >>> first = distiller.with_terms([hint], label_weight=0.0)
         """
-        return Distiller(
+        other = Distiller(
             self.student,
             self.teacher,
             terms=terms,
@@ -378,6 +422,8 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
             teacher_inputs=self.teacher_inputs,
             sample_ids=self.sample_ids,
         )
+        other.label_tasks = self.loss_of_task()
+        return other
 
     def bind_to(self, x) -> None:
         """Create the adapters from a batch, for a student that declares no inputs.

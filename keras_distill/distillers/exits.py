@@ -8,7 +8,6 @@ import numpy as np
 from keras import layers, ops
 
 from keras_distill._backend import gradients
-from keras_distill.taps import heads
 from keras_distill.taps.layouts import channels_first_error, channels_first_layers
 
 DEEPEST = "deepest"
@@ -156,7 +155,6 @@ def _check_exits(net, exits, features) -> None:
         )
     if len(net.outputs) != 1:
         raise ValueError(f"'{net.name}' has {len(net.outputs)} outputs; expected one.")
-    heads.check_logits(net, "net")
     if not exits or len(set(exits)) < len(exits):
         raise ValueError(f"Exits are one or more different layers; got {list(exits)}.")
     names = [layer.name for layer in net.layers]

@@ -17,8 +17,8 @@ from keras_distill.distillers.kept_compile import KeptCompile, copied
 from keras_distill.distillers.own_methods import keras_arguments
 from keras_distill.distillers.peer import Peer
 from keras_distill.distillers.step import StepLoss, TrainStep
+from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.distillers.term import Term
-from keras_distill.losses import SoftTarget
 from keras_distill.taps.masks import with_masks
 from keras_distill.taps.values import without_gradient
 from keras_distill.teachers.base_teacher import check_stateless
@@ -58,7 +58,8 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
     Args:
         peers: two or more `keras.Model` of different names, of any architecture.
         terms: what each learns from every other; an adapter that is a layer is copied for
-            each pair. Default: soft targets at temperature 1.
+            each pair. Default: predictions at temperature 1, by the loss that fits the
+            one passed to `compile`, as in `Distiller`.
         label_weight: weight of the compiled loss, a number >= 0 or a schedule. Default 1.
         refresh: number of steps after which copies are renewed. Default: no copies.
         peer_inputs: the peers' part of the batch's inputs, as `student_inputs` of
@@ -99,7 +100,9 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
             raise ValueError(
                 f"refresh is a number of steps, at least 1; got {refresh}."
             )
-        terms = [Term(SoftTarget(1.0))] if terms is None else term_checks.listed(terms)
+        terms = (
+            [TaskTerm(temperature=1.0)] if terms is None else term_checks.listed(terms)
+        )
         term_checks.check_terms(terms)
         super().__init__(name=name)
         self.peers = list(peers)
@@ -139,6 +142,9 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         self.keep_compile(loss=loss, metrics=metrics, **arguments)
         for member in self.members:
             member.compile(self.optimizer, loss, metrics=copied(metrics), **arguments)
+        # All peers predict the same.
+        for bound in self.members[0].terms.values():
+            self.sources = [term.for_task(bound.predicts) for term in self.sources]
 
     @property
     def metrics(self) -> list[keras.Metric]:

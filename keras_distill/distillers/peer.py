@@ -24,7 +24,6 @@ class Peer(Distiller):
             if term.loss.compares_teacher
             for index, other in enumerate(teacher.members)
         ]
-        self.pairs = {term.name for term in pairs}
         alone = [term.copy() for term in terms if not term.loss.compares_teacher]
         super().__init__(student, teacher, terms=pairs + alone, **arguments)
 
@@ -32,10 +31,14 @@ class Peer(Distiller):
         """Weigh the parts, of which those of pairs are means over the others."""
         others = len(self.teacher.members)
         parts = {
-            name: value / others if name in self.pairs else value
+            name: value / others if self._is_of_pair(name) else value
             for name, value in parts.items()
         }
         return super().total(parts)
+
+    def _is_of_pair(self, name: str) -> bool:
+        bound = self.terms.get(name)
+        return bound is not None and bound.term.loss.compares_teacher
 
     def named(self, logs: dict) -> dict:
         """Return logs under the peer's name."""

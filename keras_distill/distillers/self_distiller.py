@@ -7,6 +7,7 @@ import keras
 from keras_distill import taps
 from keras_distill._backend.keras_layers import Untracked
 from keras_distill.data.selection import select
+from keras_distill.distillers import binding
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.exits import (
     DEEPEST,
@@ -18,6 +19,7 @@ from keras_distill.distillers.gradient_scores import gradient_scores
 from keras_distill.distillers.kept_compile import copied
 from keras_distill.distillers.own_methods import check_keeps_nothing, warn_of_steps
 from keras_distill.distillers.step import StepLoss
+from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.distillers.term import Term
 from keras_distill.losses import Hint, SoftTarget
 from keras_distill.taps import Tap, tracing
@@ -36,7 +38,9 @@ class SelfDistiller(Distiller):
 
     where `KL_i` is from the deepest prediction to that of exit i, and `F_i` the output of
     the exit's convolutions; the deepest side carries no gradient. The paper's hint is a
-    sum over the map, here it is a mean. Metrics are those of each exit, under its name
+    sum over the map, here it is a mean. `T^2 KL_i` is `SoftTarget` of classes,
+    `BinarySoftTarget` of independent labels and `OutputRegression` of values, by the
+    loss passed to `compile`. Metrics are those of each exit, under its name
     and `deepest`; `predict` returns a dict of all, `exit(name)` a plain model that ends
     there.
 
@@ -83,10 +87,12 @@ class SelfDistiller(Distiller):
             raise ValueError(f"soft_weight lies in 0..1; got {soft_weight}.")
         check_keeps_nothing(net)
         student = with_exits(net, exits, features)
-        soft, hint, terms = SoftTarget(temperature), Hint(), []
+        hint, terms = Hint(), []
         for exit in exits:
             pair = Tap.output(exit), Tap.output(DEEPEST)
-            terms.append(Term(soft, *pair, soft_weight, name=f"soft_{exit}"))
+            soft = SoftTarget(temperature)
+            settings = {"temperature": temperature, "name": f"soft_{exit}"}
+            terms.append(TaskTerm(soft, *pair, soft_weight, **settings))
             if features is not None:
                 pair = bottleneck_of(exit), features
                 terms.append(Term(hint, *pair, hint_weight, name=f"hint_{exit}"))
@@ -178,12 +184,17 @@ class SelfDistiller(Distiller):
             "soft_weight": self.soft_weight,
             "hint_weight": self.hint_weight,
             "temperature": self.temperature,
+            "task": self.terms[f"soft_{self.exits[0]}"].predicts,
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> "SelfDistiller":
-        return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
+        config = keras.saving.deserialize_keras_object(config, custom_objects)
+        task = config.pop("task", None)
+        distiller = cls(**config)
+        binding.settle(distiller, binding.known_lengths(distiller), task)
+        return distiller
 
     def run_teacher(self, x, y) -> dict:
         """Advance the schedules; the knowledge comes from the student's run."""

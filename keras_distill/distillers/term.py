@@ -73,6 +73,11 @@ class Term:
         self.masks = tuple(mask) if is_pair else (mask, mask)
         term_checks.check_masks(self.name, self.masks)
 
+    def for_task(self, task: str) -> "Term":
+        """Return the term itself: only a default term follows the task."""
+        del task
+        return self
+
     def copy(
         self, teacher: Sequence[Tap] | None = None, name: str | None = None
     ) -> "Term":
@@ -82,7 +87,7 @@ class Term:
             teacher: other taps of the teacher. Default: the same.
             name: another name. Default: the same.
         """
-        return Term(
+        return type(self)(
             self.loss,
             self.student,
             self.teacher if teacher is None else teacher,

@@ -51,12 +51,14 @@ class BinarySoftTarget(DistillationLoss):
         self.temperature = temperature
 
     def call(self, teacher, student, *, temperature):
-        """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, K)`."""
+        """Return `(B,)` for logits `(B, K)` or `(B,)`, `(B, L)` for `(B, L, K)`."""
         temperature = ops.cast(temperature, student.dtype)
         teacher, student = teacher / temperature, student / temperature
         yes = _part(ops.log_sigmoid(teacher), ops.log_sigmoid(student))
         no = _part(ops.log_sigmoid(-teacher), ops.log_sigmoid(-student))
-        return times_squared(ops.mean(yes + no, axis=-1), temperature)
+        values = yes + no
+        values = ops.mean(values, axis=-1) if len(values.shape) > 1 else values
+        return times_squared(values, temperature)
 
 
 def _part(log_p, log_q):

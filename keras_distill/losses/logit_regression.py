@@ -39,6 +39,11 @@ class LogitRegression(DistillationLoss):
         super().__init__(**kwargs)
         self.centred = centred
 
+    @property
+    def predicts(self) -> str | None:
+        """What outputs are taken for: anything; centered, the logits of one softmax."""
+        return "classes" if self.centred else None
+
     def call(self, teacher, student):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         absent = absent_on_both(student, teacher)

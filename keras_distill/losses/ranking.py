@@ -29,7 +29,7 @@ class Ranking(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: `items` or `decay` is out of range.
+        ValueError: `items` or `decay` is out of range; in a distiller, there is one item.
 
     Example:
         >>> kd.losses.Ranking(items=15)(teacher_scores, student_scores)
@@ -39,7 +39,6 @@ class Ranking(DistillationLoss):
     """
 
     match = Match.CLASSES
-    predicts = "classes"
 
     def __init__(self, items: int = 10, *, decay: float = 10.0, **kwargs):
         super().__init__(**kwargs)
@@ -53,6 +52,8 @@ class Ranking(DistillationLoss):
 
     def call(self, teacher, student):
         """Return `(B,)` for scores `(B, K)`."""
+        if teacher.shape[-1] == 1:
+            raise ValueError("one item has no ranking; expected scores of two or more.")
         count = min(self.items, teacher.shape[-1])
         best, top = ops.top_k(teacher, count)
         scores = ops.take_along_axis(student, top, axis=-1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_distill.models.parts import classifier, conv
+from keras_distill.models.parts import classifier, conv, normalization
 
 
 def conv_net(
@@ -43,7 +43,7 @@ def conv_net(
             x = layers.MaxPooling2D(2, padding="same", name=f"stack{stack}_pool")(x)
         for j in range(1, convs_per_stack + 1):
             x = conv(x, channels, 3, 1, weight_decay, f"stack{stack}_conv{j}")
-            x = layers.BatchNormalization(name=f"stack{stack}_norm{j}")(x)
+            x = normalization(x, f"stack{stack}_norm{j}")
             last = j == convs_per_stack
             end = f"stack{stack}" if last else f"stack{stack}_relu{j}"
             x = layers.ReLU(name=end)(x)

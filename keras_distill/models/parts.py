@@ -20,6 +20,15 @@ def conv(x, filters, kernel, stride, weight_decay, name):
     )(x)
 
 
+def normalization(x, name):
+    """Apply batch normalization whose moving statistics settle within 50 steps.
+
+    Keras's momentum of 0.99 takes some 500, which small data do not have: a net is then
+    much worse in inference form than in training form.
+    """
+    return layers.BatchNormalization(momentum=0.9, name=name)(x)
+
+
 def residual_stages(x, block, blocks, widths, weight_decay, last):
     """Apply stages of residual blocks; each but the first halves the resolution."""
     for stack, filters in enumerate(widths, start=1):

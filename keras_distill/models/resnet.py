@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_distill.models.parts import classifier, conv, residual_stages
+from keras_distill.models.parts import classifier, conv, normalization, residual_stages
 
 
 def resnet(
@@ -55,7 +55,7 @@ def resnet(
 
 def _conv_norm(x, filters, kernel, stride, decay, prefix):
     x = conv(x, filters, kernel, stride, decay, f"{prefix}_conv")
-    return layers.BatchNormalization(name=f"{prefix}_norm")(x)
+    return normalization(x, f"{prefix}_norm")
 
 
 def _block(x, filters, stride, decay, prefix, end):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_distill.models.parts import classifier, conv, residual_stages
+from keras_distill.models.parts import classifier, conv, normalization, residual_stages
 
 
 def wide_resnet(
@@ -54,7 +54,7 @@ def wide_resnet(
 
 
 def _norm_relu(x, prefix):
-    x = layers.BatchNormalization(name=f"{prefix}norm")(x)
+    x = normalization(x, f"{prefix}norm")
     return layers.ReLU(name=f"{prefix}relu")(x)
 
 

@@ -9,8 +9,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill import taps
 from keras_distill.distillers import term_checks
 from keras_distill.distillers.distiller import Distiller
+from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.distillers.term import Term
-from keras_distill.losses import SoftTarget
 from keras_distill.schemes.progress import Ledger, Progress
 from keras_distill.schemes.stages import (
     check_at_least_one,
@@ -72,8 +72,8 @@ def fit_generations(
         x, y: as in `fit`; generators are not supported.
         compiled: arguments of `compile`: `optimizer`, `loss`, `metrics`; each
             generation uses a fresh copy of the optimizer.
-        terms: what each model learns from the previous one. Default: soft targets at
-            temperature 1.
+        terms: what each model learns from the previous one. Default: its predictions at
+            temperature 1, by the loss that fits the compiled one, as in `kd.Distiller`.
         label_weight: weight of the loss, from the second model on. Default 1. With 0,
             loss and metrics are used only if there are validation data.
         teacher: teacher of the first model. Default: none, it learns from labels alone.
@@ -106,11 +106,12 @@ def fit_generations(
     check_at_least_one(generations, "generations")
     data_checks.check_rereadable(x)
     x, batch = data_checks.data_and_batch(x, y)
-    terms = [Term(SoftTarget(1.0))] if terms is None else terms
+    terms = [TaskTerm(temperature=1.0)] if terms is None else terms
     models = [_create_model(make, i, seed) for i in range(generations)]
     labeled, trainers = may_be_positive(label_weight), []
     for model, previous in zip(models, [teacher, *models], strict=False):
-        trainers.append(_create_trainer(model, previous, terms, label_weight))
+        loss = compiled.get("loss")
+        trainers.append(_create_trainer(model, previous, terms, label_weight, loss))
         if batch is not None and (labeled or previous is None):
             _check_labels(model, batch, compiled.get("loss"))
     validates = any(name.startswith("validation") for name in arguments)
@@ -149,13 +150,15 @@ def _check_labels(model: keras.Model, batch, loss) -> None:
     classes = getattr(outputs, "shape", (None,))[-1]
     labels = keras.utils.unpack_x_y_sample_weight(batch)[1]
     data_checks.check_labels(labels, classes, loss)
-    if not heads.ends_in_probabilities(last_layer):
+    if heads.ends_in_logits(last_layer):
         data_checks.check_logits_loss(loss)
 
 
-def _create_trainer(model, teacher, terms, label_weight) -> keras.Model:
+def _create_trainer(model, teacher, terms, label_weight, loss) -> keras.Model:
     """Return the model on which `fit` is called: alone, or in a distiller."""
     if teacher is None:
         return model
     terms = [term.copy() for term in terms]
-    return Distiller(model, teacher, terms=terms, label_weight=label_weight)
+    trainer = Distiller(model, teacher, terms=terms, label_weight=label_weight)
+    trainer.label_tasks = loss
+    return trainer

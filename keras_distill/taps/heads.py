@@ -130,6 +130,37 @@ def ends_in_probabilities(layer: keras.Layer | None) -> bool:
     return isinstance(layer, keras.layers.Softmax) or activation in _PROBABILITIES
 
 
+def ends_in_logits(layer: keras.Layer | None) -> bool:
+    """Whether a last layer is known to return numbers of any size, by no activation."""
+    linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
+    return linear and hasattr(layer, "activation") and hasattr(layer, "kernel")
+
+
+def is_sigmoid(layer: keras.Layer | None) -> bool:
+    """Whether a layer ends in a sigmoid."""
+    return getattr(layer, "activation", None) is keras.activations.sigmoid
+
+
+def sum_to_one(tensor) -> bool:
+    """Whether all rows are probabilities of classes; those of 0 and 1 alone may be logits."""
+    if len(tensor.shape) < 2 or tensor.shape[-1] == 1:
+        return False
+    wide = ops.cast(tensor, "float32")
+    coarse = keras.backend.standardize_dtype(tensor.dtype) in ("float16", "bfloat16")
+    gaps = ops.abs(ops.sum(wide, axis=-1) - 1.0)
+    if bool(ops.any(wide < 0.0)) or bool(ops.any(gaps > (2e-2 if coarse else 1e-3))):
+        return False
+    return not bool(ops.all((wide == 0.0) | (wide == 1.0)))
+
+
+def in_unit_interval(tensor) -> bool:
+    """Whether all values lie between 0 and 1; those of 0 and 1 alone may be logits."""
+    wide = ops.cast(tensor, "float32")
+    if bool(ops.any(wide < 0.0)) or bool(ops.any(wide > 1.0)):
+        return False
+    return not bool(ops.all((wide == 0.0) | (wide == 1.0)))
+
+
 def check_logits(model: keras.Model, role: str) -> None:
     """Check that a model does not end in probabilities, if it declares its inputs."""
     inputs = input_of(model)

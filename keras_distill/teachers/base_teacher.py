@@ -55,6 +55,8 @@ class BaseTeacher:
       training. Default False.
     - `supports_jit`: whether XLA can compile a step with the teacher in it. Default True.
     - `is_apart`: whether its models are not those that are trained. Default True.
+    - `looked_at`: whether a distiller runs it on the first batch before training, to
+      check its values. Default True.
     - `copies`: the layer of weights that follow the student, saved with the distiller.
       Default: None.
 
@@ -76,6 +78,7 @@ class BaseTeacher:
         HEAD: "This teacher has no last layer. Compare logits by kd.losses.SoftTarget, or "
         "use a kd.Teacher.",
     }
+    looked_at: ClassVar[bool] = True
     copies: keras.Layer | None = None
     is_apart: bool = True
     looks_at_data: bool = False

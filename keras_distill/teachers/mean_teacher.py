@@ -32,6 +32,8 @@ class MeanTeacher(Teacher):
         Tarvainen, Valpola 2017, Mean teachers are better role models.
     """
 
+    looked_at = False
+
     def __init__(self, student: keras.Model, decay: float = 0.999):
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay is at least 0 and below 1; got {decay}.")

@@ -16,6 +16,7 @@ class Peers(AveragingTeacher):
     """
 
     is_apart = False
+    looked_at = False
 
     def __init__(self, peers: Sequence[keras.Model], learner: int):
         self.indices = [index for index in range(len(peers)) if index != learner]

@@ -63,6 +63,8 @@ class RemotePeers(AveragingTeacher):
         distillation.
     """
 
+    looked_at = False
+
     def __init__(
         self,
         peers: Mapping[str, keras.Model],

@@ -1,6 +1,7 @@
 """Checks of the data that `fit` is called with, before the first step."""
 
-import re
+import functools
+import inspect
 from collections.abc import Iterable
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 def check_logits_loss(loss) -> None:
     """Check that no compiled loss takes probabilities, for a student of logits."""
     for part in keras.tree.flatten(loss):
-        if _takes_probabilities(part):
+        if takes_probabilities(part):
             raise ValueError(
                 f"The student returns logits, but the loss {getattr(part, 'name', part)!r} "
                 "takes probabilities (from_logits=False). Use, for example, "
@@ -18,12 +19,35 @@ def check_logits_loss(loss) -> None:
             )
 
 
-def _takes_probabilities(loss) -> bool:
+def takes_probabilities(loss) -> bool | None:
+    """Whether a loss takes probabilities; None if it is not Keras's, or has no such choice.
+
+    Args:
+        loss: a name, a function or a `keras.losses.Loss`.
+    """
+    if loss in ("crossentropy", "ce"):
+        return True
+    chosen = {}
+    while isinstance(loss, functools.partial):
+        loss, chosen = loss.func, {**loss.keywords, **chosen}
+    loss = known_loss(loss)
     if isinstance(loss, keras.losses.Loss):
-        return loss.get_config().get("from_logits") is False
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
-    name = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-    return name.endswith("crossentropy") or name == "ce"
+        from_logits = loss.get_config().get("from_logits")
+        return None if from_logits is None else not from_logits
+    if loss is None or not loss.__module__.startswith("keras."):
+        return None
+    default = inspect.signature(loss).parameters.get("from_logits")
+    return None if default is None else not chosen.get("from_logits", default.default)
+
+
+def known_loss(loss):
+    """Return the loss that `compile` takes a name or a class for; None if unknown."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    try:
+        return keras.losses.get(loss)
+    except (ValueError, TypeError):
+        return None
 
 
 def check_labels(labels, classes: int | None, loss) -> None:
@@ -92,6 +116,46 @@ def _check_classes(labels, classes: int | None, ignored=None) -> None:
             f"logits; got {np.unique(labels[outside])[:5].tolist()}. Relabel the data, or "
             "give student and teacher more classes."
         )
+
+
+def rows_of(batch, count: int):
+    """Return as many rows of a batch, drawn from all of it, in their order.
+
+    Args:
+        batch: a structure of arrays or tensors, of one number of rows, and None.
+        count: of rows.
+
+    Returns:
+        The structure of tensors, all rows if there are no more; None if a part is of
+        another kind, such as sparse.
+    """
+    leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
+    if not leaves or not all(hasattr(x, "__array__") for x in leaves):
+        return None
+    rows = leaves[0].shape[0]
+    drawn = None
+    if rows > count:
+        drawn = np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
+    return keras.tree.map_structure(lambda x: _rows_of(x, drawn), batch)
+
+
+def _rows_of(leaf, drawn):
+    if leaf is None:
+        return None
+    if drawn is not None:
+        leaf = leaf.iloc[drawn] if hasattr(leaf, "iloc") else _take(leaf, drawn)
+    array = leaf if keras.ops.is_tensor(leaf) else np.asarray(leaf)
+    if not keras.ops.is_tensor(array) and array.dtype.kind not in "fiub":
+        return array
+    if not keras.ops.is_tensor(array) and array.dtype.kind == "f":
+        array = array.astype(keras.config.floatx())
+    return keras.ops.convert_to_tensor(array)
+
+
+def _take(leaf, drawn):
+    if keras.ops.is_tensor(leaf):
+        return keras.ops.take(leaf, drawn, axis=0)
+    return leaf[drawn] if not hasattr(leaf, "numpy") else leaf.numpy()[drawn]
 
 
 def check_rereadable(x) -> None:

@@ -37,6 +37,8 @@ class Fitting(TrainerHooks):
 
     plan = Plan()
     sharing = None
+    # Rows of arrays that are looked at before training: a batch.
+    look_rows = 32
 
     def fit(
         self,
@@ -63,6 +65,7 @@ class Fitting(TrainerHooks):
                 or a replica gets no samples.
         """
         x, batch = data_and_batch(x, y)
+        self.look_rows = batch_size or 32
         self.check_fit(batch)
         if batch is not None:
             _, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)

@@ -1,5 +1,7 @@
 """Agreement, calibration, accuracy by class and the report, against counts by hand."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -103,6 +105,39 @@ def test_a_report_is_one_self_contained_file(tmp_path):
         kd.analysis.report(teacher, nets, numbered(labels))
 
 
+def test_one_logit_is_that_of_two_classes():
+    """The larger of 0 and z, with the probability sigmoid(z)."""
+    z, other = (
+        np.array([[-2.0], [1.0], [3.0], [-0.5]]),
+        np.array([[1.0], [2], [1], [-1]]),
+    )
+    labels = numbered([0, 1, 0, 1])
+    nets = [giving(x, name) for x, name in ((z, "s"), (other, "t"))]
+    assert kd.analysis.wrong(nets[0], labels).tolist() == [False, False, True, True]
+    sure = giving(1 / (1 + np.exp(-z)), "sure")
+    assert kd.analysis.wrong(sure, labels).tolist() == [False, False, True, True]
+    found = kd.analysis.agreement(nets[0], teacher=nets[1], samples=labels)
+    q, p = (1 / (1 + np.exp(-x)) for x in (z, other))
+    each = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    assert found.top == 0.75 and found.divergence == pytest.approx(
+        each.mean(), rel=1e-5
+    )
+    as_column = SimpleNamespace(images=labels.images, labels=labels.labels[:, None])
+    assert kd.analysis.agreement(nets[0], teacher=nets[1], samples=as_column) == found
+    assert kd.analysis.calibration(nets[0], labels).counts.sum() == 4
+    with pytest.raises(ValueError, match="'sure' returns probabilities"):
+        kd.analysis.calibration(sure, labels)
+
+
+def test_labels_that_are_no_classes_are_rejected():
+    net = giving(np.random.default_rng(0).normal(size=(4, 3)))
+    for labels in (np.eye(3)[[0, 1, 2, 0]], np.array([0.5, 1.0, 2.0, 0.1])):
+        samples = SimpleNamespace(images=np.arange(4.0)[:, None], labels=labels)
+        for measure in (kd.analysis.wrong, kd.analysis.calibration):
+            with pytest.raises(ValueError, match="Expected one class per sample"):
+                measure(net, samples)
+
+
 def test_models_without_logits_of_the_same_classes_are_rejected():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(20, 3)), numbered(rng.integers(0, 3, 20))
@@ -110,10 +145,8 @@ def test_models_without_logits_of_the_same_classes_are_rejected():
     with pytest.raises(ValueError, match="'sure' returns probabilities"):
         kd.analysis.calibration(giving(softmax(logits), "sure"), labels)
     one, two = giving(logits[:, :1], "one"), giving(logits[:, :2], "two")
-    with pytest.raises(ValueError, match="'one' returns one number per sample"):
+    with pytest.raises(ValueError, match="the same classes"):
         kd.analysis.agreement(one, teacher=net, samples=labels)
-    with pytest.raises(ValueError, match="returns one number per sample"):
-        kd.analysis.wrong(giving(logits[:, :1]), labels)
     with pytest.raises(ValueError, match="the same classes"):
         kd.analysis.agreement(two, teacher=net, samples=labels)
     with pytest.raises(TypeError, match="positional"):

@@ -178,6 +178,8 @@ def test_a_step_runs_each_net_once(nets, images, cross_entropy, how):
     )
     distiller.compile("sgd", cross_entropy, **how)
     distiller.train_on_batch(*images)
+    # The first batch is looked at once, and not by a step.
+    distiller.check_fit(images)
     ran.runs.assign(0), taught.runs.assign(0)
     distiller.fit(*images, batch_size=8, epochs=1, verbose=0)
     assert (int(ran.runs), int(taught.runs)) == (4, 4)

@@ -258,6 +258,7 @@ ROWS = [
         LOGITS,
         tokens=(3, 5),
         zero=False,
+        single=False,
         closer=0.7,
         arguments={"items": 2},
     ),

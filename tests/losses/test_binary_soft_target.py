@@ -45,6 +45,14 @@ def test_one_logit_and_other_ranks(shape):
     )
 
 
+def test_outputs_without_a_last_axis(logits):
+    """A binary classifier may return `(B,)`."""
+    flat = [side[:, 0] for side in logits]
+    found = values(BinarySoftTarget(2.0, reduction=None), *flat)
+    expected = binary_soft_target(*(z[:, None] for z in flat), 2.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_one_logit_is_soft_targets_of_two_classes(logits):
     """A sigmoid of z is the softmax of z and 0."""
     one = [side[:, :1] for side in logits]

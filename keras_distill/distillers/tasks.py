@@ -1,0 +1,184 @@
+"""What a student predicts: classes, independent labels or values."""
+
+import functools
+
+import keras
+
+from keras_distill.distillers.task_term import loss_for
+from keras_distill.taps import Tap
+from keras_distill.teachers.base_teacher import CLASSES, LABELS, VALUES
+from keras_distill.training.data_checks import known_loss
+
+_LOSSES = {
+    CLASSES: "CategoricalCrossentropy categorical_crossentropy "
+    "SparseCategoricalCrossentropy sparse_categorical_crossentropy "
+    "CategoricalFocalCrossentropy categorical_focal_crossentropy "
+    "CategoricalGeneralizedCrossEntropy categorical_generalized_cross_entropy "
+    "KLDivergence kl_divergence CategoricalHinge categorical_hinge CTC ctc",
+    LABELS: "BinaryCrossentropy binary_crossentropy "
+    "BinaryFocalCrossentropy binary_focal_crossentropy "
+    "Hinge hinge SquaredHinge squared_hinge",
+    VALUES: "MeanSquaredError mean_squared_error MeanAbsoluteError mean_absolute_error "
+    "MeanAbsolutePercentageError mean_absolute_percentage_error "
+    "MeanSquaredLogarithmicError mean_squared_logarithmic_error "
+    "Huber huber LogCosh log_cosh Poisson poisson "
+    "CosineSimilarity cosine_similarity Circle circle",
+}
+_ARE = {
+    CLASSES: "the logits of one softmax over classes",
+    LABELS: "logits of independent labels, a sigmoid each",
+    VALUES: "values of a regression",
+}
+
+
+def task_of_loss(loss, width: int | None = None) -> str | None:
+    """Return what a model predicts that is trained with one of Keras's losses.
+
+    Args:
+        loss: a name, a function or a `keras.losses.Loss`.
+        width: number of outputs. Default: unknown.
+
+    Returns:
+        `"classes"`, `"labels"` or `"values"`; None for a loss that is not Keras's own, as
+        its name says nothing of its outputs.
+    """
+    if loss in ("crossentropy", "ce"):
+        return LABELS if width == 1 else CLASSES
+    loss = known_loss(loss)
+    for kind, known in _known_losses().items():
+        if any(
+            isinstance(loss, x) if isinstance(x, type) else loss is x for x in known
+        ):
+            return kind
+    return None
+
+
+@functools.cache
+def _known_losses() -> dict:
+    return {
+        kind: [
+            getattr(keras.losses, x) for x in names.split() if hasattr(keras.losses, x)
+        ]
+        for kind, names in _LOSSES.items()
+    }
+
+
+def loss_of_output(loss, tap: Tap, names: list[str]):
+    """Return the part of a compiled loss that is of one output; None if unknown.
+
+    Args:
+        loss: what `compile` takes: one, or a dict or list of them.
+        tap: of the output.
+        names: of the model's outputs, in their order.
+    """
+    name = tap.output_name
+    if not name and len(names) == 1:
+        name = names[0]
+    if isinstance(loss, dict):
+        if not tap.output_name and len(loss) == 1:
+            return next(iter(loss.values()))
+        if name in loss:
+            return loss[name]
+        in_order = name.isdecimal() and int(name) < len(names)
+        return loss.get(names[int(name)]) if in_order else None
+    if isinstance(loss, (list, tuple)):
+        if len(loss) == 1:
+            return loss[0]
+        index = int(name) if name.isdecimal() else _index(names, name)
+        return loss[index] if index is not None and index < len(loss) else None
+    return loss
+
+
+def names_of_outputs(distiller) -> list[str]:
+    """Return the names of the student's outputs; a model of its own class has none."""
+    return list(getattr(distiller.student, "output_names", None) or [])
+
+
+def _index(names: list[str], name: str) -> int | None:
+    return names.index(name) if name in names else None
+
+
+def check(distiller) -> None:
+    """Check that each term fits what the student predicts.
+
+    Raises:
+        ValueError: it does not; the message names the loss that does.
+    """
+    for bound in distiller.terms.values():
+        term = bound.term
+        _check_gradients(distiller, term)
+        if any(isinstance(adapter, keras.Layer) for adapter in term.adapters):
+            continue
+        wanted, width = term.loss.predicts, width_of(term, distiller.shapes["student"])
+        if wanted == CLASSES and width == 1:
+            raise ValueError(_of_one_number(term, bound.task))
+        if wanted in (CLASSES, LABELS) and bound.task not in (None, wanted):
+            raise ValueError(
+                f"Term '{term.name}' does not fit the task: {_name(term.loss)} takes "
+                f"outputs as {_ARE[wanted]}, but the loss that the student is compiled "
+                f"with says that they are {_ARE[bound.task]}. Use "
+                f"kd.losses.{_name(loss_for(bound.task))}."
+            )
+
+
+def _of_one_number(term, task: str | None) -> str:
+    binary, regression = (f"kd.losses.{_name(loss_for(x))}" for x in (LABELS, VALUES))
+    right = {LABELS: binary, VALUES: regression}.get(
+        task, f"{binary} for a binary classifier, {regression} for a regression"
+    )
+    return (
+        f"Term '{term.name}' does not fit the task: {_name(term.loss)} compares a softmax, "
+        f"and the student returns one number, of which it is always 1. Use {right}."
+    )
+
+
+def _check_gradients(distiller, term) -> None:
+    """Check that the cross-entropy of which a gradient is tapped is that of classes."""
+    first_class = Tap.input_gradient("first_class").path
+    for tap in (*term.student, *term.teacher):
+        if not tap.is_gradient or tap.path == first_class:
+            continue
+        task = _task_of_output(distiller, Tap.output(), distiller.classes)
+        if task in (LABELS, VALUES) or distiller.classes == 1:
+            raise ValueError(
+                f"Term '{term.name}' taps '{tap}', a gradient of the labels' softmax "
+                "cross-entropy, but the student's outputs are "
+                f"{_ARE[task if task in (LABELS, VALUES) else LABELS]}. Tap "
+                "kd.Tap.input_gradient('first_class'), that of its largest output."
+            )
+
+
+def task_of_term(distiller, term, shapes) -> str | None:
+    """Return what the student's tensor of a term predicts, None if that is unknown."""
+    tap, width = term.student[0], width_of(term, shapes)
+    if tap.is_output:
+        return _task_of_output(distiller, tap, width)
+    # A layer as wide as the only output, such as the logits before an activation.
+    if width is not None and width == distiller.classes and not tap.is_gradient:
+        return _task_of_output(distiller, Tap.output(), width)
+    return None
+
+
+def _task_of_output(distiller, tap: Tap, width: int | None) -> str | None:
+    loss = loss_of_output(distiller.loss_of_task(), tap, names_of_outputs(distiller))
+    return None if loss is None else task_of_loss(loss, width)
+
+
+def width_of(term, shapes: dict) -> int | None:
+    """Return the number of outputs that a term compares; 1 for outputs `(B,)`.
+
+    Args:
+        term: of a distiller.
+        shapes: of the student's taps, by the tap's text, as far as they are known.
+    """
+    shape = shapes.get(str(term.student[0]))
+    return None if shape is None else shape[-1] if len(shape) > 1 else 1
+
+
+def task_of_width(width: int | None) -> str:
+    """Return what outputs are taken for where no loss shows it."""
+    return LABELS if width == 1 else CLASSES
+
+
+def _name(loss) -> str:
+    return type(loss).__name__
