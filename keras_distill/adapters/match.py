@@ -22,7 +22,7 @@ class Match:
     - `Match.CHANNELS`: the last axis.
     - `Match.NOTHING`: no axis; nothing is inferred.
     - `Match.CLASSES`: the tensors are logits over the same classes in the same order,
-      which no adapter can bring about.
+      which no adapter can bring about; maps of logits are pooled to one size.
     - `Match.OUTPUTS`: every axis, of outputs that mean the same; nothing is inferred.
 
     Args:
@@ -97,8 +97,22 @@ class Match:
         )
 
 
-class _Classes(Match):
+class _Predictions(Match):
+    """Outputs, of which maps and sequences are pooled as features are."""
+
+    def infer(self, student: Shape, teacher: Shape):
+        pairs = zip(student[1:-1], teacher[1:-1], strict=False)
+        if len(student) != len(teacher) or all(
+            a == b or None in (a, b) for a, b in pairs
+        ):
+            return None, None
+        return super().infer(student, teacher)
+
+
+class _Classes(_Predictions):
     def _disagreement(self, student: Shape, teacher: Shape) -> str:
+        if student[-1] == teacher[-1]:
+            return super()._disagreement(student, teacher)
         return (
             f"the class counts differ: the student returns {student[-1]} logits, the "
             f"teacher {teacher[-1]}. Both must predict the same classes in the same "
@@ -106,7 +120,7 @@ class _Classes(Match):
         )
 
 
-class _Outputs(Match):
+class _Outputs(_Predictions):
     def _disagreement(self, student: Shape, teacher: Shape) -> str:
         return (
             f"the outputs differ: the student returns the shape {student}, the teacher "
@@ -119,8 +133,8 @@ Match.ALL = Match("every axis", slice(1, None), pools=True, projects=True)
 Match.SPACE = Match("space", slice(1, -1), pools=True)
 Match.CHANNELS = Match("channels", slice(-1, None), projects=True)
 Match.NOTHING = Match("nothing", slice(0))
-Match.CLASSES = _Classes("classes", slice(-1, None))
-Match.OUTPUTS = _Outputs("every axis", slice(1, None))
+Match.CLASSES = _Classes("every axis", slice(1, None), pools=True)
+Match.OUTPUTS = _Outputs("every axis", slice(1, None), pools=True)
 
 
 def _projection(student: Shape, teacher: Shape) -> keras.Layer:

@@ -1,14 +1,17 @@
 """A term at work inside a distiller."""
 
+import itertools
 from collections.abc import Sequence
 
 import keras
 from keras import ops
 
 from keras_distill._backend.keras_layers import with_mask
+from keras_distill.adapters import AveragePool, Match, chain
 from keras_distill.data.selection import weight_for
 from keras_distill.distillers import term_checks
-from keras_distill.distillers.context import PROVIDERS, Context
+from keras_distill.distillers.context import PROVIDERS, Context, check_shared
+from keras_distill.distillers.ignored import weight_of_valid
 from keras_distill.distillers.term import Term
 from keras_distill.losses._masking import without_masked
 from keras_distill.losses.schedules import advance, scheduled_variable
@@ -55,12 +58,11 @@ class BoundTerm(keras.Layer):
             ValueError: the class counts differ, or no adapter joins the shapes.
         """
         term = self.term
-        shapes = _tuples(student_shapes), _tuples(teacher_shapes)
-        sizes = (
-            _tuples(student_sizes or student_shapes),
-            _tuples(teacher_sizes or teacher_shapes),
-        )
         try:
+            shapes = self._shared(student_shapes, teacher_shapes)
+            sizes = self._shared(
+                student_sizes or student_shapes, teacher_sizes or teacher_shapes
+            )
             self._create_adapters(*shapes)
             self._check(*self._after_adapters(*sizes))
             self.memory = term.loss.memory()
@@ -76,6 +78,16 @@ class BoundTerm(keras.Layer):
             ) from error
         self.built = True
 
+    def _shared(self, student: Sequence, teacher: Sequence) -> tuple[list, list]:
+        """Return shapes as tuples, of logits with the classes that are compared."""
+        sides = [tuple(shape) for shape in student], [tuple(shape) for shape in teacher]
+        count = self.term.shared_classes
+        if count is None or self.term.loss.match is not Match.CLASSES:
+            return sides
+        for of_student, of_teacher in itertools.zip_longest(*sides, fillvalue=(None,)):
+            check_shared(self.term, of_student[-1], of_teacher[-1])
+        return tuple([(*shape[:-1], count) for shape in side] for side in sides)
+
     def _create_adapters(self, student_shapes: Sequence, teacher_shapes: Sequence):
         """Create the adapters of both sides, as given or as the loss infers them."""
         loss, given = self.term.loss, self.term.adapters
@@ -85,7 +97,15 @@ class BoundTerm(keras.Layer):
             _build(joint, student_shapes)
         if joint is not None:
             given = [None] * len(given)
-        student, teacher = [], [None] * len(teacher_shapes)
+        student, teacher = [], list(self.term.teacher_adapters)
+        for layer, shape in zip(teacher, teacher_shapes, strict=True):
+            _build(layer, shape)
+        if not loss.trains_teacher_adapters:
+            term_checks.check_frozen(self.term.name, teacher)
+        teacher_shapes = [
+            _shape_after(a, shape)
+            for a, shape in zip(teacher, teacher_shapes, strict=True)
+        ]
         for index, (adapter, shape) in enumerate(
             zip(given, student_shapes, strict=True)
         ):
@@ -95,8 +115,9 @@ class BoundTerm(keras.Layer):
             elif target is None:
                 student.append(None)
             else:
-                inferred, teacher[index] = _inferred(loss, shape, target)
-                student.append(inferred)
+                of_student, of_teacher = _inferred(loss, shape, target)
+                student.append(of_student)
+                teacher[index] = chain([teacher[index], of_teacher])
         # Set as wholes: Keras finds the layers in a list when the list is set.
         self.joint_adapter = joint
         self.student_adapters, self.teacher_adapters = student, teacher
@@ -119,6 +140,10 @@ class BoundTerm(keras.Layer):
             pairs = zip(student, teacher, strict=not loss.several_teachers)
             for shapes in pairs:
                 loss.match.check(*shapes)
+        pooled = zip(self.student_adapters, student, strict=False)
+        if loss.match is Match.CLASSES and "labels" in loss.needs:
+            for layer, shape in pooled:
+                _check_labels_fit(layer, shape)
         _try(loss, student, teacher)
 
     def advance(self, step) -> None:
@@ -139,16 +164,21 @@ class BoundTerm(keras.Layer):
             name: ops.convert_to_tensor(getattr(self, name)) for name in loss.scheduled
         }
         temperature = scheduled.get("temperature", 1.0)
+        compares_classes = loss.match is Match.CLASSES
+        classes = term.shared_classes if compares_classes else None
         student = [context.features[tap] for tap in term.student]
+        if classes is not None:
+            student = [x[..., :classes] for x in student]
         teacher = [
-            context.teacher_tensor(tap, temperature, self.predicts)
+            context.teacher_tensor(tap, temperature, self.predicts, classes)
             for tap in term.teacher
         ]
         values = context.values(self)
         masks = values.get("mask"), values.get("teacher_mask")
         training = context.training
         student = _adapt_each(self.student_adapters, student, masks[0], training)
-        teacher = _adapt_each(self.teacher_adapters, teacher, masks[1], training)
+        trains = training and loss.trains_teacher_adapters
+        teacher = _adapt_each(self.teacher_adapters, teacher, masks[1], trains)
         for mask, side in zip(masks, (student, teacher), strict=True):
             term_checks.check_mask(self.name, mask, side)
         student = _adapt(self.joint_adapter, student, training)
@@ -156,6 +186,8 @@ class BoundTerm(keras.Layer):
         weight = weight_for(sample_weight, term.student[0])
         if _is_per_token(weight) and context.is_apart_from_labels(term.student[0]):
             weight = None
+        valid = context.valid_samples(term.student[0])
+        weight = weight_of_valid(weight, valid, loss.reduction)
         return loss(teacher, student, weight, **values, **scheduled)
 
 
@@ -163,8 +195,15 @@ def _is_per_token(weight) -> bool:
     return weight is not None and len(weight.shape) > 1 and weight.shape[1] != 1
 
 
-def _tuples(shapes: Sequence) -> list[tuple]:
-    return [tuple(shape) for shape in shapes]
+def _check_labels_fit(adapter, shape) -> None:
+    """Check that the student's logits were not pooled to fewer pixels than labels have."""
+    if isinstance(adapter, AveragePool):
+        raise ValueError(
+            f"the loss takes labels, which the student's logits no longer fit once they "
+            f"are pooled to the teacher's {shape}. Enlarge the teacher's, by "
+            "teacher_adapter=keras.layers.UpSampling2D(2) for example, or use a loss "
+            "without labels."
+        )
 
 
 def _try(loss, student: Sequence, teacher: Sequence) -> None:

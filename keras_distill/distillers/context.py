@@ -11,6 +11,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill import taps as tapping
 from keras_distill.data.selection import select
 from keras_distill.distillers.gradient_scores import FIRST_CLASS_GRADIENT
+from keras_distill.distillers.ignored import valid_labels, with_known_labels
 from keras_distill.taps import Tap, heads
 from keras_distill.taps.lengths import Lengths
 from keras_distill.teachers.base_teacher import (
@@ -32,6 +33,7 @@ class Context:
     Args:
         step: of the optimizer.
         labels: of the batch, or None.
+        loss: the compiled one, or None.
         sample_ids: of the batch, or None.
         features: the student's tensors by tap.
         masks: of these, where they have one.
@@ -44,6 +46,7 @@ class Context:
 
     step: Any
     labels: Any
+    loss: Any
     sample_ids: Any
     features: Mapping[Tap, Any]
     masks: Mapping[Tap, Any]
@@ -58,9 +61,29 @@ class Context:
         """Whether a sequence of the student is not the labels', as an encoder's is not."""
         return self.lengths.are_apart(str(tap), str(LOGITS))
 
-    def teacher_tensor(self, tap: Tap, temperature=1.0, predicts: str = CLASSES):
-        """Return the teacher's tensor of a tap; an output as logits at a temperature."""
+    def valid_samples(self, tap: Tap):
+        """Return which samples' labels count, `(B,)`, if there is one label for each."""
+        valid = valid_labels(self.loss, self.labels, tap)
+        return valid if valid is not None and len(valid.shape) == 1 else None
+
+    def teacher_tensor(
+        self,
+        tap: Tap,
+        temperature=1.0,
+        predicts: str = CLASSES,
+        classes: int | None = None,
+    ):
+        """Return the teacher's tensor of a tap; an output as logits at a temperature.
+
+        Args:
+            tap: of the teacher.
+            temperature: of the softmax in the loss.
+            predicts: what the output is.
+            classes: number of the first ones that count. Default: all.
+        """
         tensor = self.knowledge[tap]
+        if classes is not None:
+            tensor = keras.tree.map_structure(lambda x: x[..., :classes], tensor)
         if not tap.is_output:
             return tensor
         return self.teacher.logits(tensor, temperature, predicts)
@@ -91,10 +114,17 @@ class Provider(NamedTuple):
 
 
 def _mask(context: Context, bound):
-    choice = bound.term.masks[0]
-    if choice != AUTO:
-        return _chosen(context, choice, "student")
-    return context.masks.get(bound.term.student[0])
+    """Return the mask of the student's first tap, without labels that are ignored."""
+    choice, tap = bound.term.masks[0], bound.term.student[0]
+    is_auto = choice == AUTO
+    mask = context.masks.get(tap) if is_auto else _chosen(context, choice, "student")
+    valid = None
+    if tap.is_output or "student_head" in bound.term.loss.needs:
+        valid = valid_labels(context.loss, context.labels, tap)
+    rank = len(context.features[tap].shape)
+    if valid is None or len(valid.shape) < 2 or len(valid.shape) != rank - 1:
+        return mask
+    return valid if mask is None else ops.logical_and(ops.cast(mask, "bool"), valid)
 
 
 def _teacher_mask(context: Context, bound):
@@ -129,7 +159,9 @@ def _find_norm(term, student, teacher, student_specs, teacher_specs) -> None:
 def _check_heads(term, student, teacher, student_specs, teacher_specs) -> None:
     classes = heads.head_classes(student, student_specs, term.student[0])
     expected = teacher.head_classes(teacher_specs, term.teacher[0])
-    if classes != expected:
+    if term.shared_classes is not None:
+        check_shared(term, classes, expected)
+    elif classes != expected:
         raise ValueError(
             f"The class counts differ: the student's last layer returns {classes} logits, "
             f"the teacher's {expected}. Both must predict the same classes in the same "
@@ -137,26 +169,49 @@ def _check_heads(term, student, teacher, student_specs, teacher_specs) -> None:
         )
 
 
+def check_shared(term, student: int | None, teacher: int | None) -> None:
+    """Check that both sides have the classes that they are said to share."""
+    if any(n is not None and term.shared_classes > n for n in (student, teacher)):
+        raise ValueError(
+            f"Term '{term.name}' compares the first {term.shared_classes} classes, but "
+            f"the student returns {student} logits and the teacher {teacher}. Pass at "
+            "most the smaller number as shared_classes."
+        )
+
+
 PROVIDERS = {
-    "labels": Provider(lambda context, bound: context.labels),
+    "labels": Provider(
+        lambda context, bound: with_known_labels(context.loss, context.labels)
+    ),
     "sample_ids": Provider(lambda context, bound: context.sample_ids),
     "step": Provider(lambda context, bound: context.step),
     "mask": Provider(_mask, is_early=True),
     "teacher_mask": Provider(_teacher_mask, is_early=True),
     "memory": Provider(lambda context, bound: bound.memory),
     "student_logits": Provider(
-        lambda context, bound: context.features[LOGITS], student_taps=(LOGITS,)
+        lambda context, bound: context.features[LOGITS][
+            ..., : bound.term.shared_classes
+        ],
+        student_taps=(LOGITS,),
     ),
     "teacher_logits": Provider(
-        lambda context, bound: context.teacher_tensor(LOGITS, 1.0, bound.predicts),
+        lambda context, bound: context.teacher_tensor(
+            LOGITS, 1.0, bound.predicts, bound.term.shared_classes
+        ),
         teacher_taps=(LOGITS,),
     ),
     NORM: Provider(
         lambda context, bound: context.teacher.norm(bound.term.teacher[0]), _find_norm
     ),
-    HEAD: Provider(lambda context, bound: context.teacher.head(bound.term.teacher[0])),
+    HEAD: Provider(
+        lambda context, bound: context.teacher.head(bound.term.teacher[0]).first(
+            bound.term.shared_classes
+        )
+    ),
     "student_head": Provider(
-        lambda context, bound: heads.head_of(context.student, bound.term.student[0]),
+        lambda context, bound: heads.head_of(
+            context.student, bound.term.student[0]
+        ).first(bound.term.shared_classes),
         _check_heads,
     ),
 }

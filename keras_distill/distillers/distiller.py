@@ -20,6 +20,7 @@ from keras_distill.distillers import (
 )
 from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.evaluation import check_validates
+from keras_distill.distillers.ignored import ignored_class
 from keras_distill.distillers.kept_compile import KeptCompile
 from keras_distill.distillers.own_methods import (
     OwnMethods,
@@ -313,7 +314,7 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         """Check labels, or that there are none, against terms and a loss."""
         data_checks.check_labels(labels, self.classes, loss)
         terms = [bound.term for bound in self.terms.values()]
-        data_checks.check_term_labels(labels, self.classes, terms)
+        data_checks.check_term_labels(labels, self.classes, terms, ignored_class(loss))
         if self.ends_in_logits:
             data_checks.check_logits_loss(loss)
 

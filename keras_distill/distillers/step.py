@@ -128,6 +128,7 @@ class DistillationStep(Evaluation, TrainStep):
         context = Context(
             step=self.optimizer.iterations,
             labels=y,
+            loss=getattr(self, "loss", None),
             sample_ids=None if self.sample_ids is None else select(x, self.sample_ids),
             features=features,
             masks=masks_of(features, self.lengths.student, inputs),

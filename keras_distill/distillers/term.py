@@ -34,6 +34,11 @@ class Term:
             of another input of the model or of the batch, or a function from the model's
             inputs to a mask, `(B, L)`, not 0 for steps that count. A pair of these for
             student and teacher.
+        teacher_adapter: a `keras.layers.Layer` for the teacher's side, without trainable
+            weights unless the loss trains it, as one that drops a class token; for a
+            tuple of taps a tuple of layers and None. Default: none.
+        shared_classes: number of classes, the first of both sides' logits, that are
+            compared, as where vocabularies are padded to different sizes. Default: all.
 
     Raises:
         TypeError: the adapter is not a layer, or the mask none of these.
@@ -53,6 +58,8 @@ class Term:
         adapter: str | keras.Layer | Sequence | None = "auto",
         name: str | None = None,
         mask: str | int | Callable | Sequence | None = AUTO,
+        teacher_adapter: keras.Layer | Sequence | None = None,
+        shared_classes: int | None = None,
     ):
         term_checks.check_loss(loss)
         self.loss = loss
@@ -72,6 +79,16 @@ class Term:
         is_pair = isinstance(mask, (tuple, list))
         self.masks = tuple(mask) if is_pair else (mask, mask)
         term_checks.check_masks(self.name, self.masks)
+        self.teacher_adapter = teacher_adapter
+        several = isinstance(teacher_adapter, (tuple, list))
+        self.teacher_adapters = tuple(teacher_adapter if several else [teacher_adapter])
+        if teacher_adapter is None:
+            self.teacher_adapters *= len(self.teacher)
+        term_checks.check_teacher_adapters(
+            self.name, self.teacher_adapters, self.teacher
+        )
+        self.shared_classes = shared_classes
+        term_checks.check_shared_classes(self.name, shared_classes, loss)
 
     def for_task(self, task: str) -> "Term":
         """Return the term itself: only a default term follows the task."""
@@ -95,6 +112,8 @@ class Term:
             copied(self.adapter),
             name or self.name,
             self.mask,
+            keras.tree.map_structure(_copied_if_weightless, self.teacher_adapter),
+            self.shared_classes,
         )
 
     def uses_labels(self) -> bool:
@@ -112,6 +131,8 @@ class Term:
             "adapter": serialize(self.adapter),
             "name": self.name,
             "mask": serialize(self.mask),
+            "teacher_adapter": serialize(self.teacher_adapter),
+            "shared_classes": self.shared_classes,
         }
 
     @classmethod
@@ -125,4 +146,11 @@ class Term:
             adapter=deserialize(config["adapter"]),
             name=config["name"],
             mask=deserialize(config.get("mask", AUTO)),
+            teacher_adapter=deserialize(config.get("teacher_adapter")),
+            shared_classes=config.get("shared_classes"),
         )
+
+
+def _copied_if_weightless(layer):
+    """Return a copy of a layer; one of frozen weights, which a copy would lose, itself."""
+    return layer if layer is not None and layer.weights else copied(layer)

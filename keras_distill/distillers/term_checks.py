@@ -120,6 +120,48 @@ def listed(terms: Sequence) -> list:
     return list(terms)
 
 
+def check_teacher_adapters(name: str, adapters: Sequence, taps: Sequence) -> None:
+    """Check the layers given for the teacher's side of a term."""
+    if len(adapters) != len(taps):
+        raise ValueError(
+            f"Term '{name}' has {len(taps)} tap(s) of the teacher, but {len(adapters)} "
+            "teacher_adapter. Pass one for each tap, in a tuple if there are several."
+        )
+    for adapter in adapters:
+        if not (adapter is None or isinstance(adapter, keras.Layer)):
+            raise TypeError(
+                f"The teacher_adapter of term '{name}' must be None or a "
+                f"keras.layers.Layer; got {adapter!r}."
+            )
+
+
+def check_frozen(name: str, adapters: Iterable) -> None:
+    """Check that layers on the teacher's side, which nothing trains, are not to be."""
+    for adapter in adapters:
+        if adapter is not None and adapter.trainable_weights:
+            raise ValueError(
+                f"the teacher_adapter '{adapter.name}' has trainable weights, but the loss "
+                f"of term '{name}' does not train the teacher's side. Set "
+                "trainable = False once it is trained, or use a layer without weights."
+            )
+
+
+def check_shared_classes(name: str, count, loss: DistillationLoss) -> None:
+    """Check the number of classes that a term compares."""
+    if count is None:
+        return
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(
+            f"shared_classes of term '{name}' is a number of classes, at least 1; got "
+            f"{count!r}."
+        )
+    if loss.match is not Match.CLASSES and "student_head" not in loss.needs:
+        raise ValueError(
+            f"shared_classes of term '{name}' needs a loss that compares logits; "
+            f"{type(loss).__name__} compares other tensors. Leave it out."
+        )
+
+
 def check_terms(terms: Sequence) -> None:
     """Check that terms are terms, of different names, as the logs show each."""
     for term in terms:

@@ -43,6 +43,14 @@ class Head(NamedTuple):
         bias = None if self.bias is None else ops.take(self.bias, classes)
         return Head(kernel, bias, self.transposed)
 
+    def first(self, count: int | None) -> "Head":
+        """Return the head of the first classes; None for all."""
+        if count is None:
+            return self
+        kernel = self.kernel[:count] if self.transposed else self.kernel[:, :count]
+        bias = None if self.bias is None else self.bias[:count]
+        return Head(kernel, bias, self.transposed)
+
     def states_gradient(self, gradient):
         """Return the gradient w.r.t. the states, `(N, D)`, from that w.r.t. the logits."""
         gradient = ops.cast(gradient, self.kernel.dtype)

@@ -63,8 +63,17 @@ def check_labels(labels, classes: int | None, loss) -> None:
         _check_classes(labels, classes, loss.get_config().get("ignore_class"))
 
 
-def check_term_labels(labels, classes: int | None, terms: Iterable) -> None:
-    """Check that there are labels, within the classes, where a term needs them."""
+def check_term_labels(
+    labels, classes: int | None, terms: Iterable, ignored: int | None = None
+) -> None:
+    """Check that there are labels, within the classes, where a term needs them.
+
+    Args:
+        labels: of the data, or None.
+        classes: number of the student's logits.
+        terms: of a distiller.
+        ignored: class that terms leave out.
+    """
     for term in terms:
         gradients = [x for x in (*term.student, *term.teacher) if x.needs_labels]
         if labels is None and gradients:
@@ -75,6 +84,9 @@ def check_term_labels(labels, classes: int | None, terms: Iterable) -> None:
             )
         if term.loss.needs_one_class:
             _check_one_class(labels, classes, term)
+        shared = term.shared_classes
+        if shared and "labels" in term.loss.needs and _are_classes(labels):
+            _check_classes(labels, min(classes or shared, shared), ignored)
         if not term.loss.labels_are_classes:
             continue
         if labels is None:
@@ -82,7 +94,11 @@ def check_term_labels(labels, classes: int | None, terms: Iterable) -> None:
                 f"The loss of term '{term.name}' takes labels, but the data have none. "
                 "Pass labels, or set the loss's label_weight to 0."
             )
-        _check_classes(labels, classes)
+        _check_classes(labels, classes, ignored)
+
+
+def _are_classes(labels) -> bool:
+    return labels is not None and np.issubdtype(np.asarray(labels).dtype, np.integer)
 
 
 def _check_one_class(labels, classes: int | None, term) -> None:
