@@ -295,7 +295,7 @@ def test_a_much_larger_student_is_warned_of():
     with pytest.warns(UserWarning, match="much larger than its teacher"):
         kd.Distiller(net(400), net(4, seed=1))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         student = net(40)
         kd.Distiller(student, net(30, seed=1))
         kd.Distiller(student, kd.MeanTeacher(student))
