@@ -41,9 +41,11 @@ def _tensorflow(function, inputs, shapes):
         return list(function(keras.tree.pack_sequence_as(inputs, arrays)))
 
     results = tf.numpy_function(run, flat, [tf.float32] * len(shapes))
+    # Eagerly, one result is no list.
+    results = results if isinstance(results, list) else [results]
     for result, shape in zip(results, shapes, strict=True):
         result.set_shape((flat[0].shape[0], *shape))
-    return list(results)
+    return results
 
 
 def _jax(function, inputs, shapes):
