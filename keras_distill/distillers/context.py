@@ -240,7 +240,9 @@ def _request(term) -> Request:
     if any(tap.is_gradient for tap in term.teacher):
         needs.add(INPUT_GRADIENT)
     taps = tuple(dict.fromkeys(taps))
-    temperature, predicts = _temperature(term), term.loss.predicts
+    # The loss of a default term may still change with the task.
+    settled = getattr(term, "task", term) is not None
+    temperature, predicts = _temperature(term), term.loss.predicts if settled else None
     return Request(term.name, taps, frozenset(needs), temperature, predicts)
 
 

@@ -6,7 +6,7 @@ import keras
 
 from keras_distill.distillers.task_term import loss_for
 from keras_distill.taps import Tap
-from keras_distill.teachers.base_teacher import CLASSES, LABELS, VALUES
+from keras_distill.teachers.base_teacher import CLASSES, LABELS, VALUES, Request
 from keras_distill.training.data_checks import known_loss
 
 _LOSSES = {
@@ -119,6 +119,11 @@ def check(distiller) -> None:
                 f"with says that they are {_ARE[bound.task]}. Use "
                 f"kd.losses.{_name(loss_for(bound.task))}."
             )
+    requests = distiller.requests
+    losses = {name: bound.term.loss for name, bound in distiller.terms.items()}
+    distiller.teacher.check(
+        [Request(*request[:-1], losses[request.term].predicts) for request in requests]
+    )
 
 
 def _of_one_number(term, task: str | None) -> str:

@@ -147,6 +147,34 @@ def test_the_mean_of_regressors_is_the_mean(classes):
         np.testing.assert_allclose(logs["distance"], [gap], rtol=1e-5)
 
 
+@pytest.mark.parametrize("predicts", ["labels", "values"])
+def test_the_default_term_is_that_of_the_members(predicts):
+    nets = [linear(f"member{i}", classes=1) for i in range(2)]
+    student, (x, y) = linear("student", classes=1), points()
+    loss = {
+        "labels": keras.losses.BinaryCrossentropy(from_logits=True),
+        "values": "mse",
+    }
+    distiller = kd.Distiller(student, kd.EnsembleTeacher(nets, predicts=predicts))
+    other = "values" if predicts == "labels" else "labels"
+    with pytest.raises(ValueError, match=f"predict {predicts}, but .* as {other}"):
+        distiller.compile(keras.optimizers.SGD(0.0), loss[other])
+        distiller.fit(x, y[:, None] % 2, verbose=0)
+    distiller = kd.Distiller(student, kd.EnsembleTeacher(nets, predicts=predicts))
+    distiller.compile(keras.optimizers.SGD(0.0), loss[predicts])
+    logs = distiller.fit(x, y[:, None] % 2, batch_size=12, verbose=0).history
+    z = [m.predict(x, verbose=0).astype("float64") for m in (*nets, student)]
+    if predicts == "values":
+        found, gap = logs["output_regression"][0], (z[0] + z[1]) / 2 - z[2]
+        expected = (gap**2).mean()
+        assert found == pytest.approx(expected, rel=1e-4)
+    else:
+        p, q = (sigmoid(z[0] / 4) + sigmoid(z[1] / 4)) / 2, sigmoid(z[2] / 4)
+        each = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+        found = logs["binary_soft_target"][0]
+        assert found == pytest.approx(16 * each.mean(), rel=1e-4)
+
+
 def test_what_members_predict_is_checked():
     nets = [linear(f"member{i}", classes=1) for i in range(2)]
     with pytest.raises(ValueError, match="'classes', 'labels' or 'values'; got 'logs'"):
