@@ -175,7 +175,8 @@ def settle(
         task = tasks.task_of_term(distiller, bound.term, shapes)
         by_width = tasks.task_of_width(tasks.width_of(bound.term, shapes))
         loaded = None if distiller.compiled else getattr(bound.term, "task", None)
-        likely = task or otherwise or loaded or by_width
+        of_teacher = getattr(distiller.teacher, "predicts", None)
+        likely = task or otherwise or loaded or of_teacher or by_width
         fitting = bound.term.for_task(likely)
         if fitting is not bound.term:
             changed, bound = True, BoundTerm(fitting)

@@ -184,6 +184,11 @@ class CachedTeacher(BaseTeacher):
         return self._open().distance
 
     @property
+    def predicts(self) -> str | None:
+        """What the members of a cached ensemble predict, None by default."""
+        return self.contents and self.contents.made_of.get("predicts")
+
+    @property
     def bytes_per_sample(self) -> float:
         """The bytes on disk that one view of a sample takes."""
         shards = self.contents.shards(self.folder)

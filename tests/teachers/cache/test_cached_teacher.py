@@ -178,7 +178,9 @@ def test_a_mean_of_values_is_cached_at_any_temperature(tmp_path, samples):
             tmp_path / "c", kd.EnsembleTeacher(members, weights=[3, 1]), temperature=2.0
         )
     with pytest.raises(ValueError, match=r"has predictions of values, but .* classes"):
-        kd.Distiller(net("student", 6, seed=2), cached)
+        term = kd.Term(kd.losses.SoftTarget())
+        kd.Distiller(net("student", 6, seed=2), cached, terms=[term])
+    assert cached.predicts == "values"
 
 
 def test_a_stream_is_cached_as_samples_are(tmp_path, teacher, samples):
