@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_distill._backend import gradients
+from keras_distill._backend.keras_graphs import nodes_of
 from keras_distill.taps.layouts import channels_first_error, channels_first_layers
 
 DEEPEST = "deepest"
@@ -30,30 +31,43 @@ def with_exits(net: keras.Model, exits, features: str | None) -> keras.Model:
         net's own as `"deepest"`.
     """
     _check_exits(net, exits, features)
-    classes = net.output.shape[-1]
-    target = None if features is None else net.get_layer(features).output.shape
+    tensors, (output,) = outputs_of_layers(net), net.outputs
+    classes = output.shape[-1]
+    target = None if features is None else tensors[features].shape
     outputs = {}
     for name in exits:
-        x = net.get_layer(name).output
+        x = tensors[name]
         if target is not None:
             x = _reduced(target, x, name)
-        if len(x.shape) != len(net.output.shape):
-            if len(net.output.shape) > 2:
+        if len(x.shape) != len(output.shape):
+            if len(output.shape) > 2:
                 raise ValueError(
                     f"The exit '{name}' has the shape {tuple(x.shape)}, from which one "
-                    f"dense layer cannot reach logits {tuple(net.output.shape)}. Exit at "
+                    f"dense layer cannot reach logits {tuple(output.shape)}. Exit at "
                     "a layer of the same length or size."
                 )
-            is_map = len(x.shape) == 4
-            pooling = (
-                layers.GlobalAveragePooling2D
-                if is_map
-                else layers.GlobalAveragePooling1D
-            )
-            x = pooling(name=f"{name}_exit_pool")(x)
+            x = _pooled(x, name)
         outputs[name] = layers.Dense(classes, name=f"{name}_exit")(x)
-    outputs[DEEPEST] = net.output
-    return keras.Model(net.inputs, outputs, name=f"{net.name}_with_exits")
+    outputs[DEEPEST] = output
+    return keras.Model(single(net.inputs), outputs, name=f"{net.name}_with_exits")
+
+
+def single(inputs: list):
+    """Return the input of a model that has one, else all, for a model to take it so."""
+    return inputs[0] if len(inputs) == 1 else inputs
+
+
+def outputs_of_layers(net: keras.Model) -> dict:
+    """Return the output of each layer of a functional or sequential net, by its name.
+
+    That of a layer that is called several times is a list.
+    """
+    # A layer's own `output` is undefined after calls in several nets, which a sequential
+    # one makes as it grows.
+    outputs = {}
+    for node in nodes_of(keras.Model(net.inputs, net.outputs)):
+        outputs.setdefault(node.operation.name, []).extend(node.outputs)
+    return {name: x[0] if len(x) == 1 else x for name, x in outputs.items()}
 
 
 def check_gradients(net: keras.Model, exits, inputs) -> None:
@@ -67,11 +81,12 @@ def check_gradients(net: keras.Model, exits, inputs) -> None:
     Raises:
         ValueError: it is stopped on every path from the output to a layer.
     """
-    tensors = [net.get_layer(name).output for name in exits]
+    found = outputs_of_layers(net)
+    tensors = [found[name] for name in exits]
     both = keras.Model(net.inputs, [net.inputs, tensors])
     inputs, values = both(inputs, training=False)
     for name, tensor, value in zip(exits, tensors, values, strict=True):
-        rest = keras.Model([*net.inputs, tensor], net.output)
+        rest = keras.Model([*net.inputs, tensor], *net.outputs)
         if not _reaches(rest, inputs, value):
             raise ValueError(
                 f"No exit can be at '{name}': no gradient reaches it from the output of "
@@ -112,6 +127,8 @@ def bottleneck_of(exit: str) -> str:
 
 def _reduced(target, x, name):
     """Halve height and width until they are the target's; project to its channels."""
+    if len(target) == 2 < len(x.shape):
+        x = _pooled(x, name)
     sizes = [tuple(shape[1:-1]) for shape in (x.shape, target)]
     if len(sizes[0]) != len(sizes[1]) or (
         sizes[0] != sizes[1] and None in sum(sizes, ())
@@ -147,30 +164,43 @@ def _reduced(target, x, name):
     return x
 
 
+def _pooled(x, name):
+    """Return the mean over all steps or locations."""
+    pooling = {
+        3: layers.GlobalAveragePooling1D,
+        4: layers.GlobalAveragePooling2D,
+        5: layers.GlobalAveragePooling3D,
+    }
+    return pooling[len(x.shape)](name=f"{name}_exit_pool")(x)
+
+
 def _check_exits(net, exits, features) -> None:
     if not isinstance(net, keras.Model) or not getattr(net, "inputs", None):
         raise TypeError(
-            "Exits are built on a functional keras.Model, whose layers' outputs are known; "
-            f"got {type(net).__name__}."
+            "Exits are built on a functional or sequential keras.Model whose inputs are "
+            f"known; got {type(net).__name__}. Begin a keras.Sequential with a "
+            "keras.Input, or call it on a batch first."
         )
     if len(net.outputs) != 1:
         raise ValueError(f"'{net.name}' has {len(net.outputs)} outputs; expected one.")
     if not exits or len(set(exits)) < len(exits):
         raise ValueError(f"Exits are one or more different layers; got {list(exits)}.")
-    names = [layer.name for layer in net.layers]
+    names, tensors = [layer.name for layer in net.layers], outputs_of_layers(net)
     for name in [*exits, *([features] if features else [])]:
-        if name not in names:
+        if name not in names or name not in tensors:
             raise ValueError(
                 f"'{net.name}' has no layer '{name}' on the way to its output; an exit is "
                 f"at one of {', '.join(names)}."
             )
-        x = net.get_layer(name).output
+        x = tensors[name]
         if channels_first_layers(net) and len(getattr(x, "shape", ())) > 2:
             raise ValueError(channels_first_error(net, f"the exit '{name}'"))
-        single = not isinstance(x, (list, tuple, dict))
-        single &= not isinstance(net.get_layer(name), layers.InputLayer)
-        if not single or not keras.backend.is_float_dtype(x.dtype) or x is net.output:
+        is_single = not isinstance(x, (list, tuple, dict))
+        is_single &= not isinstance(net.get_layer(name), layers.InputLayer)
+        last = is_single and x is net.outputs[0]
+        if not is_single or not keras.backend.is_float_dtype(x.dtype) or last:
             raise ValueError(
                 f"No exit can be at '{name}': it is not one tensor of real numbers "
-                "before the output, which a gradient reaches. Name another layer."
+                "before the output, which a gradient reaches, or of several calls. Name "
+                "another layer."
             )

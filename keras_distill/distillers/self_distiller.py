@@ -13,6 +13,7 @@ from keras_distill.distillers.exits import (
     DEEPEST,
     bottleneck_of,
     check_gradients,
+    single,
     with_exits,
 )
 from keras_distill.distillers.gradient_scores import gradient_scores
@@ -32,7 +33,7 @@ from keras_distill.training import data_checks
 class SelfDistiller(Distiller):
     """Train a model that predicts at several depths, the deepest of which teaches.
 
-    Exits are built on layers of a functional model. One step runs it once:
+    Exits are built on layers of a functional or sequential model. One step runs it once:
 
         total = CE_deepest + sum_i (1 - a) CE_i + a T^2 KL_i + l / 2 mean (F_deepest - F_i)^2
 
@@ -45,7 +46,8 @@ class SelfDistiller(Distiller):
     there.
 
     Args:
-        net: a functional model with one output of logits. It is trained with its exits.
+        net: a functional or sequential model with one output of logits. It is trained
+            with its exits.
         exits: names of layers, from the input on.
         features: the layer, after all exits, that the exits' features are compared
             with. Default: none, and exits are a pooling and a dense layer.
@@ -55,7 +57,7 @@ class SelfDistiller(Distiller):
         name: model name.
 
     Raises:
-        TypeError: the net is not functional.
+        TypeError: the net is neither functional nor sequential, or its inputs are unknown.
         ValueError: a layer that does not exist, or weights out of range; as `fit`
             begins, a layer that no gradient reaches from the output.
 
@@ -108,7 +110,7 @@ class SelfDistiller(Distiller):
     def bind_to(self, x) -> None:
         """Create the adapters from a batch, if the net's inputs have unknown sizes."""
         super().bind_to(x)
-        self.classes = self.net.value.output.shape[-1]
+        self.classes = self.net.value.outputs[0].shape[-1]
 
     def compile(self, optimizer="rmsprop", loss=None, metrics=None, **arguments):
         """Configure the training: an optimizer, and loss and metrics for every exit.
@@ -174,7 +176,9 @@ class SelfDistiller(Distiller):
         outputs = self.student.output
         if name not in outputs:
             raise ValueError(f"There is no exit '{name}'; there are {list(outputs)}.")
-        return keras.Model(self.student.inputs, outputs[name], name=f"exit_{name}")
+        return keras.Model(
+            single(self.student.inputs), outputs[name], name=f"exit_{name}"
+        )
 
     def get_config(self) -> dict:
         return {

@@ -87,7 +87,7 @@ class Stage:
             trainer = distiller.with_terms(self.terms, self.label_weight)
         if not trainer.built and x is not None:
             trainer.bind_to(x)
-        if self._uses_labels(distiller) and distiller.loss is None:
+        if self._uses_labels(distiller) and not distiller.has_label_loss():
             raise ValueError(
                 f"The stage '{self.name}' learns from labels, but the distiller was "
                 "compiled without a loss. Compile it with one, or set label_weight=0."
@@ -128,7 +128,7 @@ class Stage:
 
     def _uses_labels(self, distiller: Distiller) -> bool:
         if self.terms is None:
-            return distiller.loss is not None
+            return distiller.has_label_loss()
         return may_be_positive(self.label_weight)
 
     @contextlib.contextmanager

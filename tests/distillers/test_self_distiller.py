@@ -130,6 +130,67 @@ def test_two_replicas_are_one_on_the_global_batch(images, two_replicas):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def grown():
+    """A sequential net whose layers Keras calls anew with each that is added."""
+    net = keras.Sequential([keras.Input((4,))])
+    net.add(layers.Dense(5, "tanh", name="hidden"))
+    net.add(keras.Sequential([layers.Dense(6, "tanh", name="hidden")], name="block"))
+    net.add(layers.Dense(3, name="logits"))
+    return net
+
+
+def called():
+    net = keras.Sequential(grown().layers)
+    net(points()[0])
+    return net
+
+
+def functional():
+    x = keras.Input((4,))
+    y = x
+    for layer in grown().layers:
+        y = layer(y)
+    return keras.Model(x, y)
+
+
+@pytest.mark.parametrize("kind", [grown, called])
+def test_a_sequential_net_is_as_a_functional_one(kind, tmp_path):
+    x, y = points()
+    found = []
+    for make in (functional, kind):
+        keras.utils.set_random_seed(3)
+        distiller = compiled(kd.SelfDistiller(make(), ["hidden", "block"]))
+        logs = distiller.fit(x, y, epochs=2, shuffle=False, verbose=0).history
+        found.append(logs)
+    for name, values in found[0].items():
+        assert found[1][name] == pytest.approx(values, rel=1e-6)
+    distiller.save(tmp_path / "self.keras")
+    loaded = keras.saving.load_model(tmp_path / "self.keras")
+    for name, z in distiller.predict(x, verbose=0).items():
+        np.testing.assert_allclose(loaded.predict(x, verbose=0)[name], z, atol=1e-6)
+    assert distiller.exit("block").predict(x, verbose=0).shape == (12, 3)
+
+
+def test_features_after_a_pooling():
+    x = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype("float32")
+    net = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(4, 3, name="map")])
+    net.add(layers.GlobalAveragePooling2D(name="pool"))
+    net.add(layers.Dense(5, name="last"))
+    net.add(layers.Dense(3, name="logits"))
+    distiller = kd.SelfDistiller(net, ["map"], features="last", hint_weight=1.0)
+    parts = [distiller.student.get_layer(n).output for n in ("map_bottleneck", "last")]
+    both = keras.Model(distiller.student.inputs, parts)
+    early, deep = (np.array(part, "float64") for part in both(x, training=True))
+    distiller.compile(keras.optimizers.SGD(0.0))
+    found = distiller.fit(x, batch_size=8, verbose=0).history["hint_map"][0]
+    assert found == pytest.approx(0.5 * np.square(deep - early).mean(), rel=1e-4)
+
+
+def shared():
+    x, layer = keras.Input((4,)), layers.Dense(4, name="hidden")
+    return keras.Model(x, layers.Dense(3, name="logits")(layer(layer(x))))
+
+
 def make(*exits, net=None, **arguments):
     return kd.SelfDistiller(net or conv_pair()[0], exits, **arguments)
 
@@ -162,9 +223,13 @@ BAD = {
         lambda: make("stack2", features="stack1"),
         ["cannot reduce", "stack2"],
     ),
-    "pooled features": (
-        lambda: make("stack1", features="pool", net=kd.models.conv_net((8, 8, 1), 3)),
-        ["both must be maps, sequences or vectors", "before the pooling"],
+    "a layer of two calls": (
+        lambda: make("hidden", net=shared()),
+        ["'hidden'", "of several calls"],
+    ),
+    "features that are a map, of a vector": (
+        lambda: make("pool", features="stack2", net=kd.models.conv_net((8, 8, 1), 3)),
+        ["both must be maps, sequences or vectors"],
     ),
     "a share": (lambda: make("stack1", soft_weight=1.5), ["0..1", "1.5"]),
     "a negative weight": (
