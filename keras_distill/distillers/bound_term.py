@@ -115,6 +115,7 @@ class BoundTerm(keras.Layer):
             elif target is None:
                 student.append(None)
             else:
+                term_checks.check_scores(self.term.student[index], shape, target)
                 of_student, of_teacher = _inferred(loss, shape, target)
                 student.append(of_student)
                 teacher[index] = chain([teacher[index], of_teacher])

@@ -294,3 +294,15 @@ def check_mask(name: str, mask, tensors: Sequence) -> None:
             f"{features.shape[1]} steps, its shape after the adapter. Tap layers of one "
             "length, or pass an adapter layer that keeps it."
         )
+
+
+def check_scores(tap, student_shape: Sequence, teacher_shape: Sequence) -> None:
+    """Check that attention scores have the same heads, which no adapter is inferred for."""
+    pairs = zip(student_shape[1:], teacher_shape[1:], strict=False)
+    if tap.side == "scores" and any(a != b for a, b in pairs if None not in (a, b)):
+        raise ValueError(
+            f"The attention scores (B, T, N, S) of student {tuple(student_shape)} and "
+            f"teacher {tuple(teacher_shape)} differ in steps or in the number N of heads: "
+            "no adapter is inferred. Tap layers of as many heads, or pass layers that "
+            "average them as adapters."
+        )

@@ -13,11 +13,14 @@ _without: weakref.WeakSet = weakref.WeakSet()
 
 
 class AllSteps(RecordedCall):
-    """The calls of a layer for the steps of one sequence, as one call."""
+    """The calls of a layer for the steps of one sequence, as one call.
 
-    def __init__(self, calls: list[RecordedCall]):
+    `frame` is the call of the layer that runs the steps, whose mask is theirs.
+    """
+
+    def __init__(self, calls: list[RecordedCall], frame: RecordedCall):
         super().__init__(None, calls[0].begin)
-        self.calls, self.end = calls, calls[-1].end
+        self.calls, self.frame, self.end = calls, frame, calls[-1].end
         self.is_confined = any(call.is_confined for call in calls)
         self.append(None)
 
@@ -79,7 +82,7 @@ def _joined(model, tap, loop, frame, inside) -> list:
             "itself."
         )
     each = len(inside) // steps
-    return [AllSteps(inside[index::each]) for index in range(each)]
+    return [AllSteps(inside[index::each], frame) for index in range(each)]
 
 
 def _check(model, tap, layer, loop) -> None:

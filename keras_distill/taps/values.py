@@ -64,7 +64,7 @@ class Wanted(NamedTuple):
     def _value(self, call, tap, notes):
         if isinstance(call, loops.AllSteps):
             steps = [self._value(step, tap, notes) for step in call.calls]
-            return ops.stack(steps, axis=1)
+            return _with_mask_of(call.frame[1], ops.stack(steps, axis=1))
         if tap.side == "scores":
             return self._scores(call, tap, notes)
         return keras.tree.flatten(call[tap.side == "output"])[0]
@@ -76,8 +76,13 @@ class Wanted(NamedTuple):
         if len(inside) != 1:
             raise ValueError(_no_scores(self.model, tap, layer, len(inside)))
         scores = steps_first(inside[0][1], layer)
-        mask = mask_of(keras.tree.flatten(call[1])[0])
-        return scores if mask is None else with_mask(scores, mask)
+        return _with_mask_of(call[1], scores)
+
+
+def _with_mask_of(outputs, tensor):
+    """Return a tensor with the mask of the outputs of a layer, if they have one."""
+    mask = mask_of(keras.tree.flatten(outputs)[0])
+    return tensor if mask is None else with_mask(tensor, mask)
 
 
 def is_recorded(calls, tap) -> bool:

@@ -154,6 +154,16 @@ def test_a_distiller_compares_scores():
     assert found[2] < found[1] < found[0]
 
 
+def test_heads_are_not_averaged_unasked():
+    student, teacher = (
+        attend(layers.MultiHeadAttention(n, 4, name="attention")) for n in (2, 4)
+    )
+    term = kd.Term(kd.losses.Hint(), SCORES, SCORES, name="k")
+    distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.0)
+    with pytest.raises(ValueError, match="Term 'k'.*the number N of heads"):
+        distiller.bind_to(X)
+
+
 def test_scores_are_named_and_saved():
     assert str(SCORES) == "attention (scores)"
     assert Tap.from_config(SCORES.get_config()) == SCORES

@@ -87,6 +87,21 @@ def test_calls_of_a_shared_layer_inside_and_outside():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_steps_have_the_mask_of_the_sequence():
+    inputs = keras.Input((5, 4))
+    x = layers.Masking(name="mask")(inputs)
+    x = layers.TimeDistributed(layers.Dense(3, name="dense"), name="td")(x)
+    model = keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
+    padded = SEQUENCE.copy()
+    padded[0, 2:] = padded[1, 4:] = 0.0
+    tap = Tap("td/dense")
+    for run in (taps.up_to, lambda *a: taps.forward(*a, training=True)[1]):
+        mask = taps.mask_of(run(model, padded, [tap])[tap])
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(mask), np.any(padded != 0, axis=-1)
+        )
+
+
 def test_a_distiller_compares_all_steps():
     keras.utils.set_random_seed(0)
     student, teacher = video_net(2), video_net(2)
