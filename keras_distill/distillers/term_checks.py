@@ -299,7 +299,7 @@ def check_mask(name: str, mask, tensors: Sequence) -> None:
 def check_scores(tap, student_shape: Sequence, teacher_shape: Sequence) -> None:
     """Check that attention scores have the same heads, which no adapter is inferred for."""
     pairs = zip(student_shape[1:], teacher_shape[1:], strict=False)
-    if tap.side == "scores" and any(a != b for a, b in pairs if None not in (a, b)):
+    if tap.is_scores and any(a != b for a, b in pairs if None not in (a, b)):
         raise ValueError(
             f"The attention scores (B, T, N, S) of student {tuple(student_shape)} and "
             f"teacher {tuple(teacher_shape)} differ in steps or in the number N of heads: "

@@ -121,5 +121,6 @@ def is_attention(layer: keras.Layer) -> bool:
 
 
 def _known(shape) -> Shape:
-    """Return a shape whose unknown sizes are None, as they are not on JAX."""
-    return tuple(size if isinstance(size, int) else None for size in shape)
+    """Return a shape whose unknown sizes are None: JAX and torch have others."""
+    sizes = (size if isinstance(size, int) else None for size in shape[1:])
+    return (None, *sizes)

@@ -84,7 +84,11 @@ def check_short_forms(model, taps, last_layer) -> None:
 def _children(parent: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
     """Iterate over the direct sublayers, each with its part of a path."""
     public, private = {}, {}
-    for name, value in vars(parent).items():
+    attributes = dict(vars(parent))
+    if hasattr(parent, "named_children"):
+        # On torch a layer is a module, which keeps its layers elsewhere.
+        attributes |= dict(parent.named_children())
+    for name, value in attributes.items():
         shown = name.lstrip("_")
         is_property = isinstance(getattr(type(parent), shown, None), property)
         if is_property and isinstance(value, keras.Layer):

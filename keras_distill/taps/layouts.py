@@ -41,7 +41,7 @@ def check_channels_last(model: keras.Layer, inputs, taps: Sequence[Tap]) -> None
     Raises:
         ValueError: one is.
     """
-    taps = [tap for tap in taps if tap.side != "scores"]
+    taps = [tap for tap in taps if not tap.is_scores]
     if not taps or not channels_first_layers(model):
         return
     of_layers = leaves_of(model)

@@ -64,3 +64,10 @@ def steps_first(scores, layer: keras.Layer):
     if len(shape) == 5 and shape[1] * shape[2] == heads:
         scores = ops.reshape(scores, (-1, heads, *ops.shape(scores)[3:]))
     return ops.swapaxes(scores, 1, 2) if len(scores.shape) == 4 else scores
+
+
+def log_scores(scores):
+    """Return logits `(B, T, N, S)` whose softmax is the scores."""
+    wide = keras.backend.result_type(scores.dtype, "float32")
+    # Of a masked key the logit is finite, so that those of a masked query are too.
+    return ops.log(ops.maximum(ops.cast(scores, wide), 1e-37))

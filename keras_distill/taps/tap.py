@@ -31,8 +31,9 @@ class Tap:
             of a layer that attends once, after the softmax and before any dropout: `(B,
             T, N, S)`, how much each of T steps of the query takes of S keys in each of N
             heads. Steps come before heads, as in Q, K and V, so that masks and weights
-            of steps fit. A layer with several output or input tensors is tapped at the
-            first.
+            of steps fit. `"log_scores"` are their logarithms, which losses on logits
+            take: `kd.losses.SoftTarget(1.0)` is then the divergence of the scores. A
+            layer with several output or input tensors is tapped at the first.
         kind: `"layer"`, `"output"` or `"gradient"`, as the constructors set it. Default:
             `"output"` for `"logits"`, else `"layer"`.
 
@@ -59,10 +60,10 @@ class Tap:
             raise ValueError(
                 f"A tap's call counts from 0 (0 is the first call); got {self.call!r}."
             )
-        if self.side not in ("output", "input", "scores"):
+        if self.side not in ("output", "input", "scores", "log_scores"):
             raise ValueError(
-                "A tap's side is 'output', 'input' or 'scores', those of attention; got "
-                f"{self.side!r}."
+                "A tap's side is 'output', 'input', or of attention 'scores' or "
+                f"'log_scores'; got {self.side!r}."
             )
         if self.kind not in (None, "layer", "output", "gradient"):
             raise ValueError(
@@ -141,6 +142,11 @@ class Tap:
     def is_gradient(self) -> bool:
         """Whether the tap is a gradient with respect to the model's input."""
         return self.kind == "gradient"
+
+    @property
+    def is_scores(self) -> bool:
+        """Whether the tap is of attention scores or their logarithms."""
+        return self.side in ("scores", "log_scores")
 
     @property
     def needs_labels(self) -> bool:

@@ -9,7 +9,7 @@ from keras_distill._backend.keras_layers import mask_of, with_mask
 from keras_distill.taps import call_order, loops
 from keras_distill.taps.layer_paths import layers_of
 from keras_distill.taps.recording import FUSED_ATTENTION
-from keras_distill.taps.scores import softmaxes, steps_first
+from keras_distill.taps.scores import log_scores, softmaxes, steps_first
 from keras_distill.taps.tap import LOGITS
 
 
@@ -38,7 +38,7 @@ class Wanted(NamedTuple):
     @property
     def scored(self) -> list:
         """The layers whose attention scores are tapped."""
-        return [x for tap, x in self.layers.items() if tap.side == "scores"]
+        return [x for tap, x in self.layers.items() if tap.is_scores]
 
     def recorded(self) -> list:
         """Return the layers to record."""
@@ -65,7 +65,7 @@ class Wanted(NamedTuple):
         if isinstance(call, loops.AllSteps):
             steps = [self._value(step, tap, notes) for step in call.calls]
             return _with_mask_of(call.frame[1], ops.stack(steps, axis=1))
-        if tap.side == "scores":
+        if tap.is_scores:
             return self._scores(call, tap, notes)
         return keras.tree.flatten(call[tap.side == "output"])[0]
 
@@ -76,6 +76,7 @@ class Wanted(NamedTuple):
         if len(inside) != 1:
             raise ValueError(_no_scores(self.model, tap, layer, len(inside)))
         scores = steps_first(inside[0][1], layer)
+        scores = log_scores(scores) if tap.side == "log_scores" else scores
         return _with_mask_of(call[1], scores)
 
 
