@@ -25,7 +25,7 @@ def layer_paths(model: keras.Layer, prefix: str = "") -> Iterator[str]:
     Example:
         >>> print(*kd.taps.layer_paths(teacher), sep="\\n")
     """
-    for part, layer in _children(model):
+    for part, layer in children_of(model):
         yield prefix + part
         yield from layer_paths(layer, f"{prefix}{part}/")
 
@@ -50,7 +50,9 @@ def layers_of(model, taps) -> dict[Tap, keras.Layer]:
     """Return the layer of each tap of a layer."""
     layers = {tap: find_layer(model, tap.path) for tap in taps if not tap.is_output}
     for tap, layer in layers.items():
-        if getattr(layer, "is_folded", False) and tap.side == "input":
+        # By an attribute or an index, one with another name is found too.
+        is_other = layer.name.endswith(FOLDED) and not tap.path.endswith(FOLDED)
+        if is_other or (getattr(layer, "is_folded", False) and tap.side == "input"):
             raise ValueError(_folded(tap.path))
     return layers
 
@@ -81,13 +83,13 @@ def check_short_forms(model, taps, last_layer) -> None:
         )
 
 
-def _children(parent: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
+def children_of(parent: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
     """Iterate over the direct sublayers, each with its part of a path."""
     public, private = {}, {}
     attributes = dict(vars(parent))
     if hasattr(parent, "named_children"):
         # On torch a layer is a module, which keeps its layers elsewhere.
-        attributes |= dict(parent.named_children())
+        attributes |= dict(parent.namedchildren_of())
     for name, value in attributes.items():
         shown = name.lstrip("_")
         is_property = isinstance(getattr(type(parent), shown, None), property)
@@ -164,9 +166,15 @@ def _folded(path: str) -> str:
 
 def _descend(model, path: str) -> tuple:
     """Return what is at a path, or None; and the last step, a parent and a part."""
-    layer = model
-    for part in path.split("/"):
-        parent, layer = layer, _child(layer, part)
+    layer, parts = model, path.split("/")
+    while parts:
+        parent, count, part = layer, 1, parts[0]
+        # A frozen copy has the paths of its original, from attributes and indices.
+        names = getattr(parent, "original_names", {})
+        for several in range(1, len(parts) + 1):
+            if "/".join(parts[:several]) in names:
+                count, part = several, names["/".join(parts[:several])]
+        layer, parts = _child(parent, part), parts[count:]
         if layer is None:
             break
     return layer, parent, part

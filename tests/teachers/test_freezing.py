@@ -176,7 +176,7 @@ LOST = {
     "wide_resnet": 3,
     "conv_net": 2,
     "mlp": ["first"],
-    "nested": ["inner/conv", "head/dense"],
+    "nested": ["inner/conv", "head/layers/0"],
 }
 
 
@@ -301,7 +301,7 @@ def test_what_is_kept():
     for tap in (Tap("inner/norm", side="input"), Tap("head/norm", side="input")):
         same(value(frozen, IMAGES, tap), value(model, IMAGES, tap))
     frozen = kd.freeze(model, IMAGES, keep="inner/conv")
-    assert lost_taps(model, frozen, IMAGES) == ["head/dense"]
+    assert lost_taps(model, frozen, IMAGES) == ["head/layers/0"]
     with pytest.raises(ValueError, match="no layer 'inner/convolution'"):
         kd.freeze(model, IMAGES, keep="inner/convolution")
 
@@ -511,3 +511,16 @@ def test_it_is_saved_and_frozen_again(tmp_path):
     np.testing.assert_array_equal(array(again(IMAGES)), array(frozen(IMAGES)))
     with pytest.raises(ValueError, match=r"kd\.freeze folded"):
         value(again, IMAGES, Tap("stack1_block1_a_conv"))
+
+
+def test_paths_of_attributes_and_indices_stay():
+    """Also where the copy has no such attribute, or its input before the layers."""
+    inputs = keras.Input((8,))
+    net = keras.Sequential([keras.Input((8,)), layers.Dense(4), layers.Dense(3)])
+    model = keras.Model(inputs, layers.Dense(2)(net(inputs)))
+    model.backbone = net
+    net.blocks = [net.layers[1]]
+    frozen = kd.freeze(model, np.ones((2, 8), "float32"))
+    x = np.random.default_rng(0).normal(size=(2, 8)).astype("float32")
+    assert {"backbone/layers/0", "backbone/blocks/0"} <= set(taps.layer_paths(model))
+    assert lost_taps(model, frozen, x) == []

@@ -9,7 +9,7 @@ from keras import layers
 from keras_distill._backend.files import to_numpy
 from keras_distill._backend.keras_graphs import in_order_of_creation, nodes_of
 from keras_distill._backend.keras_layers import flatten_layers
-from keras_distill.taps.layer_paths import FOLDED
+from keras_distill.taps.layer_paths import FOLDED, children_of
 from keras_distill.teachers.freezing.folding import is_normalization
 from keras_distill.teachers.freezing.frozen_layers import (
     FoldedNormalization,
@@ -74,7 +74,12 @@ class Copier:
         ends = keras.tree.map_structure(
             lambda x: copies[id(x)], (graph.input, graph.output)
         )
-        return keras.Model(*ends, name=graph.name)
+        copy = keras.Model(*ends, name=graph.name)
+        # The copy has neither the attributes of the model nor the order of its layers.
+        copy.original_names = {
+            part: layer.name for part, layer in children_of(model) if part != layer.name
+        }
+        return copy
 
     def _operation(self, operation):
         if id(operation) in self.copies:
