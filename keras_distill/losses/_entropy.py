@@ -2,18 +2,17 @@
 
 from keras import ops
 
-from keras_distill.targets.target import ABSENT, LOG_ZERO
+from keras_distill._backend.products import product
+from keras_distill.targets.target import ABSENT
 
 
 def entropy_terms(log_p, log_q):
     """Return `p (log p - log q)` of log-probabilities, 0 where p is 0.
 
     A class whose logit is -inf on both sides, or on that of p alone, has no value and no
-    gradient; on that of q alone its term is infinite.
+    gradient; on that of q alone its term is infinite. No gradient is taken by p.
     """
-    absent = log_p <= LOG_ZERO
-    log_p, log_q = (ops.where(absent, LOG_ZERO, x) for x in (log_p, log_q))
-    return ops.exp(log_p) * (log_p - log_q)
+    return product(ops.exp(log_p), log_p - log_q)
 
 
 def absent_on_both(student, teacher):

@@ -46,9 +46,10 @@ class LogitRegression(DistillationLoss):
 
     def call(self, teacher, student):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
-        absent = absent_on_both(student, teacher)
-        gap = ops.where(absent, 0.0, student - teacher)
+        # A class that is -inf on both sides has no gap.
+        gap = ops.where(student == teacher, 0.0, student - teacher)
         if self.centred:
+            absent = absent_on_both(student, teacher)
             infinite = ops.logical_or(absent, ops.abs(gap) == float("inf"))
             gap = ops.where(absent, 0.0, gap - _mean(gap, infinite))
         return 0.5 * ops.sum(ops.square(gap), axis=-1)

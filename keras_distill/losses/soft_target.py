@@ -12,10 +12,10 @@ from keras_distill._backend.chunks import (
     multiplies_in_place,
 )
 from keras_distill._backend.gradients import custom_gradient
+from keras_distill._backend.products import product
 from keras_distill.losses._entropy import entropy_terms
 from keras_distill.losses.divergence import Divergence
 from keras_distill.losses.temperature import times_squared
-from keras_distill.targets.target import ABSENT
 
 # With this many classes or more, the tokens of a sequence are compared in chunks: a
 # 64th of the tokens, or as many as have this number of logits.
@@ -143,10 +143,8 @@ class Prediction(NamedTuple):
 
 def divergence(teacher: Prediction, student: Prediction):
     """Return `sum_k p_k (log p_k - log q_k)`, `(N,)`."""
-    # A class whose logit is -inf to the teacher adds nothing.
-    absent = teacher.below == ABSENT
-    gaps = ops.where(absent, 0.0, teacher.below - student.below)
-    return ops.sum(teacher.p * gaps, axis=-1) + teacher.most - student.most
+    gap = ops.sum(product(teacher.p, teacher.below - student.below), axis=-1)
+    return gap + teacher.most - student.most
 
 
 def prediction(logits) -> Prediction:
