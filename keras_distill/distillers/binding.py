@@ -117,15 +117,18 @@ def bind_shapes(distiller, shapes: dict) -> None:
         shapes: of the taps of `"student"` and `"teacher"`, by the tap's text, with None
             for sizes that vary.
     """
-    student, teacher = (Lengths(shapes[side], shapes[side]) for side in shapes)
-    _bind_lengths(distiller, BoundLengths(student, teacher))
+    sides = (Lengths(shapes[side], shapes[side]) for side in ("student", "teacher"))
+    _bind_lengths(distiller, BoundLengths(*sides))
 
 
 def _bind_lengths(distiller, lengths: BoundLengths) -> None:
     """Build the terms' adapters; once built, another teacher must fit them."""
     student, teacher = lengths.student, lengths.teacher
     if distiller.shapes is not None:
-        term_checks.check_same_shapes(distiller.shapes["teacher"], teacher.shapes)
+        models = distiller.teacher.models
+        known = models and all(map(tracing.declares_sizes, models))
+        built = distiller.shapes["teacher"]
+        term_checks.check_same_shapes(built, teacher.shapes, sizes=bool(known))
         return
     settle(distiller, lengths)
     for bound in distiller.terms.values():

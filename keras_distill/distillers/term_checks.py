@@ -240,10 +240,18 @@ def has_memory(loss: DistillationLoss) -> bool:
     return type(loss).memory is not DistillationLoss.memory
 
 
-def check_same_shapes(built: dict, teacher: dict) -> None:
-    """Check that another teacher fits the adapters that exist."""
+def check_same_shapes(built: dict, teacher: dict, sizes: bool = True) -> None:
+    """Check that another teacher fits the adapters that exist.
+
+    Args:
+        built: shapes of the taps, by the tap's text, that the adapters were built for.
+        teacher: shapes of this teacher's.
+        sizes: whether lengths, heights and widths must agree too; those of a batch may
+            differ from those of another.
+    """
     for tap, shape in built.items():
-        if list(teacher[tap]) != list(shape):
+        agree = len(teacher[tap]) == len(shape) and teacher[tap][-1] == shape[-1]
+        if not agree or (sizes and list(teacher[tap]) != list(shape)):
             raise ValueError(
                 f"The distiller was built for a teacher whose '{tap}' has the shape "
                 f"{shape}; this one's is {teacher[tap]}. Pass a teacher of the same "
