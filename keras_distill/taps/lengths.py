@@ -62,8 +62,8 @@ class Lengths:
 def lengths_of(shapes_at: Callable, specs, model: keras.Model | None = None) -> Lengths:
     """Return the shapes of tensors, and find which inputs their lengths come from.
 
-    Each group of inputs is halved in size, to see which axes change with it. This is how
-    an encoder's tensors are told from a decoder's, in any model that takes other sizes.
+    Each group of inputs is halved in size, to find the axes that change with it. This
+    separates the tensors of an encoder from those of a decoder.
 
     Args:
         shapes_at: from specs of the inputs to the shapes of tensors by a name.
