@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_distill as kd
 from tests.formulas import softmax
@@ -180,7 +180,8 @@ def test_features_after_a_pooling():
     distiller = kd.SelfDistiller(net, ["map"], features="last", hint_weight=1.0)
     parts = [distiller.student.get_layer(n).output for n in ("map_bottleneck", "last")]
     both = keras.Model(distiller.student.inputs, parts)
-    early, deep = (np.array(part, "float64") for part in both(x, training=True))
+    outputs = map(ops.convert_to_numpy, both(x, training=True))
+    early, deep = (part.astype("float64") for part in outputs)
     distiller.compile(keras.optimizers.SGD(0.0))
     found = distiller.fit(x, batch_size=8, verbose=0).history["hint_map"][0]
     assert found == pytest.approx(0.5 * np.square(deep - early).mean(), rel=1e-4)
