@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "models": set(),
     "strategies": set(),
     "taps": {"_backend"},
-    "data": {"taps"},
+    "data": {"_backend", "taps"},
     "adapters": {"_backend", "taps"},
     "targets": {"_backend", "strategies"},
     "teachers": {"_backend", "data", "strategies", "taps"},

@@ -16,7 +16,7 @@ def test_step(distiller, *arguments):
     penalized = [v for v in distiller.trainable_variables if v.regularizer is not None]
     mapping = [(variable, variable.value) for variable in penalized]
     with keras.StatelessScope(mapping, collect_losses=True) as scope:
-        loss = distiller.judge(*batch)
+        loss = distiller.judge(*distiller.enter(batch, training=False))
     for variable in distiller.metrics_variables:
         value = scope.get_current_value(variable)
         if value is not None:
@@ -37,6 +37,7 @@ def _from_state(distiller, state, batch) -> tuple:
         for pair in zip(variables, values, strict=True)
     ]
     with keras.StatelessScope(mapping, collect_losses=True) as scope:
-        logs = distiller.update_logs(*batch, distiller.judge(*batch))
+        loss = distiller.judge(*distiller.enter(batch, training=False))
+        logs = distiller.update_logs(*batch, loss)
     of_metrics = [scope.get_current_value(v) for v in kinds[-1]]
     return logs, (trainable, non_trainable, of_metrics)

@@ -8,7 +8,6 @@ def train_step(distiller, state, data) -> tuple:
     import jax
 
     trainable, non_trainable, of_optimizer, of_metrics = state
-    batch = keras.utils.unpack_x_y_sample_weight(data)
     updated = distiller.non_trainable_variables, distiller.metrics_variables
     variables = [*updated[0], *distiller.optimizer.variables, *updated[1]]
     values = [*non_trainable, *of_optimizer, *of_metrics]
@@ -19,6 +18,7 @@ def train_step(distiller, state, data) -> tuple:
             *zip(variables, values, strict=True),
         ]
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            batch = distiller.enter(data)
             knowledge = distiller.run_teacher(*batch[:2])
             loss = distiller.run_student(*batch, knowledge)
             scaled = distiller.optimizer.scale_loss(loss.total)

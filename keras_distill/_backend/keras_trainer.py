@@ -23,11 +23,17 @@ class TrainerHooks:
         """Return the logs of an epoch from those of its last step."""
         return super()._get_metrics_result_or_logs(logs)
 
+    def batch_read_once(self):
+        """Return the first batch of data that reading again would lose, else None."""
+        return None
+
     def models_of_state(self) -> list[keras.Model]:
         """Return the models whose metrics, loss and optimizer `build_state` builds."""
         return [self]
 
     def _symbolic_build(self, iterator=None, data_batch=None):
+        if data_batch is None:
+            data_batch = self.batch_read_once()
         # Reading a batch can draw from the generator that decides the order of the data.
         if data_batch is None and not all(map(_is_built, self.models_of_state())):
             for _, _, batches in iterator:
@@ -39,6 +45,8 @@ class TrainerHooks:
         # Keras reduces a batch over all replicas outside of a traced function, which
         # fails across processes. The shapes of the first local replica's part suffice.
         strategy = strategy_of(self)
+        if iterator is not None and self.batch_read_once() is not None:
+            data_batch, iterator = self.batch_read_once(), None
         if iterator is not None and strategy is not None:
             for _, _, batches in iterator:
                 data_batch = _of_first_replica(next(batches), strategy)

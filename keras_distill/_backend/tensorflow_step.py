@@ -7,7 +7,7 @@ def train_step(distiller, data) -> dict:
     """Take one step; return the logs."""
     import tensorflow as tf
 
-    x, *labels = keras.utils.unpack_x_y_sample_weight(data)
+    x, *labels = distiller.enter(data)
     knowledge = distiller.run_teacher(x, labels[0])
     copied = _values_of(distiller.copies)
     inputs = _after(copied, x)

@@ -1,14 +1,12 @@
 """A training step on torch."""
 
-import keras
-
 
 def train_step(distiller, data) -> dict:
     """Take one step; return the logs."""
     import torch
 
-    batch = keras.utils.unpack_x_y_sample_weight(data)
     with torch.no_grad():
+        batch = distiller.enter(data)
         knowledge = distiller.run_teacher(*batch[:2])
     variables = distiller.trainable_variables
     for variable in variables:

@@ -1,39 +1,100 @@
 """Selection of a model's inputs and sample weights from a batch."""
 
+from collections.abc import Callable, Iterable, Mapping
+
 import keras
 
 from keras_distill.taps import Tap
 
-Selection = str | int | tuple | list | keras.Layer | None
+Selection = str | int | tuple | list | dict | Callable | keras.Layer | None
 
 
-def select(x, selection: Selection):
+def select(x, selection: Selection, training: bool = False, known: Iterable = ()):
     """Select a model's inputs from the inputs of a batch.
 
-    A selection is None for all of `x`; a key or an index; a list of these for a model
-    with several inputs; or a layer or function that computes the model's input from `x`.
+    Args:
+        x: inputs of a batch.
+        selection: None for all of `x`; a key or an index; a list or a dict of these for a
+            model with several inputs; or a layer or function that computes the model's
+            input from `x`.
+        training: the form in which layers run.
+        known: pairs of a layer and what it returned for this batch, which is used again.
+
+    Raises:
+        ValueError: `x` has no such part.
     """
     if selection is None:
         return x
+    if isinstance(selection, keras.Layer):
+        for layer, value in known:
+            if layer is selection:
+                return value
+        return selection(x, training=training)
+    if isinstance(selection, Mapping):
+        parts = selection.items()
+        return {name: select(x, part, training, known) for name, part in parts}
+    if isinstance(selection, (list, tuple)):
+        return [select(x, part, training, known) for part in selection]
     if callable(selection):
         return selection(x)
-    if isinstance(selection, (list, tuple)):
-        return [select(x, part) for part in selection]
+    return _part(x, selection)
+
+
+def _part(x, key: str | int):
     try:
-        return x[selection]
+        if isinstance(key, int) and not isinstance(x, (list, tuple, Mapping)):
+            raise TypeError("an index is of inputs in a list or tuple")
+        return x[key]
     except (KeyError, IndexError, TypeError) as error:
-        parts = list(x) if isinstance(x, dict) else type(x).__name__
+        parts = list(x) if isinstance(x, Mapping) else type(x).__name__
         raise ValueError(
-            f"The batch's inputs have no part {selection!r}; they are {parts}. Name one "
-            "of them in student_inputs, teacher_inputs or sample_ids."
+            f"The batch's inputs have no part {key!r}; they are {parts}. Name one of them "
+            "in student_inputs, teacher_inputs, inputs or sample_ids, or leave the "
+            "argument out for all of them."
         ) from error
 
 
 def check_parts(x, *selections: Selection) -> None:
     """Check that a batch has every part that is selected, without running layers."""
-    for selection in keras.tree.flatten(selections):
-        if not callable(selection):
-            select(x, selection)
+    for selection in keys_of(*selections):
+        select(x, selection)
+
+
+def keys_of(*selections: Selection) -> list[str | int]:
+    """Return the keys and indices in selections."""
+    leaves = keras.tree.flatten(selections)
+    return [leaf for leaf in leaves if isinstance(leaf, (str, int))]
+
+
+def layers_in(*selections: Selection) -> list[keras.Layer]:
+    """Return the layers in selections, each once."""
+    leaves = keras.tree.flatten(selections)
+    found = {id(leaf): leaf for leaf in leaves if isinstance(leaf, keras.Layer)}
+    return list(found.values())
+
+
+def for_model(selection: Selection, model) -> Selection:
+    """Return a selection in the structure that a model takes.
+
+    A list of keys for a functional model of named inputs becomes a dict: Keras would take
+    a list in the order of the sorted names.
+
+    Raises:
+        ValueError: the model's inputs have other names.
+    """
+    wanted = getattr(model, "input", None) if getattr(model, "inputs", None) else None
+    is_list = isinstance(selection, (list, tuple))
+    if not isinstance(wanted, Mapping) or not is_list:
+        return selection
+    if not all(isinstance(key, str) for key in selection):
+        return selection
+    if set(selection) != set(wanted):
+        raise ValueError(
+            f"'{model.name}' takes a dict of {list(wanted)}, but its part of the batch is "
+            f"{list(selection)}. Pass a dict from the model's names to the batch's, as "
+            f"{dict(zip(wanted, selection, strict=False))}."
+        )
+    return {key: key for key in selection}
 
 
 def weight_for(sample_weight, tap: Tap):

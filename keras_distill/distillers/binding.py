@@ -4,7 +4,7 @@ import dataclasses
 import warnings
 
 from keras_distill import taps
-from keras_distill.data.selection import select
+from keras_distill.data.preparation import inputs_of_models, of_member
 from keras_distill.distillers import context, tasks, term_checks
 from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.taps import Tap, heads, tracing
@@ -32,7 +32,7 @@ def bind_if_declared(distiller) -> None:
     """
     models = distiller.teacher.models
     if models and all(map(tracing.declares_sizes, (distiller.student, *models))):
-        bind(distiller, *map(tracing.input_of, (distiller.student, models[0])))
+        bind(distiller, tracing.input_of(distiller.student), inputs_of_models(models))
         return
     _check_layers(distiller.student, distiller.student_taps)
     for index, model in enumerate(models):
@@ -41,11 +41,13 @@ def bind_if_declared(distiller) -> None:
 
 def bind_to_batch(distiller, x) -> None:
     """Bind a distiller to the inputs of a batch."""
-    bind(
-        distiller,
-        tracing.trace(lambda x: select(x, distiller.student_part), x),
-        tracing.trace(lambda x: select(x, distiller.teacher_inputs), x),
-    )
+    entry = distiller.entry
+
+    def enter(x):
+        x = entry.enter(x, training=False)
+        return entry.student_part(x, training=False), entry.teacher_part(x)
+
+    bind(distiller, *tracing.trace(enter, x))
 
 
 def bind(distiller, student_specs, teacher_specs) -> None:
@@ -67,7 +69,8 @@ def bind(distiller, student_specs, teacher_specs) -> None:
     check_short_forms(student, distiller.student_taps, last_layer)
     check_channels_last(student, student_specs, distiller.student_taps)
     for index, model in enumerate(teacher.models):
-        _check_teacher(model, teacher_specs, _taps_of_model(distiller, index))
+        specs = of_member(teacher_specs, index)
+        _check_teacher(model, specs, _taps_of_model(distiller, index))
     for term in terms:
         for name in term.loss.needs:
             context.PROVIDERS[name].prepare(

@@ -9,7 +9,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill._backend.jax_state import held_values, losses_of_run
 from keras_distill._backend.keras_layers import Untracked
-from keras_distill.data.selection import Selection, check_parts, select
+from keras_distill.data.entry import Entry
+from keras_distill.data.selection import Selection, for_model
 from keras_distill.distillers import (
     binding,
     context,
@@ -19,9 +20,10 @@ from keras_distill.distillers import (
     term_checks,
 )
 from keras_distill.distillers.bound_term import BoundTerm
+from keras_distill.distillers.entering import Entering
 from keras_distill.distillers.evaluation import check_validates
 from keras_distill.distillers.ignored import ignored_class
-from keras_distill.distillers.kept_compile import KeptCompile
+from keras_distill.distillers.kept_compile import KeptCompile, default_metrics
 from keras_distill.distillers.own_methods import (
     OwnMethods,
     judges_itself,
@@ -39,7 +41,9 @@ from keras_distill.training.fit import Fitting
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model):
+class Distiller(
+    OwnMethods, DistillationStep, Entering, Fitting, KeptCompile, keras.Model
+):
     """Train a student on labels and on the knowledge of a teacher.
 
     One step runs the teacher once, in inference form and outside the gradient, and the
@@ -67,8 +71,11 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         label_weight: weight of the compiled loss, a number >= 0 or a schedule of steps.
             Default 1. It is a variable, to which a callback may `assign`.
         student_inputs: the student's part of the batch's inputs: a key, an index, a
-            list of these, or a layer such as `keras.layers.Resizing`. Default: all.
-        teacher_inputs: the teacher's part, likewise.
+            list or dict of these, a function, or a layer such as
+            `keras.layers.Resizing`, which runs in training form in `fit`. Default: all.
+        teacher_inputs: the teacher's part, likewise; layers run in inference form.
+        inputs: what both select from, likewise: a random layer here, or on both sides,
+            runs once, so that both models see the same. Default: the batch's inputs.
         sample_ids: key or index of the sample ids in the inputs, for losses that need
             them. Default: none.
         name: model name.
@@ -102,6 +109,7 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         label_weight: float | LearningRateSchedule = 1.0,
         student_inputs: Selection = None,
         teacher_inputs: Selection = None,
+        inputs: Selection = None,
         sample_ids: str | int | None = None,
         name: str | None = None,
     ):
@@ -114,6 +122,7 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         self.judged_by_student = judges_itself(student)
         self.student_inputs = student_inputs
         self.teacher_inputs = teacher_inputs
+        self.shared_inputs = inputs
         self.sample_ids = sample_ids
         self.terms = {term.name: BoundTerm(term) for term in terms}
         # The loss of the labels, where the distiller is compiled without one.
@@ -164,7 +173,8 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         optimizer="rmsprop",
         loss=None,
         loss_weights=None,
-        metrics=None,
+        metrics="auto",
+        weighted_metrics="auto",
         *,
         validate_terms: bool = False,
         **arguments,
@@ -180,9 +190,13 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         A student with its own `compute_loss` or `compute_metrics` is compiled too, with
         the loss, the metrics and whatever else its own `compile` takes, such as a
         detector's `box_loss`; its optimizer stays. If none are passed, those that it was
-        compiled with before count.
+        compiled with before count. Metrics that are `"auto"`, the default, are those with
+        which a task of keras_hub compiles itself, if there is a loss; other students have
+        none.
         """
-        arguments |= {"loss": loss, "loss_weights": loss_weights, "metrics": metrics}
+        given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        arguments |= default_metrics(self.student, loss, given)
+        arguments |= {"loss": loss, "loss_weights": loss_weights}
         warn_of_steps(self.student)
         if validate_terms:
             check_validates(bound.term for bound in self.terms.values())
@@ -250,16 +264,21 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
     def call(self, inputs, training=None):
         """Return the student's prediction."""
         teacher = self.teacher
-        if not self.built and teacher is not None and not teacher.looks_at_data:
+        binds = not self.built and teacher is not None and not teacher.looks_at_data
+        if binds and self.entry.reaches_teacher(inputs):
             self.bind_to(inputs)
-        return self.student(select(inputs, self.student_part), training=training)
+        inputs = self.entry.student_alone(inputs, bool(training))
+        return self.student(inputs, training=training)
 
     @property
-    def student_part(self) -> Selection:
-        """The student's part of a batch, which may have columns for its teacher."""
-        if self.teacher is None:
-            return self.student_inputs
-        return self.teacher.student_selection(self.student_inputs, self.sample_ids)
+    def entry(self) -> Entry:
+        """What student and teacher take of a batch."""
+        own, teachers = for_model(self.student_inputs, self.student), ()
+        if self.teacher is not None:
+            teachers = self.teacher.models
+            own = self.teacher.student_selection(own, self.sample_ids)
+        selections = self.shared_inputs, own, self.teacher_inputs, self.sample_ids
+        return Entry(*selections, [self.student], teachers)
 
     def predicts_in_step(self) -> bool:
         """Whether a step needs the student's prediction, and not only its taps."""
@@ -278,13 +297,14 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         loss = None if self.has_own_loss() else getattr(self, "loss", None)
         if batch is not None:
             x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-            check_parts(x, self.student_part, self.teacher_inputs, self.sample_ids)
+            self.entry.check(x)
             if self.teacher.looks_at_data:
                 few = keras.tree.map_structure(lambda part: part[:2], x)
-                self.teacher.look_at(select(few, self.teacher_inputs))
+                self.teacher.look_at(self.entry.taught(few))
             if not self.is_bound:
                 self.bind_to(x)
             tasks.check(self)
+            self.entry.build(x)
             self.check_labels(y, loss)
             self.warn_of_unused_labels(y)
         elif self.ends_in_logits:
@@ -309,6 +329,15 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
         before, self.held = self.held.value, Untracked(held)
         same = len(held) == len(before) and all(map(operator.is_, held, before))
         super().make_train_function(force or not same)
+
+    def check_test(self, batch) -> None:
+        """Check labels and loss before the first evaluation of a batch."""
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        loss = None if self.has_own_loss() else getattr(self, "loss", None)
+        if y is not None:
+            data_checks.check_labels(y, self.classes, loss)
+        if self.ends_in_logits:
+            data_checks.check_logits_loss(loss)
 
     def check_labels(self, labels, loss) -> None:
         """Check labels, or that there are none, against terms and a loss."""
@@ -388,6 +417,7 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
             "label_weight": serialize(self.label_source),
             "student_inputs": serialize(self.student_inputs),
             "teacher_inputs": serialize(self.teacher_inputs),
+            "inputs": serialize(self.shared_inputs),
             "sample_ids": self.sample_ids,
         }
 
@@ -421,6 +451,7 @@ class Distiller(OwnMethods, DistillationStep, Fitting, KeptCompile, keras.Model)
             label_weight=label_weight,
             student_inputs=self.student_inputs,
             teacher_inputs=self.teacher_inputs,
+            inputs=self.shared_inputs,
             sample_ids=self.sample_ids,
         )
         other.label_tasks = self.loss_of_task()

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_distill import taps
 from keras_distill.adapters import Match
-from keras_distill.data.selection import select
+from keras_distill.data.preparation import of_member
 from keras_distill.distillers import tasks
 from keras_distill.distillers.trust import warn_of_poor_teacher
 from keras_distill.strategies.replicas import worker
@@ -40,7 +40,9 @@ class Look(NamedTuple):
 
 def look(distiller, x) -> Look:
     """Run student and teacher on a batch; no weight, state or seed changes."""
-    inputs, teacher = select(x, distiller.student_part), distiller.teacher
+    entry, teacher = distiller.entry, distiller.teacher
+    x = entry.enter(x, training=False)
+    inputs = entry.student_part(x, training=False)
     wanted = [tap for tap in distiller.student_taps if not tap.is_gradient]
     of_teacher = [tap for tap in distiller.teacher_taps if not tap.is_gradient]
     teaches_itself = isinstance(teacher, SelfTeacher)
@@ -56,7 +58,7 @@ def look(distiller, x) -> Look:
         if teaches_itself:
             knowledge = features
         elif teacher.looked_at and of_teacher:
-            knowledge = teacher(select(x, distiller.teacher_inputs), of_teacher)
+            knowledge = teacher(entry.teacher_part(x), of_teacher)
     return Look(inputs, outputs, features, knowledge)
 
 
@@ -86,7 +88,7 @@ def check_first_batch(distiller, x, y, sample_weight) -> None:
             for member, tensor in enumerate(tensors):
                 if tensor is not None:
                     model, inner = _of_member(distiller.teacher, tap, member)
-                    given = select(x, distiller.teacher_inputs)
+                    given = of_member(distiller.entry.taught(x), member)
                     _check_tap(bound, "teacher", model, inner, tensor, given)
     if seen.outputs is not None and not distiller.has_own_loss():
         _check_outputs(distiller, seen)

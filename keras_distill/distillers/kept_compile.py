@@ -1,5 +1,7 @@
 """What `compile` was called with, kept and copied."""
 
+import inspect
+
 import keras
 
 from keras_distill._backend.keras_layers import Untracked
@@ -36,6 +38,29 @@ class KeptCompile:
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def default_metrics(model: keras.Model, loss, given: dict) -> dict:
+    """Return metrics where `"auto"` was given: those of the model's own `compile`.
+
+    A task of keras_hub has default metrics, with which it is created; other models have
+    none, nor has a training without a loss for labels.
+
+    Args:
+        model: the student.
+        loss: of the labels, or None.
+        given: `metrics` and `weighted_metrics`.
+    """
+    found = {kind: value for kind, value in given.items() if value != "auto"}
+    if len(found) == len(given):
+        return found
+    own = inspect.signature(model.compile).parameters
+    kept = (model.get_compile_config() or {}) if model.compiled else {}
+    for kind in set(given) - set(found):
+        is_own = kind in own and own[kind].default == "auto" and loss is not None
+        value = kept.get(kind) if is_own else None
+        found[kind] = value and keras.saving.deserialize_keras_object(value)
+    return found
 
 
 def copied(objects):

@@ -9,8 +9,11 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
 from keras_distill._backend.jax_state import state_of, values_of
-from keras_distill.data.selection import Selection, select
+from keras_distill.data.entry import Entry
+from keras_distill.data.preparation import of_member
+from keras_distill.data.selection import Selection
 from keras_distill.distillers import log_names, term_checks
+from keras_distill.distillers.entering import Entering
 from keras_distill.distillers.evaluation import reducible, terms_step
 from keras_distill.distillers.gradient_scores import gradient_scores
 from keras_distill.distillers.kept_compile import KeptCompile, copied
@@ -40,7 +43,7 @@ class MutualLoss(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
+class MutualDistiller(TrainStep, Entering, Fitting, KeptCompile, keras.Model):
     """Train two or more peers on labels and on each other's knowledge.
 
     One step runs each peer once, in training form; its tensors are the knowledge of
@@ -62,8 +65,8 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
             one passed to `compile`, as in `Distiller`.
         label_weight: weight of the compiled loss, a number >= 0 or a schedule. Default 1.
         refresh: number of steps after which copies are renewed. Default: no copies.
-        peer_inputs: the peers' part of the batch's inputs, as `student_inputs` of
-            `Distiller`. Default: all.
+        peer_inputs: the peers' part of the batch's inputs, as `inputs` of `Distiller`: a
+            random layer runs once for all. Default: all.
         sample_ids: as in `Distiller`.
         name: model name.
 
@@ -117,8 +120,7 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
                 Peers(self.peers, index),
                 terms=terms,
                 label_weight=label_weight,
-                student_inputs=peer_inputs,
-                teacher_inputs=peer_inputs,
+                inputs=peer_inputs,
                 sample_ids=sample_ids,
             )
             for index, peer in enumerate(self.peers)
@@ -129,7 +131,7 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
             _check_classes(self.members)
 
     def compile(
-        self, optimizer="rmsprop", loss=None, metrics=None, **arguments
+        self, optimizer="rmsprop", loss=None, metrics="auto", **arguments
     ) -> None:
         """Configure the training: one optimizer for all peers, loss and metrics for each.
 
@@ -162,8 +164,18 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         """Return the predictions of all peers, in a list."""
         if not self.built:
             self.bind_to(inputs)
-        inputs = select(inputs, self.peer_inputs)
-        return [peer(inputs, training=training) for peer in self.peers]
+        inputs = self.entry.student_alone(inputs, bool(training))
+        return [
+            peer(of_member(inputs, index), training=training)
+            for index, peer in enumerate(self.peers)
+        ]
+
+    @property
+    def entry(self) -> Entry:
+        """What all peers take of a batch."""
+        return Entry(
+            self.peer_inputs, None, None, self.sample_ids, self.peers, one_sided=True
+        )
 
     def check_fit(self, batch) -> None:
         """Check peers, data and loss before the first step."""
@@ -182,6 +194,11 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         """Check, before `fit` begins, that there is something to evaluate."""
         for member in self.members:
             member.check_validation(labels, has_validation)
+
+    def check_test(self, batch) -> None:
+        """Check labels and loss before the first evaluation of a batch."""
+        for member in self.members:
+            member.check_test(batch)
 
     def part_names(self) -> list[str]:
         """Return the names of the parts of the loss in the logs."""
@@ -218,9 +235,9 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         """Return what the copies know, by their index; without copies nothing."""
         if self.copies is None:
             return {}
-        inputs = select(x, self.peer_inputs)
+        inputs = self.entry.student_part(x, training=True)
         return {
-            index: taps.up_to(copy, inputs, wanted) if wanted else {}
+            index: taps.up_to(copy, of_member(inputs, index), wanted) if wanted else {}
             for index, (copy, wanted) in enumerate(
                 zip(self.copies.models, self.peer_taps, strict=True)
             )
@@ -237,22 +254,25 @@ class MutualDistiller(TrainStep, Fitting, KeptCompile, keras.Model):
         self, x, y, sample_weight, knowledge: dict, training: bool = True
     ) -> MutualLoss:
         """Run each peer once; return the losses of all."""
-        runs, inputs = [], select(x, self.peer_inputs)
+        runs, inputs = [], self.entry.student_part(x, training)
         scores = gradient_scores(y)
-        for member, for_others in zip(self.members, self.peer_taps, strict=True):
+        for index, (member, for_others) in enumerate(
+            zip(self.members, self.peer_taps, strict=True)
+        ):
             wanted = dict.fromkeys([*member.student_taps, *for_others])
-            run = taps.forward(
-                member.student, inputs, wanted, training=training, scores=scores
-            )
+            own, peer = of_member(inputs, index), member.student
+            run = taps.forward(peer, own, wanted, training=training, scores=scores)
             runs.append(run)
         tensors = knowledge or {index: run[1] for index, run in enumerate(runs)}
         tensors = keras.tree.map_structure(without_gradient, tensors)
         losses = []
-        for member, run in zip(self.members, runs, strict=True):
+        for index, (member, run) in enumerate(zip(self.members, runs, strict=True)):
             known = member.teacher.knowledge(tensors, member.teacher_taps)
-            known = with_masks(known, member.lengths.teacher, inputs)
-            own = member.compare(x, y, sample_weight, *run, known, inputs, training)
-            losses.append(own)
+            taught = of_member(inputs, member.teacher.indices[0])
+            known = with_masks(known, member.lengths.teacher, taught)
+            own = of_member(inputs, index)
+            loss = member.compare(x, y, sample_weight, *run, known, own, training)
+            losses.append(loss)
         return MutualLoss(sum(loss.total for loss in losses), losses)
 
     def update_logs(self, x, y, sample_weight, loss: MutualLoss) -> dict:

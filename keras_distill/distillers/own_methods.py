@@ -8,7 +8,6 @@ import keras
 from keras_distill._backend import own_loss
 from keras_distill._backend.jax_state import losses_of_run
 from keras_distill._backend.keras_trainer import strategy_of
-from keras_distill.data.selection import select
 
 # What `compile` takes for the step, which is the distiller's.
 _OF_THE_STEP = ("run_eagerly", "steps_per_execution", "jit_compile", "auto_scale_loss")
@@ -145,7 +144,7 @@ class OwnMethods:
             return
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         if y is not None:
-            x = select(keras.tree.map_structure(_spec, x), self.student_part)
+            x = self.entry.student_alone(keras.tree.map_structure(_spec, x))
             own_loss.build_compiled(self.student, (x, y, sample_weight))
 
     def label_loss(self, inputs, y, y_pred, sample_weight, training: bool):
@@ -164,14 +163,14 @@ class OwnMethods:
         arguments = y, y_pred, sample_weight, training
         if training or not self.judged_by_student or not self.has_label_loss():
             return super().compute_loss(x, *arguments)
-        inputs = select(x, self.student_part)
+        inputs = self.entry.student_alone(x)
         with own_loss.with_penalties(self.student, losses_of_run(self)):
             return own_loss.own_loss(self.student, inputs, *arguments)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict:
         """Update the metrics; return the logs of an evaluation."""
         if self.judged_by_student:
-            x = select(x, self.student_part)
+            x = self.entry.student_alone(x)
         return self.update_metrics(x, y, y_pred, sample_weight)
 
     def update_metrics(self, inputs, y, y_pred, sample_weight) -> dict:

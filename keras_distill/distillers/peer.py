@@ -2,9 +2,37 @@
 
 from collections.abc import Sequence
 
+from keras_distill.data.entry import Entry
+from keras_distill.data.preparation import by_member, of_member
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
 from keras_distill.teachers.peers import Peers
+
+
+class PeerEntry(Entry):
+    """What one of several peers takes of a batch that all take.
+
+    Args:
+        teacher: the other peers.
+        *arguments: of `Entry`.
+    """
+
+    def __init__(self, teacher: Peers, *arguments):
+        super().__init__(*arguments, one_sided=True)
+        self.peers = teacher
+
+    def student_part(self, x, training: bool):
+        """Return what the peer takes of a batch that has entered."""
+        return of_member(super().student_part(x, training), self.peers.learner)
+
+    def student_alone(self, x, training: bool = False):
+        """Return what the peer takes of inputs."""
+        return of_member(super().student_alone(x, training), self.peers.learner)
+
+    def teacher_part(self, x):
+        """Return what the others take of a batch that has entered."""
+        inputs = super().student_part(x, False)
+        return by_member([of_member(inputs, index) for index in self.peers.indices])
 
 
 class Peer(Distiller):
@@ -26,6 +54,12 @@ class Peer(Distiller):
         ]
         alone = [term.copy() for term in terms if not term.loss.compares_teacher]
         super().__init__(student, teacher, terms=pairs + alone, **arguments)
+
+    @property
+    def entry(self) -> PeerEntry:
+        """What the peer takes of a batch."""
+        selections = self.shared_inputs, None, None, self.sample_ids
+        return PeerEntry(self.teacher, *selections, [self.student])
 
     def total(self, parts: dict):
         """Weigh the parts, of which those of pairs are means over the others."""

@@ -6,7 +6,9 @@ import keras
 
 from keras_distill import taps
 from keras_distill._backend.keras_layers import Untracked
-from keras_distill.data.selection import select
+from keras_distill.data.entry import Entry
+from keras_distill.data.preprocessing import carry_preprocessing
+from keras_distill.data.selection import Selection
 from keras_distill.distillers import binding
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.exits import (
@@ -17,7 +19,7 @@ from keras_distill.distillers.exits import (
     with_exits,
 )
 from keras_distill.distillers.gradient_scores import gradient_scores
-from keras_distill.distillers.kept_compile import copied
+from keras_distill.distillers.kept_compile import copied, default_metrics
 from keras_distill.distillers.own_methods import check_keeps_nothing, warn_of_steps
 from keras_distill.distillers.step import StepLoss
 from keras_distill.distillers.task_term import TaskTerm
@@ -54,6 +56,8 @@ class SelfDistiller(Distiller):
         soft_weight: a, from 0 to 1. Default 0.3.
         hint_weight: l, 0 or more. Default 0.03.
         temperature: T. Default 3.
+        inputs: the net's part of the batch's inputs, as `student_inputs` of `Distiller`.
+            Default: all.
         name: model name.
 
     Raises:
@@ -83,12 +87,13 @@ class SelfDistiller(Distiller):
         soft_weight: float = 0.3,
         hint_weight: float = 0.03,
         temperature: float = 3.0,
+        inputs: Selection = None,
         name: str | None = None,
     ):
         if not 0.0 <= soft_weight <= 1.0:
             raise ValueError(f"soft_weight lies in 0..1; got {soft_weight}.")
         check_keeps_nothing(net)
-        student = with_exits(net, exits, features)
+        student = carry_preprocessing(net, with_exits(net, exits, features))
         hint, terms = Hint(), []
         for exit in exits:
             pair = Tap.output(exit), Tap.output(DEEPEST)
@@ -98,21 +103,24 @@ class SelfDistiller(Distiller):
             if features is not None:
                 pair = bottleneck_of(exit), features
                 terms.append(Term(hint, *pair, hint_weight, name=f"hint_{exit}"))
-        super().__init__(student, SelfTeacher(student), terms=terms, name=name)
+        own = {"terms": terms, "inputs": inputs, "name": name}
+        super().__init__(student, SelfTeacher(student), **own)
         self.exits, self.features = list(exits), features
         self.soft_weight, self.hint_weight = soft_weight, hint_weight
         self.temperature = temperature
         # Its weights are the student's, and are not saved twice.
         self.net = Untracked(net)
         if tracing.declares_sizes(student):
-            self.bind_to(tracing.input_of(student))
+            specs = tracing.input_of(student)
+            binding.bind(self, specs, specs)
+            self.classes = net.outputs[0].shape[-1]
 
     def bind_to(self, x) -> None:
         """Create the adapters from a batch, if the net's inputs have unknown sizes."""
         super().bind_to(x)
         self.classes = self.net.value.outputs[0].shape[-1]
 
-    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **arguments):
+    def compile(self, optimizer="rmsprop", loss=None, metrics="auto", **arguments):
         """Configure the training: an optimizer, and loss and metrics for every exit.
 
         Args:
@@ -121,6 +129,8 @@ class SelfDistiller(Distiller):
             **arguments: other arguments of `keras.Model.compile`.
         """
         warn_of_steps(self.net.value)
+        kept = default_metrics(self.net.value, loss, {"metrics": metrics})
+        metrics = kept["metrics"]
         names = [*self.exits, DEEPEST]
         weights = dict.fromkeys(self.exits, 1.0 - self.soft_weight) | {DEEPEST: 1.0}
         super().compile(
@@ -161,7 +171,7 @@ class SelfDistiller(Distiller):
         few = keras.tree.map_structure(
             lambda part: None if part is None else part[:2], x
         )
-        few = select(few, self.student_inputs)
+        few = self.entry.student_alone(few)
         check_gradients(self.net.value, self.exits, few)
 
     def exit(self, name: str = DEEPEST) -> keras.Model:
@@ -189,6 +199,7 @@ class SelfDistiller(Distiller):
             "hint_weight": self.hint_weight,
             "temperature": self.temperature,
             "task": self.terms[f"soft_{self.exits[0]}"].predicts,
+            "inputs": keras.saving.serialize_keras_object(self.shared_inputs),
             "name": self.name,
         }
 
@@ -199,6 +210,12 @@ class SelfDistiller(Distiller):
         distiller = cls(**config)
         binding.settle(distiller, binding.known_lengths(distiller), task)
         return distiller
+
+    @property
+    def entry(self) -> Entry:
+        """What the model takes of a batch."""
+        inputs, own = self.shared_inputs, [self.student]
+        return Entry(inputs, None, None, self.sample_ids, own, one_sided=True)
 
     def run_teacher(self, x, y) -> dict:
         """Advance the schedules; the knowledge comes from the student's run."""
@@ -213,7 +230,7 @@ class SelfDistiller(Distiller):
         self, x, y, sample_weight, knowledge: dict, training: bool = True
     ) -> StepLoss:
         """Run the model once; its deepest part is the knowledge."""
-        inputs = select(x, self.student_inputs)
+        inputs = self.entry.student_part(x, training)
         y_pred, features = taps.forward(
             self.student,
             inputs,

@@ -9,7 +9,7 @@ from keras import ops
 from keras_distill import strategies, taps
 from keras_distill._backend import jax_step, tensorflow_step, torch_step
 from keras_distill._backend.keras_trainer import compiled_loss
-from keras_distill.data.selection import select
+from keras_distill.data.preparation import of_member
 from keras_distill.distillers.context import LOGITS, Context
 from keras_distill.distillers.evaluation import Evaluation, reducible, where_samples
 from keras_distill.distillers.gradient_scores import gradient_scores
@@ -42,10 +42,11 @@ class StepLoss(NamedTuple):
 class TrainStep:
     """A training step, of which only the gradient differs between backends.
 
-    A distiller implements `run_teacher`, from the batch to the teacher's knowledge;
-    `run_student`, from that to a loss with a `total`; and `update_logs`, to the logs. Its
-    `copies` is the layer of copies that follow the student as `run_teacher` begins, or
-    None. (On torch a default in the class would hide a layer that is set later.)
+    A distiller implements `enter`, from data to a batch that its models select from;
+    `run_teacher`, from the batch to the teacher's knowledge; `run_student`, from that to
+    a loss with a `total`; and `update_logs`, to the logs. Its `copies` is the layer of
+    copies that follow the student as `run_teacher` begins, or None. (On torch a default
+    in the class would hide a layer that is set later.)
     """
 
     def train_step(self, *arguments):
@@ -70,10 +71,10 @@ class DistillationStep(Evaluation, TrainStep):
 
     def knowledge_of(self, x, y) -> dict:
         """Run the teacher once; return its knowledge."""
-        inputs = select(x, self.teacher_inputs)
+        inputs = self.entry.teacher_part(x)
         knowledge = self.teacher(inputs, self.teacher_taps, gradient_scores(y))
         check_knowledge(self.teacher, knowledge, self.teacher_taps)
-        return with_masks(knowledge, self.lengths.teacher, inputs)
+        return with_masks(knowledge, self.lengths.teacher, of_member(inputs, 0))
 
     def judge(self, x, y, sample_weight) -> StepLoss:
         """Run teacher and student in inference form; return the loss of an evaluation."""
@@ -92,7 +93,7 @@ class DistillationStep(Evaluation, TrainStep):
         self, x, y, sample_weight, knowledge: dict, training: bool = True
     ) -> StepLoss:
         """Run the student once, once more for mirrored taps; return the loss."""
-        inputs = select(x, self.student_part)
+        inputs = self.entry.student_part(x, training)
         scores = gradient_scores(y, knowledge.get(LOGITS))
         run = self.student, inputs, self.student_taps
         if self.predicts_in_step():
@@ -129,15 +130,15 @@ class DistillationStep(Evaluation, TrainStep):
             step=self.optimizer.iterations,
             labels=y,
             loss=getattr(self, "loss", None),
-            sample_ids=None if self.sample_ids is None else select(x, self.sample_ids),
+            sample_ids=self.entry.ids(x),
             features=features,
             masks=masks_of(features, self.lengths.student, inputs),
             lengths=self.lengths.student,
             knowledge=knowledge,
             inputs={
                 "student": lambda: inputs,
-                "teacher": lambda: select(x, self.teacher_inputs),
-                "batch": lambda: x,
+                "teacher": lambda: self.entry.teacher_part(x),
+                "batch": lambda: self.entry.whole(x),
             },
             student=self.student,
             teacher=self.teacher,

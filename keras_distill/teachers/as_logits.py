@@ -4,6 +4,7 @@ import keras
 from keras import activations
 
 from keras_distill._backend.keras_layers import flatten_layers
+from keras_distill.data.preprocessing import carry_preprocessing
 from keras_distill.taps.layer_paths import leaves_of
 from keras_distill.taps.outlines import outline
 from keras_distill.taps.tracing import input_of
@@ -61,7 +62,8 @@ def as_logits(model: keras.Model) -> keras.Model:
         leave_out(copy, _specs_of(model))
         return copy
     everything = {id(layer) for layer in flatten_layers(model)}
-    return Ends(Copier(graphs_of(model), (), everything, None).copy(model)).model()
+    copy = Ends(Copier(graphs_of(model), (), everything, None).copy(model)).model()
+    return carry_preprocessing(model, copy)
 
 
 def _from_config(model) -> keras.Model | None:

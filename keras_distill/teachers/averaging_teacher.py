@@ -6,6 +6,7 @@ from typing import ClassVar
 import keras
 from keras import ops
 
+from keras_distill.data.preparation import of_member
 from keras_distill.taps import Tap
 from keras_distill.teachers.base_teacher import (
     CLASSES,
@@ -61,7 +62,7 @@ class AveragingTeacher(BaseTeacher):
         taps = tuple(taps)
         self._check_gradients(taps)
         tensors = [
-            self._run(member, inputs, self.member_taps(index, taps))
+            self._run(member, of_member(inputs, index), self.member_taps(index, taps))
             for index, member in enumerate(self.members)
         ]
         return self.combine(tensors, taps)

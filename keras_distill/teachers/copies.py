@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill._backend.keras_layers import Untracked
+from keras_distill.data.preprocessing import carry_preprocessing
 
 
 class Copies(keras.Layer):
@@ -55,7 +56,7 @@ class Copies(keras.Layer):
 
 
 def _copy(source):
-    copy = keras.models.clone_model(source)
+    copy = carry_preprocessing(source, keras.models.clone_model(source))
     if not copy.built:
         copy.build_from_config(source.get_build_config())
     copy.set_weights(source.get_weights())

@@ -19,6 +19,7 @@ class Peers(AveragingTeacher):
     looked_at = False
 
     def __init__(self, peers: Sequence[keras.Model], learner: int):
+        self.learner = learner
         self.indices = [index for index in range(len(peers)) if index != learner]
         others = [peers[index] for index in self.indices]
         super().__init__(others, "arithmetic", [1.0 / len(others)] * len(others))

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from keras_distill._backend.tensorflow_data import reads_generator
+
 
 def check_logits_loss(loss) -> None:
     """Check that no compiled loss takes probabilities, for a student of logits."""
@@ -187,8 +189,9 @@ def data_and_batch(x, y):
     """Return the data, and a batch to check: all of it if it is arrays, else the first.
 
     Returns:
-        The data to train on, where a generator is wrapped so that its first batch is not
-        lost, and the batch as `(x, y, ...)`, or None if none can be read.
+        The data to train on, where a generator, or a `tf.data.Dataset` of one, is
+        wrapped so that its first batch is not lost, and the batch as `(x, y, ...)`, or
+        None if none can be read.
 
     Raises:
         ValueError: the data are empty.
@@ -199,6 +202,8 @@ def data_and_batch(x, y):
             _check_not_empty(count)
         return x, x[0]
     if hasattr(x, "element_spec"):
+        if hasattr(x, "take") and reads_generator(x):
+            return _reread(x)
         return x, _first_of(x) if hasattr(x, "take") else None
     if hasattr(x, "__next__"):
         batch = _first_of(x)
@@ -208,6 +213,27 @@ def data_and_batch(x, y):
         _check_not_empty(arrays[0].shape[0])
         return x, (x, y)
     return x, None
+
+
+def _reread(dataset) -> tuple:
+    """Return a dataset with its first batch, which a generator may not yield again."""
+    import tensorflow as tf
+
+    opened = iter(dataset)
+    first = next(opened, None)
+    _check_not_empty(0 if first is None else 1)
+    begun = [_with_first(first, opened)]
+
+    def batches():
+        yield from begun.pop() if begun else dataset
+
+    whole = tf.data.Dataset.from_generator(
+        batches, output_signature=dataset.element_spec
+    )
+    count = int(dataset.cardinality())
+    if count >= 0:
+        whole = whole.apply(tf.data.experimental.assert_cardinality(count))
+    return whole, first
 
 
 def _with_first(first, rest):

@@ -6,6 +6,7 @@ import keras
 
 from keras_distill._backend.jax_state import restoring
 from keras_distill._backend.keras_trainer import TrainerHooks
+from keras_distill._backend.tensorflow_data import reads_generator
 from keras_distill.training import lean_step, resuming, watching, workers
 from keras_distill.training.backup import exchange_backup
 from keras_distill.training.data_checks import data_and_batch
@@ -19,11 +20,13 @@ class Plan:
         left_out: batches at the start that an earlier run has already trained on.
         length_is_known: whether Keras asks for no batch past the end of the data.
         saves_by_batch: whether a callback saves in the middle of an epoch.
+        first: the first batch, of data that are read once.
     """
 
     left_out: int = 0
     length_is_known: bool = False
     saves_by_batch: bool = False
+    first: object = None
 
 
 class Fitting(TrainerHooks):
@@ -50,20 +53,7 @@ class Fitting(TrainerHooks):
         callbacks=None,
         **arguments,
     ):
-        """Train as `keras.Model.fit` does, once data and models are checked.
-
-        Arrays are checked as a whole, other data on the first batch. With
-        `kd.BackupAndRestore`, a run that is called again continues after the last batch
-        that was saved: a run that was killed ends equal, bit by bit, to one that was not,
-        if a seed decides the order of its data and no `kd.RemotePeers` teach.
-
-        Raises:
-            ValueError: there is no teacher, the data are empty, labels lie outside the
-                classes, the compiled loss takes probabilities, a backup is damaged, of
-                another model or of data in an unknown order, workers would shuffle data
-                each for itself, or, while training, a part of the loss is not finite
-                or a replica gets no samples.
-        """
+        """Train as `keras.Model.fit` does, once data and models are checked."""
         x, batch = data_and_batch(x, y)
         self.look_rows = batch_size or 32
         self.check_fit(batch)
@@ -75,7 +65,10 @@ class Fitting(TrainerHooks):
         callbacks, backup = exchange_backup(callbacks)
         x, left_out = resuming.resume(backup, x, arguments)
         self.plan = Plan(
-            left_out, lean_step.length_is_known(x), watching.saves_by_batch(callbacks)
+            left_out,
+            lean_step.length_is_known(x),
+            watching.saves_by_batch(callbacks),
+            batch if reads_generator(x) else None,
         )
         watching.restart(self.train_function)
         if left_out:
@@ -116,6 +109,10 @@ class Fitting(TrainerHooks):
         super().make_test_function(force)
         if keras.backend.backend() == "jax":
             self.test_function = restoring(self, self.test_function)
+
+    def batch_read_once(self):
+        """Return the first batch of data that reading again would lose, else None."""
+        return self.plan.first
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
         """Return the callbacks in front of the user's."""

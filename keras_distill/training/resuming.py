@@ -49,7 +49,8 @@ def skipping(model, train):
 def shuffled_by_fit(x, arguments: dict) -> bool:
     """Whether `fit` shuffles the data, in an order that it draws anew."""
     if hasattr(x, "element_spec") or hasattr(x, "__next__"):
-        return False
+        # Of arrays that are prepared as a `tf.data.Dataset`.
+        return getattr(x, "order_is_drawn", False)
     endless = isinstance(x, keras.utils.PyDataset) and x.num_batches is None
     return bool(arguments.get("shuffle", True)) and not endless
 

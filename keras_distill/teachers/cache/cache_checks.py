@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 
 from keras_distill import taps as tapping
+from keras_distill.data.preprocessing import preprocessing_of
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap, heads
 from keras_distill.teachers.base_teacher import CLASSES, BaseTeacher, Request
@@ -19,6 +20,18 @@ def check_taps(taps: Sequence[Tap]) -> None:
             f"{gradients or 'no taps'}. Pass the teacher itself to a distiller whose "
             "terms tap gradients."
         )
+
+
+def check_takes_tensors(models: Sequence) -> None:
+    """Check that no teacher takes raw data, which a cache would not preprocess."""
+    for model in models:
+        if preprocessing_of(model) is not None:
+            raise ValueError(
+                f"The teacher '{model.name}' preprocesses raw data in its fit and predict, "
+                "which a cache does not do. Map the data through its preprocessor, as "
+                "data.map(lambda x: {**x, 'image': teacher.preprocessor(x['image'])}), "
+                "and set teacher.preprocessor = None, before the cache is created."
+            )
 
 
 def check_temperature(top_k, temperature, is_ensemble: bool) -> None:

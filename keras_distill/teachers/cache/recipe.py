@@ -39,6 +39,8 @@ class Recipe:
         checks.check_temperature(top_k, temperature, is_ensemble)
         checks.check_top_k(top_k, predicts)
         checks.check_views(views)
+        if preprocessing is None:
+            checks.check_takes_tensors(teacher.models)
         self.teacher, self.taps, self.views = teacher, taps, views
         self.inputs, self.preprocessing = inputs, preprocessing
         self.temperature = temperature if is_ensemble or top_k else None

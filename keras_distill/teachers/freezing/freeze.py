@@ -8,6 +8,7 @@ import numpy as np
 from keras_distill import taps as tapping
 from keras_distill._backend.files import to_numpy
 from keras_distill._backend.keras_layers import flatten_layers
+from keras_distill.data.preprocessing import carry_preprocessing
 from keras_distill.taps import Tap
 from keras_distill.teachers.base_teacher import check_trained
 from keras_distill.teachers.ensemble import EnsembleTeacher
@@ -91,6 +92,7 @@ def freeze(
     policy = None if dtype is None else keras.dtype_policies.get(dtype)
     frozen = Copier(graphs, folds, kept, policy).copy(model)
     frozen.trainable = False
+    carry_preprocessing(model, frozen)
     tolerance = _tolerance(frozen) if tolerance is None else tolerance
     _check_values(frozen, model, inputs, taps, tolerance)
     return frozen

@@ -1,0 +1,191 @@
+"""Raw data on their way into a distiller, in `fit`, `evaluate`, `predict` and by batches."""
+
+import math
+
+import keras
+
+from keras_distill.data.entry import Entry, unwrap_weight
+from keras_distill.data.pipeline import (
+    is_batches,
+    prepared_batch,
+    prepared_data,
+    weighted_inputs,
+)
+from keras_distill.data.preparation import preparation_of
+from keras_distill.data.preprocessing import preprocessing_of
+
+
+class Entering:
+    """Take whatever the student's own `fit`, `evaluate` and `predict` take.
+
+    A mixin in front of `Fitting`. A distiller has an `entry`, what its models take of a
+    batch; `check_fit` and `check_test`, its checks of a batch. Where models have
+    preprocessing of their own, raw data pass it on their way, each model's apart.
+    """
+
+    # Data that `fit` has prepared for the evaluations in it.
+    prepared = None
+    has_checked_test = False
+
+    @property
+    def entry(self) -> Entry:
+        """What the models take of a batch."""
+        raise NotImplementedError
+
+    def enter(self, data, training: bool = True) -> tuple:
+        """Return inputs, labels and weights of a batch as it enters a step."""
+        x, y, sample_weight = unwrap_weight(data)
+        return self.entry.enter(x, training), y, sample_weight
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        **arguments,
+    ):
+        """Train as `keras.Model.fit` does, once data and models are checked.
+
+        Arrays are checked as a whole, other data on the first batch. Models with
+        preprocessing of their own, as the tasks of keras_hub, take raw data, in the order
+        that these have. Sample weights without labels weigh the terms. With
+        `kd.BackupAndRestore`, a run that is called again continues after the last batch
+        that was saved: a run that was killed ends equal, bit by bit, to one that was not,
+        if a seed decides the order of its data and no `kd.RemotePeers` teach.
+
+        Raises:
+            ValueError: there is no teacher, the data are empty, labels lie outside the
+                classes, the compiled loss takes probabilities, a backup is damaged, of
+                another model or of data in an unknown order, workers would shuffle data
+                each for itself, or, while training, a part of the loss is not finite
+                or a replica gets no samples.
+        """
+        prepare = preparation_of(self.entry, training=True, teach=True)
+        self.entry.warn_of_random_layers()
+        if prepare is None:
+            x, weights = weighted_inputs(x, y, arguments.pop("sample_weight", None))
+            arguments |= {"sample_weight": weights} if weights is not None else {}
+        else:
+            data = x, y, arguments.pop("sample_weight", None)
+            x = self._prepared_for_fit(data, prepare, batch_size, arguments)
+            y = batch_size = None
+        try:
+            return super().fit(
+                x, y, batch_size, epochs, verbose, callbacks, **arguments
+            )
+        finally:
+            self.prepared = None
+
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        **arguments,
+    ):
+        """Evaluate the student as `keras.Model.evaluate` does; raw data as in `fit`."""
+        prepare = self._for_evaluation(x)
+        if prepare is not None:
+            x = prepared_data((x, y, sample_weight), prepare, batch_size)
+            y = batch_size = sample_weight = None
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, **arguments)
+
+    def predict(self, x, batch_size=None, **arguments):
+        """Return the student's predictions, as `keras.Model.predict`; raw data as in `fit`."""
+        prepare = self._for_evaluation(x)
+        if prepare is not None:
+            x, batch_size = prepared_data((x, None, None), prepare, batch_size), None
+        return super().predict(x, batch_size, **arguments)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, **arguments):
+        """Take one step on a batch, checked before the first as `fit` checks it."""
+        batch = x, y, sample_weight
+        prepare = preparation_of(self.entry, training=True, teach=True)
+        batch = batch if prepare is None else prepared_batch(batch, prepare)
+        batch = keras.utils.unpack_x_y_sample_weight(batch)
+        return super().train_on_batch(*batch, **arguments)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, **arguments):
+        """Evaluate the student on a batch, checked before the first time."""
+        batch, prepare = (x, y, sample_weight), self._for_evaluation(x)
+        batch = batch if prepare is None else prepared_batch(batch, prepare)
+        batch = keras.utils.unpack_x_y_sample_weight(batch)
+        if not self.has_checked_test or self.test_function is None:
+            self.check_test(batch)
+            self.has_checked_test = True
+        return super().test_on_batch(*batch, **arguments)
+
+    def predict_on_batch(self, x):
+        """Return the student's predictions of a batch."""
+        prepare = self._for_evaluation(x)
+        if prepare is not None:
+            x, *_ = prepared_batch((x, None, None), prepare)
+        return super().predict_on_batch(x)
+
+    def _for_evaluation(self, x):
+        if x is None or x is self.prepared:
+            return None
+        members = getattr(self, "members", [self])
+        teach = any(getattr(member, "validates_terms", False) for member in members)
+        return preparation_of(self.entry, training=False, teach=teach)
+
+    def _prepared_for_fit(self, data, prepare, batch_size, arguments: dict):
+        """Return prepared data; the validation data of the arguments become prepared."""
+        split = arguments.pop("validation_split", None)
+        validation = arguments.get("validation_data")
+        if validation is None and split:
+            data, validation = _split(data, split)
+        size = arguments.pop("validation_batch_size", None) or batch_size
+        if validation is not None:
+            arguments["validation_data"] = self._prepared_validation(validation, size)
+        shuffle = bool(arguments.get("shuffle", True)) and not is_batches(data[0])
+        # The fit of a task that preprocesses keeps the order of its data.
+        shuffle &= not any(map(preprocessing_of, self.entry.students))
+        arguments["shuffle"] = False
+        return prepared_data(data, prepare, batch_size, shuffle)
+
+    def _prepared_validation(self, validation, batch_size):
+        data = keras.utils.unpack_x_y_sample_weight(validation)
+        prepare = self._for_evaluation(data[0])
+        if prepare is None:
+            return validation
+        size = None if is_batches(data[0]) else batch_size
+        self.prepared = prepared_data(data, prepare, size)
+        return self.prepared
+
+
+def _split(data: tuple, fraction: float) -> tuple:
+    """Return arrays without their last part, and that part, as Keras divides them."""
+    if is_batches(data[0]):
+        raise ValueError(
+            f"validation_split divides arrays; got a {type(data[0]).__name__}. Pass "
+            "validation_data."
+        )
+    parts = [leaf for part in data for leaf in _leaves(part)]
+    first = math.floor(len(parts[0]) * (1.0 - fraction))
+    if not 0 < first < len(parts[0]):
+        raise ValueError(
+            f"validation_split={fraction} of {len(parts[0])} samples leaves a part empty."
+        )
+    return _taken(data, slice(first)), _taken(data, slice(first, None))
+
+
+def _leaves(part) -> list:
+    if isinstance(part, dict):
+        return [leaf for x in part.values() for leaf in _leaves(x)]
+    if isinstance(part, tuple):
+        return [leaf for x in part for leaf in _leaves(x)]
+    return [] if part is None else [part]
+
+
+def _taken(part, rows: slice):
+    if isinstance(part, dict):
+        return {key: _taken(x, rows) for key, x in part.items()}
+    if isinstance(part, tuple):
+        return tuple(_taken(x, rows) for x in part)
+    return None if part is None else part[rows]
