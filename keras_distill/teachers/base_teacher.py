@@ -281,8 +281,8 @@ def check_stateless(models: Iterable[keras.Model]) -> None:
         stateful = [x.name for x in layers if getattr(x, "stateful", False) is True]
         if stateful:
             raise ValueError(
-                f"The teacher '{model.name}' is stateful (layers {stateful}): what it "
-                "knows of a batch would depend on the batches before. Build it with "
+                f"The teacher '{model.name}' is stateful (layers {stateful}): its "
+                "knowledge of a batch would depend on the batches before. Build it with "
                 "stateful=False, and copy its weights: new.set_weights(old.get_weights())."
             )
 
