@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops, tree
 
+from keras_distill.adapters import Match
 from tests.losses.contract import LOGITS, ROWS, compare, gradients, tensor
 
 # Steps that are valid: the student's and the teacher's differ.
@@ -128,7 +129,7 @@ def test_a_loss_that_cannot_take_a_mask_refuses_it(row):
 LEFT_OUT = {
     row.name
     for row in ROWS
-    if row.student == LOGITS and row.make.match.agrees == "classes"
+    if row.student == LOGITS and row.make.match is Match.CLASSES
 }
 # Of these the value depends on the number of classes.
 OF_ALL_CLASSES = {
