@@ -24,7 +24,7 @@ def preprocessing_of(model) -> Callable | None:
 
 
 def carry_preprocessing(model: keras.Model, copy: keras.Model) -> keras.Model:
-    """Let a copy of a model, which Keras makes without it, have its preprocessing.
+    """Carry preprocessing over to a copy of a model, which Keras makes without it.
 
     Returns:
         The copy.

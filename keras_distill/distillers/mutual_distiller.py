@@ -299,7 +299,7 @@ class MutualDistiller(TrainStep, Entering, Fitting, KeptCompile, keras.Model):
         return (logs, state_of(self, values)) if state else logs
 
     def export(self, filepath, format="tf_saved_model", **arguments) -> None:
-        """Refuse: each peer is exported by itself.
+        """Raise an error: each peer is exported by itself.
 
         Raises:
             ValueError: always, with the peers' names.
