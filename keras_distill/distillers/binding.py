@@ -98,7 +98,7 @@ def bind(distiller, student_specs, teacher_specs) -> None:
 
 def _warn_of_size(student, teacher) -> None:
     """Warn if a student is much larger than its teacher: the two may be exchanged."""
-    if not teacher.looked_at or not teacher.models:
+    if not teacher.checks_first_batch or not teacher.models:
         return
     own, known = student.count_params(), sum(x.count_params() for x in teacher.models)
     if own > _LARGER * known:

@@ -1,7 +1,6 @@
 """The distiller: a student that `fit` trains on labels and on a teacher's knowledge."""
 
 import operator
-import warnings
 from collections.abc import Sequence
 
 import keras
@@ -11,18 +10,11 @@ from keras_distill._backend.jax_state import held_values, losses_of_run
 from keras_distill._backend.keras_layers import Untracked
 from keras_distill.data.entry import Entry
 from keras_distill.data.selection import Selection, for_model
-from keras_distill.distillers import (
-    binding,
-    context,
-    first_look,
-    log_names,
-    tasks,
-    term_checks,
-)
+from keras_distill.distillers import binding, context, term_checks
 from keras_distill.distillers.bound_term import BoundTerm
+from keras_distill.distillers.checking import Checking
 from keras_distill.distillers.entering import Entering
 from keras_distill.distillers.evaluation import check_validates
-from keras_distill.distillers.ignored import ignored_class
 from keras_distill.distillers.kept_compile import KeptCompile, default_metrics
 from keras_distill.distillers.own_methods import (
     OwnMethods,
@@ -36,13 +28,12 @@ from keras_distill.distillers.term import Term
 from keras_distill.losses.schedules import scheduled_variable
 from keras_distill.teachers.base_teacher import BaseTeacher
 from keras_distill.teachers.ensemble import as_teacher
-from keras_distill.training import data_checks
 from keras_distill.training.fit import Fitting
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Distiller(
-    OwnMethods, DistillationStep, Entering, Fitting, KeptCompile, keras.Model
+    OwnMethods, Checking, DistillationStep, Entering, Fitting, KeptCompile, keras.Model
 ):
     """Train a student on labels and on the knowledge of a teacher.
 
@@ -139,7 +130,7 @@ class Distiller(
         self.shapes = self.classes = self.teacher = self.copies = None
         self.lengths = binding.BoundLengths()
         self.is_bound = False
-        self.ends_in_logits = self.is_looked_at = self.warned_of_labels = False
+        self.ends_in_logits = False
         if teacher is not None:
             self.set_teacher(teacher)
 
@@ -165,7 +156,7 @@ class Distiller(
         # A compiled step still holds the previous teacher.
         self.train_function = self.test_function = None
         self.is_bound = False
-        self.is_looked_at = False
+        self.first_batch_checked = False
         binding.bind_if_declared(self)
 
     def compile(
@@ -205,7 +196,7 @@ class Distiller(
         self.take_students_loss(loss)
         self.keep_compile(validate_terms=validate_terms, **arguments)
         binding.settle(self, binding.known_lengths(self))
-        self.is_looked_at = False
+        self.first_batch_checked = False
 
     def loss_of_task(self):
         """Return the loss that shows what the student predicts, None if there is none."""
@@ -264,7 +255,7 @@ class Distiller(
     def call(self, inputs, training=None):
         """Return the student's prediction."""
         teacher = self.teacher
-        binds = not self.built and teacher is not None and not teacher.looks_at_data
+        binds = not self.built and teacher is not None and not teacher.adapts_to_data
         if binds and self.entry.reaches_teacher(inputs):
             self.bind_to(inputs)
         inputs = self.entry.student_alone(inputs, bool(training))
@@ -287,41 +278,6 @@ class Distiller(
         judged = self.has_label_loss() or self.judged_by_student
         return bool(judged or metrics or not self.student_taps)
 
-    def check_fit(self, batch) -> None:
-        """Check teacher, data and loss before the first step.
-
-        A batch is `(x, y, ...)`, all of the data if they are arrays; or None.
-        """
-        term_checks.check_has_teacher(self.teacher)
-        log_names.check_names(self.part_names(), self.logged_names())
-        loss = None if self.has_own_loss() else getattr(self, "loss", None)
-        if batch is not None:
-            x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-            self.entry.check(x)
-            if self.teacher.looks_at_data:
-                few = keras.tree.map_structure(lambda part: part[:2], x)
-                self.teacher.look_at(self.entry.taught(few))
-            if not self.is_bound:
-                self.bind_to(x)
-            tasks.check(self)
-            self.entry.build(x)
-            self.check_labels(y, loss)
-            self.warn_of_unused_labels(y)
-        elif self.ends_in_logits:
-            data_checks.check_logits_loss(loss)
-        term_checks.check_prepared(bound.term for bound in self.terms.values())
-        term_checks.check_nothing_shared(self)
-        self._look_at(batch)
-
-    def _look_at(self, batch) -> None:
-        """Check the values of a batch, once for each teacher and `compile`."""
-        if batch is not None and not self.is_looked_at:
-            rows = data_checks.rows_of(batch, self.look_rows)
-            if rows is not None:
-                unpacked = keras.utils.unpack_x_y_sample_weight(rows)
-                first_look.check_first_batch(self, *unpacked)
-                self.is_looked_at = True
-
     def make_train_function(self, force=False):
         """Compile the step, anew if it holds weights of a teacher that have changed."""
         models = self.teacher.models if self.teacher is not None else ()
@@ -329,52 +285,6 @@ class Distiller(
         before, self.held = self.held.value, Untracked(held)
         same = len(held) == len(before) and all(map(operator.is_, held, before))
         super().make_train_function(force or not same)
-
-    def check_test(self, batch) -> None:
-        """Check labels and loss before the first evaluation of a batch."""
-        _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        loss = None if self.has_own_loss() else getattr(self, "loss", None)
-        if y is not None:
-            data_checks.check_labels(y, self.classes, loss)
-        if self.ends_in_logits:
-            data_checks.check_logits_loss(loss)
-
-    def check_labels(self, labels, loss) -> None:
-        """Check labels, or that there are none, against terms and a loss."""
-        data_checks.check_labels(labels, self.classes, loss)
-        terms = [bound.term for bound in self.terms.values()]
-        data_checks.check_term_labels(labels, self.classes, terms, ignored_class(loss))
-        if self.ends_in_logits:
-            data_checks.check_logits_loss(loss)
-
-    def logged_names(self) -> set[str]:
-        """Return the names in the logs of metrics and of the losses of single outputs."""
-        compiled = self.compile_arguments()
-        metrics = [compiled.get(kind) for kind in ("metrics", "weighted_metrics")]
-        outputs = getattr(self, "output_names", None)
-        return log_names.compiled_names(metrics, outputs) | set(self.metric_names())
-
-    def metric_names(self) -> list[str]:
-        """Return the names of the metrics that are built, without the parts of the loss."""
-        own = "loss", self.part_means.name, "compile_metrics"
-        return [metric.name for metric in self.metrics if metric.name not in own]
-
-    def warn_of_unused_labels(self, labels) -> None:
-        """Warn once of labels that nothing uses, as no loss was compiled."""
-        if labels is None or self.has_label_loss() or self.warned_of_labels:
-            return
-        terms = [bound.term for bound in self.terms.values()]
-        used = self.logged_names() or any(term.uses_labels() for term in terms)
-        is_default = isinstance(self.label_source, float) and self.label_source == 1.0
-        if self.label_source == 0 or (is_default and used):
-            return
-        self.warned_of_labels = True
-        warnings.warn(
-            "The data have labels, but compile() got no loss for them, so label_weight "
-            "weighs nothing and the student learns from its teacher alone. Pass a loss to "
-            "compile(), or label_weight=0 if that is meant.",
-            stacklevel=4,
-        )
 
     def export(self, filepath, format="tf_saved_model", **arguments) -> None:
         """Export the student, for inference, as `keras.Model.export` does.

@@ -57,7 +57,7 @@ def look(distiller, x) -> Look:
             features = taps.up_to(distiller.student, inputs, wanted)
         if teaches_itself:
             knowledge = features
-        elif teacher.looked_at and of_teacher:
+        elif teacher.checks_first_batch and of_teacher:
             knowledge = teacher(entry.teacher_part(x), of_teacher)
     return Look(inputs, outputs, features, knowledge)
 
@@ -92,7 +92,7 @@ def check_first_batch(distiller, x, y, sample_weight) -> None:
                     _check_tap(bound, "teacher", model, inner, tensor, given)
     if seen.outputs is not None and not distiller.has_own_loss():
         _check_outputs(distiller, seen)
-    if distiller.teacher.looked_at:
+    if distiller.teacher.checks_first_batch:
         warn_of_poor_teacher(distiller, seen, y, sample_weight)
 
 

@@ -51,12 +51,12 @@ class BaseTeacher:
     - `lacks`: for each of `"input_gradient"`, `"teacher_norm"` and `"teacher_head"` that
       the teacher does not provide, why, and what to do instead. A distiller raises it
       before the first step. Default: all three.
-    - `looks_at_data`: whether `look_at` is called with the first samples before a
+    - `adapts_to_data`: whether `adapt` is called with the first samples before a
       training. Default False.
     - `supports_jit`: whether XLA can compile a step with the teacher in it. Default True.
     - `is_apart`: whether its models are not those that are trained. Default True.
-    - `looked_at`: whether a distiller runs it on the first batch before training, to
-      check its values. Default True.
+    - `checks_first_batch`: whether a distiller runs it on the first batch, before it trains,
+      to check its values. Default True.
     - `copies`: the layer of weights that follow the student, saved with the distiller.
       Default: None.
 
@@ -78,10 +78,10 @@ class BaseTeacher:
         HEAD: "This teacher has no last layer. Compare logits by kd.losses.SoftTarget, or "
         "use a kd.Teacher.",
     }
-    looked_at: ClassVar[bool] = True
+    checks_first_batch: ClassVar[bool] = True
     copies: keras.Layer | None = None
     is_apart: bool = True
-    looks_at_data: bool = False
+    adapts_to_data: bool = False
     supports_jit: bool = True
 
     def __init__(self, models: Sequence[keras.Model] = (), *, portions: int = 1):
@@ -156,7 +156,7 @@ class BaseTeacher:
             for need in sorted(request.needs & set(self.lacks)):
                 raise ValueError(f"Term '{request.term}': {self.lacks[need]}")
 
-    def look_at(self, inputs) -> None:
+    def adapt(self, inputs) -> None:
         """Look at the first samples that the teacher takes, before the first step.
 
         Raises:

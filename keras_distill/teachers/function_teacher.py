@@ -38,7 +38,7 @@ class FunctionTeacher(BaseTeacher):
         >>> distiller = kd.Distiller(student, teacher)
     """
 
-    looks_at_data = True
+    adapts_to_data = True
     supports_jit = property(lambda self: compiles_with_xla())
 
     def __init__(
@@ -77,7 +77,7 @@ class FunctionTeacher(BaseTeacher):
         if not any(
             isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(inputs)
         ):
-            self.look_at(inputs)
+            self.adapt(inputs)
         return {str(tap): [None, *self._shape(tap)] for tap in taps}
 
     def check(self, requests: Sequence[Request]) -> None:
@@ -86,7 +86,7 @@ class FunctionTeacher(BaseTeacher):
         if self.tap_shapes is not None:
             check_known(requests, self.tap_shapes, "The function returns")
 
-    def look_at(self, inputs) -> None:
+    def adapt(self, inputs) -> None:
         """Find what the function returns from its first samples."""
         if self.tap_shapes is None:
             arrays = keras.tree.map_structure(ops.convert_to_numpy, inputs)

@@ -36,7 +36,7 @@ class GivenTeacher(BaseTeacher):
         >>> distiller.predict(images)
     """
 
-    looks_at_data = True
+    adapts_to_data = True
 
     def __init__(self, **columns: str | int):
         super().__init__()
@@ -49,7 +49,7 @@ class GivenTeacher(BaseTeacher):
 
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
         """Return the columns of the taps, without gradient."""
-        self.look_at(inputs)
+        self.adapt(inputs)
         known = {tap: ops.convert_to_tensor(inputs[self.columns[tap]]) for tap in taps}
         return {tap: ops.stop_gradient(tensor) for tap, tensor in known.items()}
 
@@ -58,7 +58,7 @@ class GivenTeacher(BaseTeacher):
         super().check(requests)
         check_known(requests, self.columns, "The data give")
 
-    def look_at(self, inputs) -> None:
+    def adapt(self, inputs) -> None:
         """Check that a batch has all columns."""
         for tap, column in self.columns.items():
             if not _has(inputs, column):

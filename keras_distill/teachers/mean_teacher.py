@@ -32,7 +32,7 @@ class MeanTeacher(Teacher):
         Tarvainen, Valpola 2017, Mean teachers are better role models.
     """
 
-    looked_at = False
+    checks_first_batch = False
 
     def __init__(self, student: keras.Model, decay: float = 0.999):
         if not 0.0 <= decay < 1.0:

@@ -16,7 +16,7 @@ class Peers(AveragingTeacher):
     """
 
     is_apart = False
-    looked_at = False
+    checks_first_batch = False
 
     def __init__(self, peers: Sequence[keras.Model], learner: int):
         self.learner = learner

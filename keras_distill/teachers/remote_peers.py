@@ -63,7 +63,7 @@ class RemotePeers(AveragingTeacher):
         distillation.
     """
 
-    looked_at = False
+    checks_first_batch = False
 
     def __init__(
         self,

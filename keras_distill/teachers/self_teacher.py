@@ -13,7 +13,7 @@ from keras_distill.teachers.base_teacher import BaseTeacher
 class SelfTeacher(BaseTeacher):
     """A student that teaches itself: its knowledge comes from its own run."""
 
-    looked_at = False
+    checks_first_batch = False
     lacks: ClassVar[dict] = {}
 
     def __init__(self, model: keras.Model):

@@ -41,7 +41,7 @@ class Fitting(TrainerHooks):
     plan = Plan()
     sharing = None
     # Rows of arrays that are looked at before training: a batch.
-    look_rows = 32
+    rows_to_check = 32
 
     def fit(
         self,
@@ -55,7 +55,7 @@ class Fitting(TrainerHooks):
     ):
         """Train as `keras.Model.fit` does, once data and models are checked."""
         x, batch = data_and_batch(x, y)
-        self.look_rows = batch_size or 32
+        self.rows_to_check = batch_size or 32
         self.check_fit(batch)
         if batch is not None:
             _, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)

@@ -129,7 +129,7 @@ def ends_in_softmax_layer():
     return keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Softmax()])
 
 
-def looked_at(student, teacher):
+def first_look_at(student, teacher):
     distiller = kd.Distiller(student, teacher, label_weight=0.0)
     distiller.compile("sgd")
     x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
@@ -177,15 +177,15 @@ BAD = {
         ["class counts differ", "3 logits", "teacher 4"],
     ),
     "teacher ends in softmax": (
-        lambda: looked_at(dense(), dense(activation="softmax", name="soft")),
+        lambda: first_look_at(dense(), dense(activation="softmax", name="soft")),
         ["teacher's 'logits' of 'soft'", "probabilities", "kd.as_logits"],
     ),
     "student ends in a softmax layer": (
-        lambda: looked_at(ends_in_softmax_layer(), dense()),
+        lambda: first_look_at(ends_in_softmax_layer(), dense()),
         ["student's 'logits'", "probabilities", "softmax"],
     ),
     "softmax of a nested model": (
-        lambda: looked_at(dense(), nested_softmax()),
+        lambda: first_look_at(dense(), nested_softmax()),
         ["teacher's 'logits' of 'outer'", "probabilities"],
     ),
     "temperature 0": (

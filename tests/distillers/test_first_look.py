@@ -173,7 +173,7 @@ def test_nothing_moves():
     before = [np.array(v) for v in (*student.variables, *distiller.variables)]
     distiller.check_fit((X, Y))
     after = [np.array(v) for v in (*student.variables, *distiller.variables)]
-    assert distiller.is_looked_at
+    assert distiller.first_batch_checked
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -191,7 +191,7 @@ def test_a_batch_is_looked_at_once():
     distiller.compile("sgd", SPARSE)
     sizes.clear()
     for _ in range(2):
-        distiller.look_rows = 16
+        distiller.rows_to_check = 16
         distiller.check_fit((X, Y))
     assert sizes == [16]
     distiller.set_teacher(Counting(net(8, seed=2)))
@@ -203,7 +203,7 @@ def test_a_batch_is_looked_at_once():
 def test_a_mean_of_the_student_is_not_looked_at():
     student = net(3)
     distiller = kd.Distiller(student, kd.MeanTeacher(student))
-    assert not distiller.teacher.looked_at
+    assert not distiller.teacher.checks_first_batch
     assert "soft_target" in fit(distiller, X, Y, loss=SPARSE)
 
 
@@ -243,7 +243,7 @@ def warned(student, teacher, y, classes=4, loss=SPARSE):
     distiller.compile("sgd", loss, run_eagerly=True)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        distiller.look_rows = len(student)
+        distiller.rows_to_check = len(student)
         distiller.check_fit(({"a": student, "b": teacher}, y))
     return [str(x.message) for x in found if "may know nothing" in str(x.message)]
 

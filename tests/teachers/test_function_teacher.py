@@ -48,7 +48,7 @@ def test_a_step_is_that_of_the_functions_prediction(shapes):
 def test_it_is_called_eagerly_too(count):
     names = ["logits", "block"][:count]
     teacher = kd.FunctionTeacher(lambda x: dict.fromkeys(names, x @ MATRIX))
-    teacher.look_at(X)
+    teacher.adapt(X)
     taps = kd.taps.as_taps(names)
     found = teacher(keras.ops.convert_to_tensor(X), taps)
     for tap in taps:

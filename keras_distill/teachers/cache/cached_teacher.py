@@ -73,7 +73,7 @@ class CachedTeacher(BaseTeacher):
         knowledge distillation.
     """
 
-    looked_at = False
+    checks_first_batch = False
     lacks: ClassVar[dict] = {
         **BaseTeacher.lacks,
         NORM: "No cache has the statistics of a normalization. Pass the teacher itself to "

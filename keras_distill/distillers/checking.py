@@ -1,0 +1,99 @@
+"""What a distiller checks before the first step, and what it warns of."""
+
+import warnings
+
+import keras
+
+from keras_distill.distillers import first_look, log_names, tasks, term_checks
+from keras_distill.distillers.ignored import ignored_class
+from keras_distill.training import data_checks
+
+
+class Checking:
+    """The checks of a `Distiller` before it trains or evaluates.
+
+    A mixin in front of `keras.Model`.
+    """
+
+    first_batch_checked = warned_of_labels = False
+
+    def check_fit(self, batch) -> None:
+        """Check teacher, data and loss before the first step.
+
+        A batch is `(x, y, ...)`, all of the data if they are arrays; or None.
+        """
+        term_checks.check_has_teacher(self.teacher)
+        log_names.check_names(self.part_names(), self.logged_names())
+        loss = None if self.has_own_loss() else getattr(self, "loss", None)
+        if batch is not None:
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            self.entry.check(x)
+            if self.teacher.adapts_to_data:
+                few = keras.tree.map_structure(lambda part: part[:2], x)
+                self.teacher.adapt(self.entry.taught(few))
+            if not self.is_bound:
+                self.bind_to(x)
+            tasks.check(self)
+            self.entry.build(x)
+            self.check_labels(y, loss)
+            self.warn_of_unused_labels(y)
+        elif self.ends_in_logits:
+            data_checks.check_logits_loss(loss)
+        term_checks.check_prepared(bound.term for bound in self.terms.values())
+        term_checks.check_nothing_shared(self)
+        self._check_first_batch(batch)
+
+    def _check_first_batch(self, batch) -> None:
+        """Check the values of a batch, once for each teacher and `compile`."""
+        if batch is not None and not self.first_batch_checked:
+            rows = data_checks.rows_of(batch, self.rows_to_check)
+            if rows is not None:
+                unpacked = keras.utils.unpack_x_y_sample_weight(rows)
+                first_look.check_first_batch(self, *unpacked)
+                self.first_batch_checked = True
+
+    def check_test(self, batch) -> None:
+        """Check labels and loss before the first evaluation of a batch."""
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        loss = None if self.has_own_loss() else getattr(self, "loss", None)
+        if y is not None:
+            data_checks.check_labels(y, self.classes, loss)
+        if self.ends_in_logits:
+            data_checks.check_logits_loss(loss)
+
+    def check_labels(self, labels, loss) -> None:
+        """Check labels, or that there are none, against terms and a loss."""
+        data_checks.check_labels(labels, self.classes, loss)
+        terms = [bound.term for bound in self.terms.values()]
+        data_checks.check_term_labels(labels, self.classes, terms, ignored_class(loss))
+        if self.ends_in_logits:
+            data_checks.check_logits_loss(loss)
+
+    def logged_names(self) -> set[str]:
+        """Return the names in the logs of metrics and of the losses of single outputs."""
+        compiled = self.compile_arguments()
+        metrics = [compiled.get(kind) for kind in ("metrics", "weighted_metrics")]
+        outputs = getattr(self, "output_names", None)
+        return log_names.compiled_names(metrics, outputs) | set(self.metric_names())
+
+    def metric_names(self) -> list[str]:
+        """Return the names of the metrics that are built, without the parts of the loss."""
+        own = "loss", self.part_means.name, "compile_metrics"
+        return [metric.name for metric in self.metrics if metric.name not in own]
+
+    def warn_of_unused_labels(self, labels) -> None:
+        """Warn once of labels that nothing uses, as no loss was compiled."""
+        if labels is None or self.has_label_loss() or self.warned_of_labels:
+            return
+        terms = [bound.term for bound in self.terms.values()]
+        used = self.logged_names() or any(term.uses_labels() for term in terms)
+        is_default = isinstance(self.label_source, float) and self.label_source == 1.0
+        if self.label_source == 0 or (is_default and used):
+            return
+        self.warned_of_labels = True
+        warnings.warn(
+            "The data have labels, but compile() got no loss for them, so label_weight "
+            "weighs nothing and the student learns from its teacher alone. Pass a loss to "
+            "compile(), or label_weight=0 if that is meant.",
+            stacklevel=4,
+        )
