@@ -97,7 +97,7 @@ def _check_arguments(samples, repeats: int) -> None:
 def _multiplications(model: keras.Model, inputs) -> int:
     if not all(layer.built for layer in flatten_layers(model)):
         # Keras runs an unbuilt layer twice at its first call.
-        tracing.trace(lambda x: model(x, training=False), inputs)
+        tracing.trace_as_declared(lambda x: model(x, training=False), inputs)
     counted = [layer for layer in flatten_layers(model) if isinstance(layer, _COUNTED)]
     runs = []
 
@@ -113,7 +113,7 @@ def _multiplications(model: keras.Model, inputs) -> int:
         )
         return outputs
 
-    tracing.trace(run, inputs)
+    tracing.trace_as_declared(run, inputs)
     return runs[-1]
 
 

@@ -31,12 +31,7 @@ def trace(function, inputs):
     Returns:
         The structure of `keras.KerasTensor` that the function returns.
     """
-
-    def spec(x):
-        dtype = keras.backend.standardize_dtype(x.dtype)
-        return keras.KerasTensor((None, *x.shape[1:]), dtype)
-
-    specs = keras.tree.map_structure(spec, inputs)
+    specs = keras.tree.map_structure(_spec, inputs)
     try:
         return _trace(function, specs)
     except Exception:
@@ -51,6 +46,11 @@ def trace(function, inputs):
         raise
 
 
+def trace_as_declared(function, inputs):
+    """Run a function on shapes alone, as `trace` does, with unknown sizes as they are."""
+    return _trace(function, keras.tree.map_structure(_spec, inputs))
+
+
 def with_size(specs, size: int):
     """Return specs with a size in place of each that is unknown, except the batch's."""
 
@@ -59,6 +59,11 @@ def with_size(specs, size: int):
         return keras.KerasTensor((None, *sizes), x.dtype)
 
     return keras.tree.map_structure(known, specs)
+
+
+def _spec(x):
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return keras.KerasTensor((None, *x.shape[1:]), dtype)
 
 
 def _trace(function, specs):

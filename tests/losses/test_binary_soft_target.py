@@ -50,7 +50,7 @@ def test_outputs_without_a_last_axis(logits):
     flat = [side[:, 0] for side in logits]
     found = values(BinarySoftTarget(2.0, reduction=None), *flat)
     expected = binary_soft_target(*(z[:, None] for z in flat), 2.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_one_logit_is_soft_targets_of_two_classes(logits):
