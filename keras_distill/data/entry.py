@@ -147,7 +147,7 @@ class Entry:
         """Warn if student and teacher see differently augmented inputs."""
         common = {id(layer) for layer in self.common}
         sides = [
-            [x.name for x in layers_in(side) if id(x) not in common and _is_random(x)]
+            [x.name for x in layers_in(side) if id(x) not in common and is_random(x)]
             for side in (self.student, self.teacher)
         ]
         if all(sides):
@@ -216,5 +216,6 @@ def _has_callables(selection: Selection) -> bool:
     return any(map(callable, keras.tree.flatten(selection)))
 
 
-def _is_random(layer: keras.Layer) -> bool:
+def is_random(layer: keras.Layer) -> bool:
+    """Whether a layer draws numbers, in training form."""
     return any(v.name == "seed_generator_state" for v in layer.variables)

@@ -12,9 +12,11 @@ from keras_distill.data.entry import (
     WEIGHT,
     WHOLE,
     Entry,
+    is_random,
     lists_to_tuples,
 )
 from keras_distill.data.preprocessing import fingerprint, preprocessing_of
+from keras_distill.data.selection import layers_in
 from keras_distill.taps.tracing import input_of
 
 _MEMBER = "kd_member_{}"
@@ -55,6 +57,13 @@ class Preparation:
             prepared[WEIGHT], sample_weight = sample_weight, None
         packed = keras.utils.pack_x_y_sample_weight(prepared, y, sample_weight)
         return lists_to_tuples(packed if isinstance(packed, tuple) else (packed,))
+
+    def random_layers(self) -> list[str]:
+        """Return the names of the layers that draw before the step."""
+        entry, parts = self.entry, [self.entry.inputs, self.entry.common]
+        if any(map(preprocessing_of, entry.students)):
+            parts.append(entry.student)
+        return [layer.name for layer in layers_in(*parts) if is_random(layer)]
 
     def _of_student(self, x, y, sample_weight, runs: dict) -> tuple:
         entry = self.entry

@@ -25,7 +25,7 @@ class Entering:
 
     # Data that `fit` has prepared for the evaluations in it.
     prepared = None
-    has_checked_test = False
+    has_checked_test = has_checked_layers = False
 
     @property
     def entry(self) -> Entry:
@@ -59,12 +59,15 @@ class Entering:
         Raises:
             ValueError: there is no teacher, the data are empty, labels lie outside the
                 classes, the compiled loss takes probabilities, a backup is damaged, of
-                another model or of data in an unknown order, workers would shuffle data
-                each for itself, or, while training, a part of the loss is not finite
-                or a replica gets no samples.
+                another model, of data in an unknown order or behind random layers that
+                run before the step, workers would shuffle data each for itself, or, while
+                training, a part of the loss is not finite or a replica gets no samples.
         """
         prepare = preparation_of(self.entry, training=True, teach=True)
-        self.entry.warn_of_random_layers()
+        self.drawn_before_step = tuple(prepare.random_layers() if prepare else ())
+        if not self.has_checked_layers:
+            self.entry.warn_of_random_layers()
+            self.has_checked_layers = True
         if prepare is None:
             x, weights = weighted_inputs(x, y, arguments.pop("sample_weight", None))
             arguments |= {"sample_weight": weights} if weights is not None else {}

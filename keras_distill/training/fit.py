@@ -40,6 +40,8 @@ class Fitting(TrainerHooks):
 
     plan = Plan()
     sharing = None
+    # Names of the random layers that run on the data before the step.
+    drawn_before_step = ()
     # Rows of arrays that are looked at before training: a batch.
     rows_to_check = 32
 
@@ -63,7 +65,7 @@ class Fitting(TrainerHooks):
         workers.check_shared_order(self, x, arguments)
         callbacks = _in_front(self.own_callbacks(), callbacks)
         callbacks, backup = exchange_backup(callbacks)
-        x, left_out = resuming.resume(backup, x, arguments)
+        x, left_out = resuming.resume(backup, x, arguments, self.drawn_before_step)
         self.plan = Plan(
             left_out,
             lean_step.length_is_known(x),

@@ -1,24 +1,36 @@
 """Where a killed run is resumed: the epochs and batches that a new one leaves out."""
 
+from collections.abc import Sequence
+
 import keras
 
 
-def resume(backup, x, arguments: dict) -> tuple:
+def resume(backup, x, arguments: dict, random_layers: Sequence[str] = ()) -> tuple:
     """Find a backup, and advance the data to where it was made.
 
     Args:
         backup: a `kd.BackupAndRestore`, or None.
         x: the data.
         arguments: of `fit`, the others; `initial_epoch` and `steps_per_epoch` are set.
+        random_layers: names of the random layers that run on the data before the step.
 
     Returns:
         The data, and the number of batches of the first epoch to leave out.
 
     Raises:
-        ValueError: the data come in an order that cannot be repeated.
+        ValueError: the data come in an order, or pass random layers, that cannot be
+            repeated.
     """
     if backup is None:
         return x, 0
+    if random_layers:
+        raise ValueError(
+            f"BackupAndRestore cannot resume the random layers {list(random_layers)}: they "
+            "run on raw data, in front of a model's own preprocessing, several batches "
+            "ahead of the step. Pass no backup, augment the data themselves with seeded "
+            "operations, or set the model's `preprocessor` to None and pass what it "
+            "returns."
+        )
     if backup.save_freq != "epoch":
         _check_order(x, arguments)
     epoch, left_out = backup.find()

@@ -125,10 +125,46 @@ def test_a_layer_of_both_runs_once(given):
     assert logs["soft_target"] == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
-def test_two_random_layers_get_a_warning():
+def test_two_random_layers_get_one_warning():
     sides = {"student_inputs": layers.Dropout(0.5), "teacher_inputs": Drawn()}
-    with pytest.warns(UserWarning, match=r"see different\s+inputs.*inputs="):
-        history(distill(dense(), dense(1), **sides), IMAGES)
+    distiller = distill(dense(), dense(1), **sides)
+    with pytest.warns(UserWarning, match=r"see different\s+inputs.*inputs=") as found:
+        history(distiller, IMAGES)
+        history(distiller, IMAGES)
+    assert sum("see different" in str(warning.message) for warning in found) == 1
+
+
+class Preprocessed(keras.Model):
+    """A net that halves its inputs in its own `fit`, as a task of keras_hub would."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = keras.Sequential([layers.Flatten(), layers.Dense(3)])
+        self(IMAGES)
+
+    def call(self, x):
+        return self.head(x)
+
+    def preprocess_samples(self, x, y=None, sample_weight=None):
+        return keras.utils.pack_x_y_sample_weight(x / 2.0, y, sample_weight)
+
+
+@pytest.mark.parametrize("part", ["inputs", "student_inputs", "teacher_inputs"])
+@pytest.mark.parametrize("save_freq", ["epoch", 1])
+def test_a_random_layer_in_front_of_preprocessing_is_not_backed_up(
+    tmp_path, part, save_freq
+):
+    """A layer of the teacher runs in inference form, and draws nothing."""
+    layer = layers.RandomFlip("horizontal", name="flip")
+    distiller = distill(Preprocessed(), Preprocessed(), **{part: layer})
+    backup = kd.BackupAndRestore(tmp_path / "backup", save_freq=save_freq)
+    arguments = {"callbacks": [backup], "shuffle": False}
+    if part == "teacher_inputs":
+        history(distiller, IMAGES, **arguments)
+        return
+    with pytest.raises(ValueError, match=r"cannot resume the random layers \['flip'\]"):
+        history(distiller, IMAGES, **arguments)
+    history(distiller, IMAGES)
 
 
 def test_parts_are_selected_from_the_shared_inputs():
