@@ -6,15 +6,17 @@ below, in place of the batch's inputs.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
 from keras_distill.data.preprocessing import preprocessing_of
 from keras_distill.data.selection import (
     Selection,
+    callables_in,
     check_parts,
     for_model,
+    is_in,
     layers_in,
     select,
 )
@@ -54,10 +56,10 @@ class Entry:
         self.students, self.teachers = students, teachers
 
     @property
-    def common(self) -> list[keras.Layer]:
-        """The layers that are on both sides, which run once for both."""
-        ids = {id(layer) for layer in layers_in(self.teacher)}
-        return [layer for layer in layers_in(self.student) if id(layer) in ids]
+    def common(self) -> list[Callable]:
+        """The layers and functions that are on both sides, which run once for both."""
+        of_teacher = callables_in(self.teacher)
+        return [run for run in callables_in(self.student) if is_in(run, of_teacher)]
 
     def enter(self, x, training: bool):
         """Return a batch's inputs once what both models share has run."""
@@ -72,7 +74,7 @@ class Entry:
         if self.sample_ids is not None and IDS not in result:
             result[IDS] = select(whole, self.sample_ids)
         whole = select(whole, self.inputs, training)
-        shared = [layer(whole, training=training) for layer in common]
+        shared = [select(whole, run, training) for run in common]
         by_number = {str(number): value for number, value in enumerate(shared)}
         return {**result, WHOLE: whole, SHARED: by_number}
 
@@ -186,7 +188,7 @@ class Entry:
         if key in x:
             return x[key]
         shared = x.get(SHARED, {})
-        known = [(layer, shared[str(n)]) for n, layer in enumerate(self.common)]
+        known = [(run, shared[str(n)]) for n, run in enumerate(self.common)]
         return select(x[WHOLE], selection, training, known)
 
 

@@ -1,5 +1,6 @@
 """Selection of a model's inputs and sample weights from a batch."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 
 import keras
@@ -18,25 +19,26 @@ def select(x, selection: Selection, training: bool = False, known: Iterable = ()
             model with several inputs; or a layer or function that computes the model's
             input from `x`.
         training: the form in which layers run.
-        known: pairs of a layer and what it returned for this batch, which is used again.
+        known: pairs of a layer or function and what it returned for this batch, which is
+            used again.
 
     Raises:
         ValueError: `x` has no such part.
     """
     if selection is None:
         return x
-    if isinstance(selection, keras.Layer):
-        for layer, value in known:
-            if layer is selection:
+    if callable(selection):
+        for run, value in known:
+            if is_in(selection, [run]):
                 return value
-        return selection(x, training=training)
+        if isinstance(selection, keras.Layer):
+            return selection(x, training=training)
+        return selection(x)
     if isinstance(selection, Mapping):
         parts = selection.items()
         return {name: select(x, part, training, known) for name, part in parts}
     if isinstance(selection, (list, tuple)):
         return [select(x, part, training, known) for part in selection]
-    if callable(selection):
-        return selection(x)
     return _part(x, selection)
 
 
@@ -71,6 +73,21 @@ def layers_in(*selections: Selection) -> list[keras.Layer]:
     leaves = keras.tree.flatten(selections)
     found = {id(leaf): leaf for leaf in leaves if isinstance(leaf, keras.Layer)}
     return list(found.values())
+
+
+def callables_in(*selections: Selection) -> list[Callable]:
+    """Return the layers and functions in selections, each once."""
+    found = []
+    for leaf in keras.tree.flatten(selections):
+        if callable(leaf) and not is_in(leaf, found):
+            found.append(leaf)
+    return found
+
+
+def is_in(run: Callable, runs: Iterable[Callable]) -> bool:
+    """Whether a layer or function is among others; each access makes a method anew."""
+    bound = inspect.ismethod(run)
+    return any(run is other or (bound and run == other) for other in runs)
 
 
 def for_model(selection: Selection, model) -> Selection:

@@ -65,8 +65,9 @@ class Distiller(
             list or dict of these, a function, or a layer such as
             `keras.layers.Resizing`, which runs in training form in `fit`. Default: all.
         teacher_inputs: the teacher's part, likewise; layers run in inference form.
-        inputs: what both select from, likewise: a random layer here, or on both sides,
-            runs once, so that both models see the same. Default: the batch's inputs.
+        inputs: what both select from, likewise: a random layer or function here, or on
+            both sides, runs once, so that both models see the same. Default: the
+            batch's inputs.
         sample_ids: key or index of the sample ids in the inputs, for losses that need
             them. Default: none.
         name: model name.

@@ -65,12 +65,13 @@ class Entering:
         """
         prepare = preparation_of(self.entry, training=True, teach=True)
         self.drawn_before_step = tuple(prepare.random_layers() if prepare else ())
-        if not self.has_checked_layers:
-            self.entry.warn_of_random_layers()
-            self.has_checked_layers = True
+        self._warn_of_random_layers()
         if prepare is None:
             x, weights = weighted_inputs(x, y, arguments.pop("sample_weight", None))
             arguments |= {"sample_weight": weights} if weights is not None else {}
+            if arguments.get("validation_data") is not None:
+                validation = self._weighted_validation(arguments["validation_data"])
+                arguments["validation_data"] = validation
         else:
             data = x, y, arguments.pop("sample_weight", None)
             x = self._prepared_for_fit(data, prepare, batch_size, arguments)
@@ -96,6 +97,8 @@ class Entering:
         if prepare is not None:
             x = prepared_data((x, y, sample_weight), prepare, batch_size)
             y = batch_size = sample_weight = None
+        elif self._teaches_in_evaluation():
+            x, sample_weight = weighted_inputs(x, y, sample_weight)
         return super().evaluate(x, y, batch_size, verbose, sample_weight, **arguments)
 
     def predict(self, x, batch_size=None, **arguments):
@@ -107,6 +110,7 @@ class Entering:
 
     def train_on_batch(self, x, y=None, sample_weight=None, **arguments):
         """Take one step on a batch, checked before the first as `fit` checks it."""
+        self._warn_of_random_layers()
         batch = x, y, sample_weight
         prepare = preparation_of(self.entry, training=True, teach=True)
         batch = batch if prepare is None else prepared_batch(batch, prepare)
@@ -133,9 +137,18 @@ class Entering:
     def _for_evaluation(self, x):
         if x is None or x is self.prepared:
             return None
-        members = getattr(self, "members", [self])
-        teach = any(getattr(member, "validates_terms", False) for member in members)
+        teach = self._teaches_in_evaluation()
         return preparation_of(self.entry, training=False, teach=teach)
+
+    def _teaches_in_evaluation(self) -> bool:
+        members = getattr(self, "members", [self])
+        return any(getattr(member, "validates_terms", False) for member in members)
+
+    def _warn_of_random_layers(self) -> None:
+        """Warn once of random layers that draw apart for student and teacher."""
+        if not self.has_checked_layers:
+            self.entry.warn_of_random_layers()
+            self.has_checked_layers = True
 
     def _prepared_for_fit(self, data, prepare, batch_size, arguments: dict):
         """Return prepared data; the validation data of the arguments become prepared."""
@@ -156,10 +169,17 @@ class Entering:
         data = keras.utils.unpack_x_y_sample_weight(validation)
         prepare = self._for_evaluation(data[0])
         if prepare is None:
-            return validation
+            return self._weighted_validation(validation)
         size = None if is_batches(data[0]) else batch_size
         self.prepared = prepared_data(data, prepare, size)
         return self.prepared
+
+    def _weighted_validation(self, validation):
+        """Return validation data; without labels, the inputs hold the weights of terms."""
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(validation)
+        if weights is None or y is not None or not self._teaches_in_evaluation():
+            return validation
+        return (weighted_inputs(x, y, weights)[0],)
 
 
 def _split(data: tuple, fraction: float) -> tuple:
