@@ -14,9 +14,14 @@ from keras_distill.distillers.trust import warn_of_poor_teacher
 from keras_distill.strategies.replicas import worker
 from keras_distill.taps import Tap, heads
 from keras_distill.taps.outlines import source_of
-from keras_distill.teachers.base_teacher import CLASSES, LABELS, VALUES
+from keras_distill.teachers.base_teacher import (
+    CLASSES,
+    LABELS,
+    VALUES,
+    check_keeps_state,
+)
 from keras_distill.teachers.self_teacher import SelfTeacher
-from keras_distill.training.data_checks import takes_probabilities
+from keras_distill.training.data_checks import of_logits, takes_probabilities
 
 # Of values in 0..1, as many as logits do not all have by chance.
 _ENOUGH = 16
@@ -49,7 +54,7 @@ def look(distiller, x) -> Look:
     if teaches_itself:
         wanted = list(dict.fromkeys([*wanted, *of_teacher]))
     outputs, knowledge = None, {}
-    with keras.StatelessScope():
+    with keras.StatelessScope() as scope:
         if distiller.predicts_in_step():
             run = taps.forward(distiller.student, inputs, wanted, training=False)
             outputs, features = run
@@ -59,6 +64,7 @@ def look(distiller, x) -> Look:
             knowledge = features
         elif teacher.checks_first_batch and of_teacher:
             knowledge = teacher(entry.teacher_part(x), of_teacher)
+            check_keeps_state(teacher, scope)
     return Look(inputs, outputs, features, knowledge)
 
 
@@ -167,8 +173,7 @@ def _check_outputs(distiller, seen: Look) -> None:
             raise ValueError(
                 f"The student returns logits{name and f' at {name!r}'}, but the loss "
                 f"{getattr(loss, 'name', loss)!r} takes probabilities "
-                "(from_logits=False). Use, for example, "
-                "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+                f"(from_logits=False). Use, for example, {of_logits(loss)}."
             )
         student = distiller.student
         if not takes and _are_probabilities(

@@ -287,6 +287,28 @@ def check_stateless(models: Iterable[keras.Model]) -> None:
             )
 
 
+def check_keeps_state(teacher: BaseTeacher, scope: keras.StatelessScope) -> None:
+    """Check that a run in a scope assigned to no variable of a teacher but seeds.
+
+    Raises:
+        ValueError: it did, as layers with a state of their own do.
+    """
+    for model in teacher.models if teacher.is_apart else ():
+        changed = [
+            v.path
+            for v in model.non_trainable_variables
+            if scope.get_current_value(v) is not None
+            and v.name != "seed_generator_state"
+        ]
+        if changed:
+            raise ValueError(
+                f"The teacher '{model.name}' assigns to its variables {changed} as it "
+                "runs, and its knowledge of a batch must not depend on the batches "
+                "before. Let its layers assign in training form alone (if training: in "
+                "their call), or pass a teacher without this state."
+            )
+
+
 def check_known(requests: Sequence[Request], taps: Iterable[Tap], what: str) -> None:
     """Check that terms tap what a teacher without layers has."""
     known = list(taps)

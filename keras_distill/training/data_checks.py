@@ -17,8 +17,23 @@ def check_logits_loss(loss) -> None:
             raise ValueError(
                 f"The student returns logits, but the loss {getattr(part, 'name', part)!r} "
                 "takes probabilities (from_logits=False). Use, for example, "
-                "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+                f"{of_logits(part)}."
             )
+
+
+def of_logits(loss) -> str:
+    """Return how to write a loss of Keras so that it takes logits.
+
+    Args:
+        loss: as in `takes_probabilities`.
+    """
+    loss = None if loss in ("crossentropy", "ce") else known_loss(loss)
+    name = type(loss).__name__
+    if not isinstance(loss, keras.losses.Loss):
+        name = getattr(loss, "__name__", "").title().replace("_", "")
+    if not hasattr(keras.losses, name or " "):
+        name = "SparseCategoricalCrossentropy"
+    return f"keras.losses.{name}(from_logits=True)"
 
 
 def takes_probabilities(loss) -> bool | None:

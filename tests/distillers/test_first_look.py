@@ -300,3 +300,23 @@ def test_a_much_larger_student_is_warned_of():
         kd.Distiller(student, net(30, seed=1))
         kd.Distiller(student, kd.MeanTeacher(student))
         kd.Distiller(student, kd.EnsembleTeacher([net(15, seed=1), net(15, seed=2)]))
+
+
+ADVISED = {
+    "bce": ("bce", 1, "BinaryCrossentropy"),
+    "an object": (keras.losses.CategoricalCrossentropy(), 4, "CategoricalCrossentropy"),
+    "by name": ("sparse_categorical_crossentropy", 4, "SparseCategoricalCrossentropy"),
+    "a class": (keras.losses.BinaryFocalCrossentropy, 1, "BinaryFocalCrossentropy"),
+}
+
+
+@pytest.mark.parametrize("kind", ADVISED)
+@pytest.mark.parametrize("declared", [True, False])
+def test_the_loss_that_was_passed_is_advised_with_logits(kind, declared):
+    loss, outputs, name = ADVISED[kind]
+    end = None if declared else lambda z: 20.0 * z
+    student, teacher = (net(3, outputs, seed, end=end) for seed in (0, 1))
+    y = np.eye(4)[Y] if kind == "an object" else Y[:, None] % outputs
+    advice = rf"keras\.losses\.{name}\(from_logits=True\)"
+    with pytest.raises(ValueError, match=advice):
+        fit(kd.Distiller(student, teacher), X, y, loss=loss)
