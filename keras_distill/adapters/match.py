@@ -108,10 +108,19 @@ class _Predictions(Match):
             return None, None
         return super().infer(student, teacher)
 
+    def _disagreement(self, student: Shape, teacher: Shape) -> str:
+        if 1 not in (len(student), len(teacher)):
+            return super()._disagreement(student, teacher)
+        side = "student" if len(student) == 1 else "teacher"
+        return (
+            f"the student returns the shape {student}, the teacher {teacher}. Let the "
+            f"{side} return (B, 1): end it in keras.layers.Reshape((1,))."
+        )
+
 
 class _Classes(_Predictions):
     def _disagreement(self, student: Shape, teacher: Shape) -> str:
-        if student[-1] == teacher[-1]:
+        if student[-1] == teacher[-1] or 1 in (len(student), len(teacher)):
             return super()._disagreement(student, teacher)
         return (
             f"the class counts differ: the student returns {student[-1]} logits, the "
@@ -122,6 +131,8 @@ class _Classes(_Predictions):
 
 class _Outputs(_Predictions):
     def _disagreement(self, student: Shape, teacher: Shape) -> str:
+        if 1 in (len(student), len(teacher)):
+            return super()._disagreement(student, teacher)
         return (
             f"the outputs differ: the student returns the shape {student}, the teacher "
             f"{teacher}. Both must predict the same numbers; to compare others, pass an "

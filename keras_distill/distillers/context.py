@@ -173,8 +173,8 @@ def check_shared(term, student: int | None, teacher: int | None) -> None:
     """Check that both sides have the classes that they are said to share."""
     if any(n is not None and term.shared_classes > n for n in (student, teacher)):
         raise ValueError(
-            f"Term '{term.name}' compares the first {term.shared_classes} classes, but "
-            f"the student returns {student} logits and the teacher {teacher}. Pass at "
+            f"shared_classes is {term.shared_classes}, the first classes of both, but the "
+            f"student returns {student} logits and the teacher {teacher}. Pass at "
             "most the smaller number as shared_classes."
         )
 

@@ -56,7 +56,8 @@ class MutualDistiller(TrainStep, Entering, Fitting, KeptCompile, keras.Model):
     logs show each peer's parts under its name. `predict` returns one output per peer;
     each peer remains a plain Keras model in `peers`. With `refresh` it is codistillation:
     peers learn from copies of the others, run in inference form, that are renewed every
-    `refresh` steps.
+    `refresh` steps. Peers may share layers, such as a trunk: these get the gradients of
+    all peers' losses, summed, in the one update.
 
     Args:
         peers: two or more `keras.Model` of different names, of any architecture.

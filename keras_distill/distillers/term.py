@@ -87,8 +87,8 @@ class Term:
         term_checks.check_teacher_adapters(
             self.name, self.teacher_adapters, self.teacher
         )
-        self.shared_classes = shared_classes
         term_checks.check_shared_classes(self.name, shared_classes, loss)
+        self.shared_classes = None if shared_classes is None else int(shared_classes)
 
     def for_task(self, task: str) -> "Term":
         """Return the term itself: only a default term follows the task."""

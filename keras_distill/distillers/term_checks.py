@@ -1,5 +1,6 @@
 """Checks of terms and models, before the first step."""
 
+import numbers
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import at_step
 from keras_distill.taps.lengths import Lengths
 
-_RESERVED = ("loss", "label_loss", "learning_rate")
+_RESERVED = ("loss", "label_loss", "learning_rate", "epoch", "batch")
 
 
 def check_loss(loss) -> None:
@@ -150,7 +151,8 @@ def check_shared_classes(name: str, count, loss: DistillationLoss) -> None:
     """Check the number of classes that a term compares."""
     if count is None:
         return
-    if not isinstance(count, int) or count < 1:
+    is_number = isinstance(count, numbers.Integral) and not isinstance(count, bool)
+    if not is_number or count < 1:
         raise ValueError(
             f"shared_classes of term '{name}' is a number of classes, at least 1; got "
             f"{count!r}."

@@ -143,3 +143,12 @@ def test_configs():
     again = adapters.ValidConvolution.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     assert again.compute_output_shape((None, 8, 8, 3)) == (None, 5, 4, 7)
+
+
+@pytest.mark.parametrize("match", [Match.CLASSES, Match.OUTPUTS])
+def test_a_number_of_each_sample_is_told_apart_from_a_column(match):
+    words = r"\(None, 1\), the teacher \(None,\)\. Let the teacher.*Reshape\(\(1,\)\)"
+    with pytest.raises(ValueError, match=words):
+        match.check((None, 1), (None,))
+    with pytest.raises(ValueError, match="Let the student return"):
+        match.check((None,), (None, 1))

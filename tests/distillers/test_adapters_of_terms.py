@@ -164,11 +164,15 @@ def test_shared_classes_in_chunks_and_of_heads():
 def test_errors_of_shared_classes():
     term = kd.Term(kd.losses.SoftTarget(), shared_classes=6, name="here")
     with pytest.raises(
-        ValueError, match=r"'here'.*first 6 classes.*7 logits.*teacher 5"
-    ):
+        ValueError, match=r"'here'.*shared_classes is 6.*7 logits.*teacher 5"
+    ) as error:
         kd.Distiller(vectors(7, 0), vectors(5, 1), terms=[term])
-    with pytest.raises(ValueError, match="at least 1; got 0"):
-        kd.Term(kd.losses.SoftTarget(), shared_classes=0)
+    assert str(error.value).count("'here'") == 1
+    for wrong in (0, True, 2.0):
+        with pytest.raises(ValueError, match=f"at least 1; got {wrong}"):
+            kd.Term(kd.losses.SoftTarget(), shared_classes=wrong)
+    numpys = kd.Term(kd.losses.SoftTarget(), shared_classes=np.int64(2))
+    assert type(numpys.get_config()["shared_classes"]) is int
     with pytest.raises(ValueError, match="Hint compares other tensors"):
         kd.Term(kd.losses.Hint(), "c", "c", shared_classes=3)
     term = kd.Term(kd.losses.DecoupledTarget(), shared_classes=4)

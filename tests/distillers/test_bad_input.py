@@ -258,6 +258,14 @@ BAD = {
         lambda: kd.Term(kd.losses.SoftTarget(), name="learning_rate"),
         ["'learning_rate'", "which the logs use"],
     ),
+    "the name of a callback's column": (
+        lambda: kd.Term(kd.losses.SoftTarget(), name="epoch"),
+        ["'epoch'", "which the logs use"],
+    ),
+    "a name that file names are formatted with": (
+        lambda: kd.Term(kd.losses.SoftTarget(), name="batch"),
+        ["'batch'", "which the logs use"],
+    ),
     "peers of validation's name": (
         lambda: fit_peers("val", "other"),
         ["val_loss", "the peers"],

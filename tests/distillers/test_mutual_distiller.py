@@ -245,3 +245,28 @@ def test_peers_of_other_classes_or_with_gradient_taps_are_refused():
     )
     with pytest.raises(ValueError, match="peers do not exchange"):
         kd.MutualDistiller(peers(), [jacobian])
+
+
+def test_a_trunk_in_common_gets_the_gradients_of_both():
+    """Two heads without a bias on one linear trunk, by hand."""
+    keras.utils.set_random_seed(4)
+    trunk = keras.layers.Dense(4, use_bias=False)
+    nets = []
+    for name in ("a", "b"):
+        inputs = keras.Input((5,))
+        head = keras.layers.Dense(3, use_bias=False)
+        nets.append(keras.Model(inputs, head(trunk(inputs)), name=name))
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+    y = np.arange(6) % 3
+    w, *heads = (
+        np.float64(keras.ops.convert_to_numpy(layer.kernel))
+        for layer in (trunk, nets[0].layers[-1], nets[1].layers[-1])
+    )
+    p, q = (softmax(x @ w @ head) for head in heads)
+    slopes = [2 * p - q - np.eye(3)[y], 2 * q - p - np.eye(3)[y]]
+    gradient = sum(
+        x.T @ (slope / 6) @ head.T for slope, head in zip(slopes, heads, strict=True)
+    )
+    fit(kd.MutualDistiller(nets), (x, y))
+    found = keras.ops.convert_to_numpy(trunk.kernel)
+    np.testing.assert_allclose(found, w - RATE * gradient, atol=1e-6)

@@ -50,6 +50,11 @@ class TopK:
     def parts(self, shape: tuple) -> dict:
         """Return dtype and shape of each array that is stored of a sample, by name."""
         *lead, classes = shape
+        if classes < 2:
+            raise ValueError(
+                "top_k stores the largest of two classes or more, but the teacher returns "
+                f"{classes} logit. Leave it out to store what it returns."
+            )
         if not 1 <= self.k < classes:
             raise ValueError(
                 f"top_k must be 1 to {classes - 1} for {classes} classes; got {self.k}. "

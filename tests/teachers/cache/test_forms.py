@@ -81,3 +81,7 @@ def test_bad_arguments():
         Dense("int8")
     with pytest.raises(ValueError, match="top_k must be 1 to 9 for 10 classes; got 10"):
         TopK(10, 1.0).parts((10,))
+    with pytest.raises(
+        ValueError, match=r"two classes or more.*1 logit\. Leave it out"
+    ):
+        TopK(1, 1.0).parts((1,))
