@@ -1,7 +1,7 @@
 """Selection of a model's inputs and sample weights from a batch."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 
@@ -114,14 +114,34 @@ def for_model(selection: Selection, model) -> Selection:
     return {key: key for key in selection}
 
 
-def weight_for(sample_weight, tap: Tap):
-    """Return the sample weights of a term, by its first tap of the student.
+def part_of_output(structure, tap: Tap, names: Sequence[str]):
+    """Return the part of one output: of labels, sample weights or compiled losses.
 
-    A dict or list, for a student with several outputs, weights only terms on an output.
+    Args:
+        structure: one value for the only output or for all, or a dict or list of them.
+        tap: of the output, by its name or its index; a layer has the part of the only
+            output.
+        names: of the model's outputs, in their order.
+
+    Returns:
+        The part, or None if there is none.
     """
-    if not isinstance(sample_weight, (dict, list, tuple)):
-        return sample_weight
-    output = tap.path.partition("/")[2] if tap.is_output else ""
-    if isinstance(sample_weight, dict):
-        return sample_weight.get(output)
-    return sample_weight[int(output)] if output.isdecimal() else None
+    name = tap.output_name
+    if not name and len(names) == 1:
+        name = names[0]
+    index = int(name) if name.isdecimal() else _index(names, name)
+    if isinstance(structure, dict):
+        if not tap.output_name and len(structure) == 1:
+            return next(iter(structure.values()))
+        by_index = names[index] if index is not None and index < len(names) else None
+        return structure.get(name, structure.get(by_index))
+    if isinstance(structure, (list, tuple)):
+        if len(structure) == 1:
+            return structure[0]
+        inside = index is not None and index < len(structure)
+        return structure[index] if inside else None
+    return structure
+
+
+def _index(names: Sequence[str], name: str) -> int | None:
+    return list(names).index(name) if name in names else None

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_distill._backend.keras_layers import with_mask
 from keras_distill.adapters import AveragePool, Match, chain
-from keras_distill.data.selection import weight_for
+from keras_distill.data.selection import part_of_output
 from keras_distill.distillers import term_checks
 from keras_distill.distillers.context import PROVIDERS, Context, check_shared
 from keras_distill.distillers.ignored import weight_of_valid
@@ -184,7 +184,7 @@ class BoundTerm(keras.Layer):
             term_checks.check_mask(self.name, mask, side)
         student = _adapt(self.joint_adapter, student, training)
         teacher, student = loss.arrange(teacher, student)
-        weight = weight_for(sample_weight, term.student[0])
+        weight = part_of_output(sample_weight, term.student[0], context.output_names)
         if _is_per_token(weight) and context.is_apart_from_labels(term.student[0]):
             weight = None
         valid = context.valid_samples(term.student[0])

@@ -61,9 +61,18 @@ class Context:
         """Whether a sequence of the student is not the labels', as an encoder's is not."""
         return self.lengths.are_apart(str(tap), str(LOGITS))
 
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the student's outputs; a model of its own class has none."""
+        return list(getattr(self.student, "output_names", None) or [])
+
+    def labels_of(self, tap: Tap):
+        """Return the labels of an output; of a layer, those of the only output."""
+        return with_known_labels(self.loss, self.labels, tap, self.output_names)
+
     def valid_samples(self, tap: Tap):
         """Return which samples' labels count, `(B,)`, if there is one label for each."""
-        valid = valid_labels(self.loss, self.labels, tap)
+        valid = valid_labels(self.loss, self.labels, tap, self.output_names)
         return valid if valid is not None and len(valid.shape) == 1 else None
 
     def teacher_tensor(
@@ -120,7 +129,7 @@ def _mask(context: Context, bound):
     mask = context.masks.get(tap) if is_auto else _chosen(context, choice, "student")
     valid = None
     if tap.is_output or "student_head" in bound.term.loss.needs:
-        valid = valid_labels(context.loss, context.labels, tap)
+        valid = valid_labels(context.loss, context.labels, tap, context.output_names)
     rank = len(context.features[tap].shape)
     if valid is None or len(valid.shape) < 2 or len(valid.shape) != rank - 1:
         return mask
@@ -180,9 +189,7 @@ def check_shared(term, student: int | None, teacher: int | None) -> None:
 
 
 PROVIDERS = {
-    "labels": Provider(
-        lambda context, bound: with_known_labels(context.loss, context.labels)
-    ),
+    "labels": Provider(lambda context, bound: context.labels_of(bound.term.student[0])),
     "sample_ids": Provider(lambda context, bound: context.sample_ids),
     "step": Provider(lambda context, bound: context.step),
     "mask": Provider(_mask, is_early=True),

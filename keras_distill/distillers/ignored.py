@@ -1,41 +1,42 @@
 """Labels that the compiled loss ignores, and which terms leave out as well."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from keras_distill import strategies
+from keras_distill.data.selection import part_of_output
 from keras_distill.taps import Tap
 
 
-def ignored_class(loss, output: str = "") -> int | None:
+def ignored_class(loss, tap: Tap, names: Sequence[str]) -> int | None:
     """Return the class that a compiled loss ignores, as its `ignore_class`, or None.
 
     Args:
         loss: that a distiller was compiled with: of one output, or of several.
-        output: name or index of one of several outputs. Default: the only one.
+        tap: of the output, or of a layer, for which the only output counts.
+        names: of the model's outputs, in their order.
     """
-    loss = _part(loss, output)
+    loss = part_of_output(loss, tap, names)
     if not isinstance(loss, keras.losses.Loss):
         return None
     return loss.get_config().get("ignore_class")
 
 
-def valid_labels(loss, labels, tap: Tap):
+def valid_labels(loss, labels, tap: Tap, names: Sequence[str]):
     """Return where labels are not ignored, in their shape without a last axis of 1.
 
     Args:
         loss: as in `ignored_class`.
         labels: of the batch, or None.
-        tap: of the student, whose output the labels are of; a layer has those of the
-            only output.
+        tap, names: as in `ignored_class`.
 
     Returns:
         Booleans, or None if all labels count.
     """
-    ignored, labels = (
-        ignored_class(loss, tap.output_name),
-        _part(labels, tap.output_name),
-    )
+    ignored = ignored_class(loss, tap, names)
+    labels = part_of_output(labels, tap, names)
     if ignored is None or labels is None:
         return None
     labels = ops.convert_to_tensor(labels)
@@ -44,10 +45,11 @@ def valid_labels(loss, labels, tap: Tap):
     return ops.not_equal(labels, ops.cast(ignored, labels.dtype))
 
 
-def with_known_labels(loss, labels):
-    """Return labels with class 0 for ignored ones, which terms leave out."""
-    ignored = ignored_class(loss)
-    if ignored is None or labels is None or isinstance(labels, (dict, list, tuple)):
+def with_known_labels(loss, labels, tap: Tap, names: Sequence[str]):
+    """Return an output's labels, with class 0 for ignored ones, which terms leave out."""
+    ignored = ignored_class(loss, tap, names)
+    labels = part_of_output(labels, tap, names)
+    if ignored is None or labels is None:
         return labels
     labels = ops.convert_to_tensor(labels)
     known = ops.not_equal(labels, ops.cast(ignored, labels.dtype))
@@ -75,16 +77,3 @@ def weight_of_valid(weight, valid, reduction: str | None):
     while len(valid.shape) < len(weight.shape):
         valid = ops.expand_dims(valid, axis=-1)
     return weight * valid
-
-
-def _part(structure, output: str):
-    """Return the part of one output; of a layer, that of the only output."""
-    if isinstance(structure, dict):
-        parts = list(structure.values())
-        only = parts[0] if len(parts) == 1 else None
-        return structure.get(output) if output else only
-    if isinstance(structure, (list, tuple)):
-        if output.isdecimal() and int(output) < len(structure):
-            return structure[int(output)]
-        return structure[0] if len(structure) == 1 else None
-    return structure

@@ -4,6 +4,7 @@ import functools
 
 import keras
 
+from keras_distill.data.selection import part_of_output
 from keras_distill.distillers.task_term import loss_for
 from keras_distill.taps import Tap
 from keras_distill.teachers.base_teacher import CLASSES, LABELS, VALUES, Request
@@ -63,39 +64,9 @@ def _known_losses() -> dict:
     }
 
 
-def loss_of_output(loss, tap: Tap, names: list[str]):
-    """Return the part of a compiled loss that is of one output; None if unknown.
-
-    Args:
-        loss: what `compile` takes: one, or a dict or list of them.
-        tap: of the output.
-        names: of the model's outputs, in their order.
-    """
-    name = tap.output_name
-    if not name and len(names) == 1:
-        name = names[0]
-    if isinstance(loss, dict):
-        if not tap.output_name and len(loss) == 1:
-            return next(iter(loss.values()))
-        if name in loss:
-            return loss[name]
-        in_order = name.isdecimal() and int(name) < len(names)
-        return loss.get(names[int(name)]) if in_order else None
-    if isinstance(loss, (list, tuple)):
-        if len(loss) == 1:
-            return loss[0]
-        index = int(name) if name.isdecimal() else _index(names, name)
-        return loss[index] if index is not None and index < len(loss) else None
-    return loss
-
-
 def names_of_outputs(distiller) -> list[str]:
     """Return the names of the student's outputs; a model of its own class has none."""
     return list(getattr(distiller.student, "output_names", None) or [])
-
-
-def _index(names: list[str], name: str) -> int | None:
-    return names.index(name) if name in names else None
 
 
 def check(distiller) -> None:
@@ -165,7 +136,7 @@ def task_of_term(distiller, term, shapes) -> str | None:
 
 
 def _task_of_output(distiller, tap: Tap, width: int | None) -> str | None:
-    loss = loss_of_output(distiller.loss_of_task(), tap, names_of_outputs(distiller))
+    loss = part_of_output(distiller.loss_of_task(), tap, names_of_outputs(distiller))
     return None if loss is None else task_of_loss(loss, width)
 
 

@@ -6,6 +6,8 @@ import numpy as np
 from keras import ops
 
 from keras_distill.adapters import Match
+from keras_distill.data.selection import part_of_output
+from keras_distill.distillers.tasks import names_of_outputs
 from keras_distill.taps import mask_of
 from keras_distill.teachers.base_teacher import CLASSES, LABELS
 
@@ -30,11 +32,13 @@ def warn_of_poor_teacher(distiller, seen, y, sample_weight) -> None:
         compares = bound.term.loss.match is Match.CLASSES and tap.is_output
         if known is None or not compares or bound.predicts not in (CLASSES, LABELS):
             continue
-        labels = _part(y, tap)
+        names = names_of_outputs(distiller)
+        labels, weight = (
+            _array(part_of_output(x, tap, names)) for x in (y, sample_weight)
+        )
         if labels is None or not of_teacher[0].is_output:
             continue
         teacher = distiller.teacher.logits(known, 1.0, bound.predicts)
-        weight = _part(sample_weight, tap)
         scores = [
             _scores(z, labels, bound.predicts, weight)
             for z in (teacher, seen.features[tap])
@@ -54,14 +58,7 @@ def _message(distiller, found: str) -> str:
     )
 
 
-def _part(values, tap):
-    """Return the labels or weights of one output, None if it has none."""
-    name = tap.output_name
-    if isinstance(values, dict):
-        values = values.get(name)
-    elif isinstance(values, (list, tuple)):
-        index = int(name) if name.isdecimal() else len(values)
-        values = values[index] if index < len(values) else None
+def _array(values):
     return values if hasattr(values, "shape") else None
 
 

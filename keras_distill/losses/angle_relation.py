@@ -34,6 +34,7 @@ class AngleRelation(DistillationLoss):
         Park et al. 2019, Relational knowledge distillation (RKD-A).
     """
 
+    compares_samples = True
     match = Match.NOTHING
     recommended_weight = 50.0
     needs = ("mask", "teacher_mask")

@@ -36,6 +36,7 @@ class ClassTriplet(DistillationLoss):
         Schroff et al. 2015, FaceNet; as a companion: Chen et al. 2018, DarkRank.
     """
 
+    compares_samples = True
     match = Match.NOTHING
     compares_teacher = False
     needs = ("labels", "mask")

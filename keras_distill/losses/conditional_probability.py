@@ -31,6 +31,7 @@ class ConditionalProbability(DistillationLoss):
         transfer (PKT).
     """
 
+    compares_samples = True
     match = Match.NOTHING
     recommended_weight = 30000.0
     needs = ("mask", "teacher_mask")

@@ -33,6 +33,7 @@ class ConfidenceWeightedLabel(DistillationLoss):
         Furlanello et al. 2018, Born-again neural networks (CWTM).
     """
 
+    compares_samples = True
     match = Match.CLASSES
     predicts = "classes"
     needs = ("labels", "mask", "teacher_mask")
@@ -43,7 +44,8 @@ class ConfidenceWeightedLabel(DistillationLoss):
         cross_entropy = -at_label(label_rows(labels, student), log_q)
         confidence = ops.max(ops.softmax(teacher, axis=-1), axis=-1)
         mean = _mean(confidence, of_both(mask, teacher_mask))
-        return cross_entropy * confidence / mean
+        # Without any valid token the mean is 0.
+        return ops.divide_no_nan(cross_entropy * confidence, mean)
 
 
 def _mean(values, mask):

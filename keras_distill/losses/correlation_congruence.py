@@ -42,6 +42,7 @@ class CorrelationCongruence(DistillationLoss):
         Peng et al. 2019, Correlation congruence for knowledge distillation (CC).
     """
 
+    compares_samples = True
     match = Match.NOTHING
     recommended_weight = 100.0
     needs = ("mask", "teacher_mask")

@@ -31,6 +31,7 @@ class DistanceRelation(DistillationLoss):
         Park et al. 2019, Relational knowledge distillation (RKD-D).
     """
 
+    compares_samples = True
     match = Match.NOTHING
     recommended_weight = 25.0
     needs = ("mask", "teacher_mask")

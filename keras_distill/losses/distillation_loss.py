@@ -56,6 +56,8 @@ class DistillationLoss(keras.losses.Loss):
     - `needs_one_class`: whether its labels must name one class per sample, so that `fit`
       refuses mixed labels, rows of several nonzero entries. Default False: the loss
       takes rows as they are.
+    - `compares_samples`: whether the value of a sample depends on the others of the
+      batch, so that it can't leave out samples whose labels are ignored.
     - `scheduled`: attributes that are a number or a schedule; `call` gets their value at
       the current step under the same name.
 
@@ -81,6 +83,7 @@ class DistillationLoss(keras.losses.Loss):
     recommended_weight: ClassVar[float] = 1.0
     needs: ClassVar[tuple[str, ...]] = ()
     labels_are_classes: ClassVar[bool] = False
+    compares_samples: ClassVar[bool] = False
     needs_one_class: ClassVar[bool] = False
     scheduled: ClassVar[tuple[str, ...]] = ()
 

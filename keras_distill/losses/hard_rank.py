@@ -43,6 +43,7 @@ class HardRank(DistillationLoss):
         similarities transfer, hard transfer.
     """
 
+    compares_samples = True
     match = Match.NOTHING
     needs = ("mask", "teacher_mask")
 

@@ -44,6 +44,7 @@ class PredictionCorrelation(DistillationLoss):
         Huang et al. 2022, Knowledge distillation from a stronger teacher (DIST).
     """
 
+    compares_samples = True
     match = Match.CLASSES
     predicts = "classes"
     scheduled = ("temperature",)

@@ -30,6 +30,7 @@ class SimilarityMatrix(DistillationLoss):
         Tung, Mori 2019, Similarity-preserving knowledge distillation (SP).
     """
 
+    compares_samples = True
     match = Match.NOTHING
     recommended_weight = 3000.0
     needs = ("mask", "teacher_mask")

@@ -46,6 +46,7 @@ class SoftRank(DistillationLoss):
         similarities transfer, soft transfer.
     """
 
+    compares_samples = True
     match = Match.NOTHING
     needs = ("mask", "teacher_mask")
 

@@ -44,6 +44,7 @@ class Verification(DistillationLoss):
         as a companion: Chen et al. 2018, DarkRank.
     """
 
+    compares_samples = True
     match = Match.NOTHING
     compares_teacher = False
     needs = ("labels", "mask")

@@ -41,6 +41,7 @@ class VotedTriplet(DistillationLoss):
         You et al. 2017, Learning from multiple teacher networks.
     """
 
+    compares_samples = True
     match = Match.NOTHING
     several_teachers = True
     needs = ("mask", "teacher_mask")

@@ -114,6 +114,19 @@ def check_term_labels(
         _check_classes(labels, classes, ignored)
 
 
+def check_no_sample_is_ignored(labels, term, ignored: int | None) -> None:
+    """Check that a loss which compares samples has to leave none of them out."""
+    if ignored is None or labels is None or not term.loss.compares_samples:
+        return
+    if len(labels.shape) == 1 or tuple(labels.shape[1:]) == (1,):
+        raise ValueError(
+            f"Term '{term.name}' compares the samples of a batch with each other, and "
+            f"{type(term.loss).__name__} can't leave out those whose label is the "
+            f"ignore_class of the compiled loss, {ignored}. Filter these samples out of "
+            "the data, and compile a loss without ignore_class."
+        )
+
+
 def _are_classes(labels) -> bool:
     return labels is not None and np.issubdtype(np.asarray(labels).dtype, np.integer)
 

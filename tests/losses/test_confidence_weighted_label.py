@@ -37,3 +37,15 @@ def test_gradient_equals_finite_differences(gradient, central_difference):
         lambda z: weighted(teacher, z, LABELS).mean(), student
     )
     np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_a_batch_without_a_valid_token_is_0_and_has_no_gradient(gradient):
+    logits = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    labels, mask = np.zeros((2, 3), "int32"), np.zeros((2, 3), bool)
+
+    def value(student):
+        loss = ConfidenceWeightedLabel()
+        return loss(logits[::-1].copy(), student, labels=labels, mask=mask)
+
+    assert float(value(logits)) == 0.0
+    np.testing.assert_array_equal(gradient(value, logits), 0.0)
