@@ -89,7 +89,7 @@ def children_of(parent: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
     attributes = dict(vars(parent))
     if hasattr(parent, "named_children"):
         # On torch a layer is a module, which keeps its layers elsewhere.
-        attributes |= dict(parent.namedchildren_of())
+        attributes |= dict(parent.named_children())
     for name, value in attributes.items():
         shown = name.lstrip("_")
         is_property = isinstance(getattr(type(parent), shown, None), property)
