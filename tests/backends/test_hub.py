@@ -12,8 +12,8 @@ SCRIPT = pathlib.Path(__file__).with_name("hub.py")
 
 
 TASKS = {
-    "jax": ["ResNet", "ViT"],
-    "torch": ["ResNet", "ViT", "MobileNet", "BERT", "DistilBERT"],
+    "jax": ["resnet", "vit"],
+    "torch": ["resnet", "vit", "mobilenet", "bert", "distilbert"],
 }
 
 
