@@ -13,7 +13,7 @@ SCRIPT = pathlib.Path(__file__).with_name("hub.py")
 
 TASKS = {
     "jax": ["resnet", "vit"],
-    "torch": ["resnet", "vit", "mobilenet", "bert", "distilbert"],
+    "torch": ["resnet", "vit", "mobilenet", "bert", "distil_bert"],
 }
 
 
