@@ -114,6 +114,17 @@ def for_model(selection: Selection, model) -> Selection:
     return {key: key for key in selection}
 
 
+def names_of_outputs(model) -> list[str]:
+    """Return the names of a model's outputs, in the order of a list of labels for them.
+
+    Of a dict of outputs these are its keys, in sorted order as Keras flattens dicts: the
+    layers' names may be others. A model of its own class has none.
+    """
+    names = list(getattr(model, "output_names", None) or [])
+    outputs = getattr(model, "output", None) if names else None
+    return sorted(outputs) if isinstance(outputs, Mapping) else names
+
+
 def part_of_output(structure, tap: Tap, names: Sequence[str]):
     """Return the part of one output: of labels, sample weights or compiled losses.
 

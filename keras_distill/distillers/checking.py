@@ -4,7 +4,7 @@ import warnings
 
 import keras
 
-from keras_distill.data.selection import part_of_output
+from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.distillers import first_look, log_names, tasks, term_checks
 from keras_distill.distillers.ignored import ignored_class
 from keras_distill.training import data_checks
@@ -66,10 +66,12 @@ class Checking:
         """Check labels, or that there are none, against terms and a loss."""
         data_checks.check_labels(labels, self.classes, loss)
         terms = [bound.term for bound in self.terms.values()]
-        names = tasks.names_of_outputs(self)
+        names = names_of_outputs(self.student)
         for term in terms:
             tap = term.student[0]
             part = part_of_output(labels, tap, names)
+            if labels is not None:
+                data_checks.check_has_part(part, term)
             ignored = ignored_class(loss, tap, names)
             data_checks.check_term_labels(part, self.classes, [term], ignored)
             data_checks.check_no_sample_is_ignored(part, term, ignored)

@@ -9,7 +9,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps as tapping
-from keras_distill.data.selection import select
+from keras_distill.data.selection import names_of_outputs, select
 from keras_distill.distillers.gradient_scores import FIRST_CLASS_GRADIENT
 from keras_distill.distillers.ignored import valid_labels, with_known_labels
 from keras_distill.taps import Tap, heads
@@ -63,8 +63,8 @@ class Context:
 
     @property
     def output_names(self) -> list[str]:
-        """The names of the student's outputs; a model of its own class has none."""
-        return list(getattr(self.student, "output_names", None) or [])
+        """The names of the student's outputs, in the order of a list of labels."""
+        return names_of_outputs(self.student)
 
     def labels_of(self, tap: Tap):
         """Return the labels of an output; of a layer, those of the only output."""

@@ -9,7 +9,7 @@ from keras import ops
 from keras_distill import taps
 from keras_distill.adapters import Match
 from keras_distill.data.preparation import of_member
-from keras_distill.data.selection import part_of_output
+from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.distillers import tasks
 from keras_distill.distillers.trust import warn_of_poor_teacher
 from keras_distill.strategies.replicas import worker
@@ -164,7 +164,7 @@ def _check_outputs(distiller, seen: Look) -> None:
     """Check that each compiled loss takes what the student returns."""
     for name, tensor in _named(distiller, seen.outputs):
         tap = Tap.output(name)
-        names = tasks.names_of_outputs(distiller)
+        names = names_of_outputs(distiller.student)
         loss = part_of_output(distiller.loss, tap, names)
         takes = None if loss is None else takes_probabilities(loss)
         if takes is None:

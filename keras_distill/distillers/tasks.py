@@ -4,7 +4,7 @@ import functools
 
 import keras
 
-from keras_distill.data.selection import part_of_output
+from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.distillers.task_term import loss_for
 from keras_distill.taps import Tap
 from keras_distill.teachers.base_teacher import CLASSES, LABELS, VALUES, Request
@@ -62,11 +62,6 @@ def _known_losses() -> dict:
         ]
         for kind, names in _LOSSES.items()
     }
-
-
-def names_of_outputs(distiller) -> list[str]:
-    """Return the names of the student's outputs; a model of its own class has none."""
-    return list(getattr(distiller.student, "output_names", None) or [])
 
 
 def check(distiller) -> None:
@@ -136,7 +131,9 @@ def task_of_term(distiller, term, shapes) -> str | None:
 
 
 def _task_of_output(distiller, tap: Tap, width: int | None) -> str | None:
-    loss = part_of_output(distiller.loss_of_task(), tap, names_of_outputs(distiller))
+    loss = part_of_output(
+        distiller.loss_of_task(), tap, names_of_outputs(distiller.student)
+    )
     return None if loss is None else task_of_loss(loss, width)
 
 

@@ -6,8 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill.adapters import Match
-from keras_distill.data.selection import part_of_output
-from keras_distill.distillers.tasks import names_of_outputs
+from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.taps import mask_of
 from keras_distill.teachers.base_teacher import CLASSES, LABELS
 
@@ -32,7 +31,7 @@ def warn_of_poor_teacher(distiller, seen, y, sample_weight) -> None:
         compares = bound.term.loss.match is Match.CLASSES and tap.is_output
         if known is None or not compares or bound.predicts not in (CLASSES, LABELS):
             continue
-        names = names_of_outputs(distiller)
+        names = names_of_outputs(distiller.student)
         labels, weight = (
             _array(part_of_output(x, tap, names)) for x in (y, sample_weight)
         )

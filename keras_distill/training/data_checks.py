@@ -114,6 +114,22 @@ def check_term_labels(
         _check_classes(labels, classes, ignored)
 
 
+def check_has_part(labels, term) -> None:
+    """Check that the output of a term has labels, if its loss takes them."""
+    if labels is not None or "labels" not in term.loss.needs:
+        return
+    tap = term.student[0]
+    if tap.is_output:
+        fix = f"Pass labels for '{tap}' as well"
+    else:
+        fix = "Tap one output by its name, as in 'logits/<name>'"
+    raise ValueError(
+        f"{type(term.loss).__name__} of term '{term.name}' takes the labels of the one "
+        f"output that it taps, but of several outputs' labels none are of '{tap}'. {fix}, "
+        "or use a loss without labels, such as kd.losses.SoftTarget()."
+    )
+
+
 def check_no_sample_is_ignored(labels, term, ignored: int | None) -> None:
     """Check that a loss which compares samples has to leave none of them out."""
     if ignored is None or labels is None or not term.loss.compares_samples:

@@ -97,3 +97,60 @@ def test_samples_that_are_compared_are_not_left_out(loss):
     distiller.compile("sgd", cross_entropy(ignore_class=-1))
     with pytest.raises(ValueError, match=r"ignore_class.*Filter these samples"):
         distiller.fit(X, KIND, verbose=0)
+
+
+def dict_net(seed):
+    """Return a net whose outputs' keys are not the names of its layers."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((4,))
+    kind = keras.layers.Dense(3, name="first")(inputs)
+    box = keras.layers.Dense(2, name="second")(inputs)
+    return keras.Model(inputs, {"kind": kind, "box": box})
+
+
+def distill_dicts(term, loss):
+    distiller = kd.Distiller(dict_net(1), dict_net(2), terms=[term])
+    distiller.compile(keras.optimizers.SGD(0.0), loss)
+    logits = [net.predict(X, verbose=0)["kind"] for net in (dict_net(2), dict_net(1))]
+    return distiller, *(z.astype("float64") for z in logits)
+
+
+def test_a_list_of_labels_for_a_dict_of_outputs():
+    term = kd.Term(kd.losses.SoftTarget(2.0), *["logits/kind"] * 2, name="term")
+    losses = ["mse", cross_entropy(ignore_class=-1)]
+    distiller, *logits = distill_dicts(term, losses)
+    labels = np.where(np.arange(12) < 5, -1, KIND)
+    found = distiller.train_on_batch(X, [BOX, labels], return_dict=True)["term"]
+    expected = divergences(*logits)[5:].mean()
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        kd.losses.DecoupledTarget(),
+        kd.losses.ConfidenceWeightedLabel(),
+        kd.losses.SoftTarget(target=kd.targets.TrueClass()),
+    ],
+)
+def test_an_output_without_labels_is_refused(loss):
+    term = kd.Term(loss, "logits/kind", "logits/kind", name="term")
+    distiller, *_ = distill_dicts(term, {"box": "mse"})
+    with pytest.raises(ValueError, match=r"'term' takes the labels.*Pass labels for"):
+        distiller.fit(X, {"box": BOX}, verbose=0)
+
+
+def test_a_layer_before_several_outputs_has_no_labels():
+    term = kd.Term(kd.losses.ClassTriplet(), "first", "first", name="term")
+    distiller, *_ = distill_dicts(term, {"box": "mse", "kind": cross_entropy()})
+    with pytest.raises(ValueError, match=r"'term' takes the labels.*logits/<name>"):
+        distiller.fit(X, {"box": BOX, "kind": KIND}, verbose=0)
+
+
+def test_which_losses_compare_samples():
+    names = """AngleRelation ClassTriplet ConditionalProbability
+        ConfidenceWeightedLabel CorrelationCongruence DistanceRelation HardRank
+        PredictionCorrelation SimilarityMatrix SoftRank Verification VotedTriplet"""
+    losses = [getattr(kd.losses, name) for name in kd.losses.__all__]
+    found = {x.__name__ for x in losses if getattr(x, "compares_samples", False)}
+    assert found == set(names.split())
