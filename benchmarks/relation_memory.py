@@ -58,6 +58,8 @@ def needed(loss):
         "sample_ids": tf.range,
         "step": lambda size: tf.constant(0),
         "memory": lambda size: memory,
+        "mask": lambda size: None,
+        "teacher_mask": lambda size: None,
     }
     return lambda size: {name: context[name](size) for name in loss.needs}
 
