@@ -11,21 +11,13 @@ from keras_distill.adapters import Match
 from keras_distill.data.preparation import of_member
 from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.distillers import tasks
+from keras_distill.distillers.probabilities import POSSIBLE, SURE, Probabilities
 from keras_distill.distillers.trust import warn_of_poor_teacher
 from keras_distill.strategies.replicas import worker
-from keras_distill.taps import Tap, heads
-from keras_distill.taps.outlines import source_of
-from keras_distill.teachers.base_teacher import (
-    CLASSES,
-    LABELS,
-    VALUES,
-    check_keeps_state,
-)
+from keras_distill.taps import Tap
+from keras_distill.teachers.base_teacher import LABELS, VALUES, check_keeps_state
 from keras_distill.teachers.self_teacher import SelfTeacher
 from keras_distill.training.data_checks import of_logits, takes_probabilities
-
-# Of values in 0..1, as many as logits do not all have by chance.
-_ENOUGH = 16
 
 
 class Look(NamedTuple):
@@ -83,12 +75,12 @@ def check_first_batch(distiller, x, y, sample_weight) -> None:
     """
     if worker()[1] > 1 or any(map(_is_not_finite, keras.tree.flatten(x))):
         return
-    seen = look(distiller, x)
+    seen, probabilities = look(distiller, x), Probabilities()
     for bound in distiller.terms.values():
         for tap in bound.term.student:
             if tap in seen.features:
                 sides = "student", distiller.student, tap, seen.features[tap]
-                _check_tap(bound, *sides, seen.inputs)
+                _check_tap(probabilities, bound, *sides, seen.inputs)
         for tap in bound.term.teacher:
             tensors = seen.knowledge.get(tap)
             tensors = tensors if isinstance(tensors, list) else [tensors]
@@ -96,9 +88,10 @@ def check_first_batch(distiller, x, y, sample_weight) -> None:
                 if tensor is not None:
                     model, inner = _of_member(distiller.teacher, tap, member)
                     given = of_member(distiller.entry.taught(x), member)
-                    _check_tap(bound, "teacher", model, inner, tensor, given)
+                    sides = "teacher", model, inner, tensor, given
+                    _check_tap(probabilities, bound, *sides)
     if seen.outputs is not None and not distiller.has_own_loss():
-        _check_outputs(distiller, seen)
+        _check_outputs(probabilities, distiller, seen)
     if distiller.teacher.checks_first_batch:
         warn_of_poor_teacher(distiller, seen, y, sample_weight)
 
@@ -113,7 +106,9 @@ def _of_member(teacher, tap: Tap, member: int) -> tuple:
     return teacher.models[member if index is None else index], inner
 
 
-def _check_tap(bound, side: str, model, tap: Tap, tensor, inputs) -> None:
+def _check_tap(
+    probabilities: Probabilities, bound, side: str, model, tap: Tap, tensor, inputs
+) -> None:
     term = bound.term
     where = f"The {side}'s '{tap}'" + (f" of '{model.name}'" if model else "")
     if _is_not_finite(tensor):
@@ -127,13 +122,17 @@ def _check_tap(bound, side: str, model, tap: Tap, tensor, inputs) -> None:
     )
     if term.loss.match is not Match.CLASSES or bound.predicts == VALUES or adapted:
         return
-    if _are_probabilities(bound.predicts, side, model, tap, tensor, inputs):
-        what = "a sigmoid" if bound.predicts == LABELS else "a softmax"
-        raise ValueError(
-            f"{where} are probabilities on the first batch, but term '{term.name}' "
-            f"compares logits: {what} of {what} teaches next to nothing. Tap the layer "
-            "before the last activation, or pass kd.as_logits(model), which ends there."
-        )
+    found = probabilities.judge(bound.predicts, side, model, tap, tensor, inputs)
+    what = "a sigmoid" if bound.predicts == LABELS else "a softmax"
+    fix = (
+        f"term '{term.name}' compares logits: {what} of probabilities teaches next to "
+        "nothing. Tap the layer before the last activation, or pass "
+        "kd.as_logits(model), which ends there."
+    )
+    if found == SURE:
+        raise ValueError(f"{where} are probabilities on the first batch, but {fix}")
+    if found == POSSIBLE:
+        probabilities.warn(model, tap, f"{where} may be probabilities", fix)
 
 
 def _is_not_finite(tensor) -> bool:
@@ -145,22 +144,7 @@ def _is_not_finite(tensor) -> bool:
     return not bool(ops.all(ops.cast(tensor, "float32") < np.inf))
 
 
-def _are_probabilities(task: str, side: str, model, tap: Tap, tensor, inputs) -> bool:
-    """Whether a tensor that is compared as logits has the values of probabilities."""
-    if task == CLASSES:
-        return heads.sum_to_one(tensor)
-    if not heads.in_unit_interval(tensor):
-        return False
-    if model is not None and heads.is_sigmoid(source_of(model, inputs, tap)):
-        return True
-    # A trained teacher's logits are not all between 0 and 1; an untrained student's may be.
-    if side == "student" or np.prod(tensor.shape) < _ENOUGH:
-        return False
-    above = ops.cast(tensor, "float32") > 0.5
-    return bool(ops.any(above)) and not bool(ops.all(above))
-
-
-def _check_outputs(distiller, seen: Look) -> None:
+def _check_outputs(probabilities: Probabilities, distiller, seen: Look) -> None:
     """Check that each compiled loss takes what the student returns."""
     for name, tensor in _named(distiller, seen.outputs):
         tap = Tap.output(name)
@@ -169,28 +153,26 @@ def _check_outputs(distiller, seen: Look) -> None:
         takes = None if loss is None else takes_probabilities(loss)
         if takes is None:
             continue
-        task = tasks.task_of_loss(loss, tensor.shape[-1])
-        if takes and _has_logits(tensor):
+        place = name and f" at {name!r}"
+        compiled = f"the loss {getattr(loss, 'name', loss)!r} takes"
+        given = "student", distiller.student, tap, tensor, seen.inputs
+        if takes and probabilities.are_logits(*given[1:]):
             raise ValueError(
-                f"The student returns logits{name and f' at {name!r}'}, but the loss "
-                f"{getattr(loss, 'name', loss)!r} takes probabilities "
+                f"The student returns logits{place}, but {compiled} probabilities "
                 f"(from_logits=False). Use, for example, {of_logits(loss)}."
             )
-        student = distiller.student
-        if not takes and _are_probabilities(
-            task, "student", student, tap, tensor, seen.inputs
-        ):
-            raise ValueError(
-                f"The student returns probabilities{name and f' at {name!r}'}, but the "
-                f"loss {getattr(loss, 'name', loss)!r} takes logits (from_logits=True). "
-                "Pass kd.as_logits(student), or a loss with from_logits=False."
-            )
-
-
-def _has_logits(tensor) -> bool:
-    """Whether some values are no probabilities."""
-    tensor = ops.cast(tensor, "float32")
-    return bool(ops.any(tensor < 0.0)) or bool(ops.any(tensor > 1.01))
+        if takes:
+            continue
+        found = probabilities.judge(tasks.task_of_loss(loss, tensor.shape[-1]), *given)
+        fix = (
+            f"{compiled} logits (from_logits=True). Pass kd.as_logits(student), or a loss "
+            "with from_logits=False."
+        )
+        if found == SURE:
+            raise ValueError(f"The student returns probabilities{place}, but {fix}")
+        if found == POSSIBLE:
+            what = f"The student's outputs{place} may be probabilities"
+            probabilities.warn(distiller.student, tap, what, fix)
 
 
 def _named(distiller, outputs) -> list:

@@ -144,11 +144,6 @@ def ends_in_logits(layer: keras.Layer | None) -> bool:
     return linear and hasattr(layer, "activation") and hasattr(layer, "kernel")
 
 
-def is_sigmoid(layer: keras.Layer | None) -> bool:
-    """Whether a layer ends in a sigmoid."""
-    return getattr(layer, "activation", None) is keras.activations.sigmoid
-
-
 def sum_to_one(tensor) -> bool:
     """Whether all rows are probabilities of classes; those of 0 and 1 alone may be logits."""
     if len(tensor.shape) < 2 or tensor.shape[-1] == 1:
@@ -161,12 +156,16 @@ def sum_to_one(tensor) -> bool:
     return not bool(ops.all((wide == 0.0) | (wide == 1.0)))
 
 
-def in_unit_interval(tensor) -> bool:
-    """Whether all values lie between 0 and 1; those of 0 and 1 alone may be logits."""
+def within_unit_interval(tensor) -> bool:
+    """Whether all values lie between 0 and 1."""
     wide = ops.cast(tensor, "float32")
-    if bool(ops.any(wide < 0.0)) or bool(ops.any(wide > 1.0)):
-        return False
-    return not bool(ops.all((wide == 0.0) | (wide == 1.0)))
+    return bool(ops.all((wide >= 0.0) & (wide <= 1.0)))
+
+
+def lie_around(tensor, value: float) -> bool:
+    """Whether some values, but not all, are larger than a number."""
+    above = ops.cast(tensor, "float32") > value
+    return bool(ops.any(above)) and not bool(ops.all(above))
 
 
 def check_logits(model: keras.Model, role: str) -> None:

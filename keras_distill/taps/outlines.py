@@ -42,27 +42,6 @@ def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
     return trace(run, inputs), last[-1]
 
 
-def source_of(model: keras.Layer, inputs, tap: Tap) -> keras.Layer | None:
-    """Return the innermost layer whose output is tapped, None if the model's own code is.
-
-    Args:
-        model: any model.
-        inputs: specs of its inputs, or a batch of them.
-        tap: of an output or a layer.
-    """
-    leaves, found = leaves_of(model), []
-
-    def run(inputs):
-        with record(leaves) as notes:
-            _, tensors = forward(model, inputs, [tap], training=False)
-        of_tap = (x for x in leaves if any(y is tensors[tap] for _, y in notes[id(x)]))
-        found.append(next(of_tap, None))
-        return tensors[tap]
-
-    trace(run, inputs)
-    return found[-1]
-
-
 def tap_shapes(run: Callable, inputs, taps: Sequence[Tap]) -> dict[str, list]:
     """Return the shape of each tap, batch first, by the tap's text.
 

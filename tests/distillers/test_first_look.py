@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_distill as kd
-from keras_distill.taps.heads import in_unit_interval, sum_to_one
+from keras_distill.taps.heads import lie_around, sum_to_one, within_unit_interval
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(64, 6)).astype("float32")
@@ -101,7 +101,7 @@ def test_log_probabilities_and_one_hot_rows_are_logits(shift):
 def test_a_sigmoid_is_found_for_labels():
     teacher = net(8, 3, seed=1, activation="sigmoid")
     y = (RNG.normal(size=(64, 3)) > 0).astype("float32")
-    with pytest.raises(ValueError, match="a sigmoid of a sigmoid"):
+    with pytest.raises(ValueError, match="a sigmoid of probabilities"):
         fit(kd.Distiller(net(3, 3), teacher), X, y, loss=BINARY)
     student = net(3, 3, activation="sigmoid")
     with pytest.raises(ValueError, match=r"The student's 'logits'.* are probabilities"):
@@ -215,8 +215,9 @@ def test_values_of_probabilities(dtype):
     assert sum_to_one(convert(p))
     assert not sum_to_one(convert(z)) and not sum_to_one(convert(1.1 * p))
     assert not sum_to_one(convert(np.eye(5))) and not sum_to_one(convert(p[:, :1]))
-    assert in_unit_interval(convert(1 / (1 + np.exp(-z))))
-    assert not in_unit_interval(convert(z)) and not in_unit_interval(convert(np.eye(5)))
+    assert within_unit_interval(convert(1 / (1 + np.exp(-z))))
+    assert not within_unit_interval(convert(z))
+    assert lie_around(convert(p), 0.2) and not lie_around(convert(p), 1.0)
 
 
 # --- a teacher that knows nothing ---
