@@ -16,7 +16,7 @@ from keras_distill.teachers.ends import (
     last_of_graph,
     leave_out,
 )
-from keras_distill.teachers.freezing.copying import Copier
+from keras_distill.teachers.freezing.copying import Copier, cause
 from keras_distill.teachers.freezing.folding import graph_of, graphs_of
 
 
@@ -46,8 +46,8 @@ def as_logits(model: keras.Model) -> keras.Model:
 
     Raises:
         TypeError: `model` is not a `keras.Model`.
-        ValueError: it is not built, no output ends in a softmax or sigmoid that can be
-            left out, or it can't be copied.
+        ValueError: it is not built, no output ends in a softmax over the last axis or a
+            sigmoid that can be left out, or it can't be copied.
 
     Example:
         >>> teacher = keras.applications.MobileNetV3Small()
@@ -62,8 +62,11 @@ def as_logits(model: keras.Model) -> keras.Model:
         leave_out(copy, _specs_of(model))
         return copy
     everything = {id(layer) for layer in flatten_layers(model)}
-    copy = Ends(Copier(graphs_of(model), (), everything, None).copy(model)).model()
-    return carry_preprocessing(model, copy)
+    try:
+        copy = Copier(graphs_of(model), (), everything, None).copy(model)
+    except NotImplementedError as error:
+        raise _no_copy(model, cause(error)) from error
+    return carry_preprocessing(model, Ends(copy).model())
 
 
 def _from_config(model) -> keras.Model | None:
@@ -73,10 +76,10 @@ def _from_config(model) -> keras.Model | None:
     except NotImplementedError as error:
         if graph_of(model) is not None:
             return None
-        raise ValueError(
-            f"'{model.name}' can't be copied: {type(model).__name__} needs a get_config "
-            f"with all arguments. Add one, or {BY_HAND}"
-        ) from error
+        needs = (
+            f"{type(model).__name__} needs a get_config with all arguments. Add one."
+        )
+        raise _no_copy(model, needs) from error
     for key, value in config.items():
         if key.endswith("activation") and _is_probability(value):
             copy = _copy_of(model, {**model.get_config(), key: "linear"})
@@ -94,11 +97,23 @@ def _is_probability(value) -> bool:
 
 
 def _copy_of(model, config: dict) -> keras.Model:
-    copy = type(model).from_config(config)
-    if not copy.built:
-        copy(_specs_of(model))
-    copy.set_weights(model.get_weights())
+    try:
+        copy = type(model).from_config(config)
+        if not copy.built:
+            copy(_specs_of(model))
+        copy.set_weights(model.get_weights())
+    except (NotImplementedError, TypeError) as error:
+        problem = (
+            f"{type(model).__name__} can't be created from its get_config of "
+            f"{list(config)}: {cause(error)} Let get_config return all arguments of "
+            "__init__, and let __init__ take **kwargs for those of keras.Model."
+        )
+        raise _no_copy(model, problem) from error
     return copy
+
+
+def _no_copy(model, problem: str) -> ValueError:
+    return ValueError(f"'{model.name}' can't be copied: {problem} Else {BY_HAND}")
 
 
 def _differs_at_its_end(copy, model) -> bool:

@@ -63,6 +63,7 @@ def leave_out(model, specs) -> None:
     if _ends_in_activation(last):
         _make_linear(last)
     elif isinstance(last, layers.Softmax):
+        _check_axis(model, last, len(calls[0][1].shape))
         last.call = _unchanged
     else:
         raise _not_found(model, f"it ends in {_named(last)}")
@@ -94,6 +95,8 @@ class Ends:
         users = [x for node in nodes for x in node.input_tensors]
         self.uses = Counter(map(id, [*users, *model.outputs]))
         self.calls = Counter(id(node.operation) for node in nodes)
+        self.inside = {id(x) for x in users}
+        self.nested = {}
 
     def model(self) -> keras.Model:
         """Return the model with logits for all outputs that end in probabilities.
@@ -111,14 +114,15 @@ class Ends:
             raise problems[0]
         for end in found.values():
             end.change()
-        return self.with_logits({key: end.logits for key, end in found.items()})
+        logits = {key: end.logits for key, end in found.items()}
+        return self.with_logits(self._others_of_nested() | logits)
 
-    def with_logits(self, logits: dict) -> keras.Model:
+    def with_logits(self, logits: dict, name: str | None = None) -> keras.Model:
         """Return the model with some outputs replaced, by their `id`."""
         outputs = keras.tree.map_structure(
             lambda x: logits.get(id(x), x), self.source.output
         )
-        return keras.Model(self.source.input, outputs, name=self.source.name)
+        return keras.Model(self.source.input, outputs, name=name or self.source.name)
 
     def end_of(self, tensor) -> End:
         """Return the logits of a tensor.
@@ -130,16 +134,21 @@ class Ends:
         operation = node.operation
         is_layer = isinstance(operation, keras.Layer)
         kind = type(operation).__name__
+        # The layer whose activation is the last step, also where it runs at each step.
+        last = operation
+        if isinstance(operation, layers.TimeDistributed):
+            last = operation.layer
+        if is_layer and _ends_in_activation(last):
+            self._check_used_once(tensor, operation)
+            is_softmax = last.activation is not activations.sigmoid
+            return End(tensor, is_softmax, lambda: _make_linear(last))
         if is_layer and sublayers(operation):
             self._check_used_once(tensor, operation)
             return self._of_nested(node, tensor)
-        if is_layer and _ends_in_activation(operation):
-            self._check_used_once(tensor, operation)
-            is_softmax = operation.activation is not activations.sigmoid
-            return End(tensor, is_softmax, lambda: _make_linear(operation))
         if isinstance(operation, layers.Softmax) or kind in _OPERATIONS:
             if len(node.input_tensors) > 1:
                 raise _not_found(self.source, f"'{operation.name}' takes a mask")
+            _check_axis(self.source, operation, len(tensor.shape))
             name = operation.name + ("_logits" if self.uses[id(tensor)] > 1 else "")
             logits = _linear(operation, name)(node.input_tensors[0])
             return End(logits, kind != "Sigmoid")
@@ -153,17 +162,49 @@ class Ends:
         if graph_of(nested) is None:
             (specs,) = node.arguments.args
             return End(tensor, True, lambda: leave_out(nested, specs))
+        found, outputs = self._nested_outputs(node)
         index = next(i for i, x in enumerate(node.outputs) if x is tensor)
-        ends = Ends(graph_of(nested))
-        output = ends.source.outputs[index]
-        end = ends.end_of(output)
-        outputs = _called(ends.with_logits({id(output): end.logits}), node)
-        return End(keras.tree.flatten(outputs)[index], end.is_softmax, end.change)
+        end = found[index]
+        if isinstance(end, ValueError):
+            raise end
+        return End(outputs[index], end.is_softmax, end.change)
+
+    def _nested_outputs(self, node) -> tuple[list, list]:
+        """Return the ends of a nested model, errors where there is none, and its outputs."""
+        if id(node) not in self.nested:
+            ends, found, logits = Ends(graph_of(node.operation)), [], {}
+            for output in ends.source.outputs:
+                try:
+                    found.append(ends.end_of(output))
+                    logits[id(output)] = found[-1].logits
+                except ValueError as error:
+                    found.append(error)
+            # Where the old model stays in the graph, the new one has another name.
+            stays = any(id(x) in self.inside for x in node.outputs)
+            name = node.operation.name + ("_logits" if stays else "")
+            logits = ends._others_of_nested() | logits
+            outputs = _called(ends.with_logits(logits, name), node)
+            self.nested[id(node)] = found, keras.tree.flatten(outputs)
+        return self.nested[id(node)]
+
+    def _others_of_nested(self) -> dict:
+        """Return outputs that end in no probabilities, of nested models that changed."""
+        nodes = {id(x): node for x, node in self._output_nodes()}
+        return {
+            key: self.nested[id(node)][1][i]
+            for key, node in nodes.items()
+            if id(node) in self.nested
+            for i, x in enumerate(node.outputs)
+            if id(x) == key
+        }
+
+    def _output_nodes(self) -> list:
+        return [(x, self.producers[id(x)]) for x in self.source.outputs]
 
     def _moved(self, node, tensor) -> End:
         (before,) = node.input_tensors
         end = self.end_of(before)
-        if end.is_softmax and tensor.shape[-1] != before.shape[-1]:
+        if end.is_softmax and not _keeps_last_axis(node, before, tensor):
             raise _not_found(
                 self.source,
                 f"its layer '{node.operation.name}' moves the classes of a softmax from "
@@ -180,6 +221,34 @@ class Ends:
                 self.source,
                 f"the probabilities of '{operation.name}' are used elsewhere",
             )
+
+
+def _check_axis(model, operation, rank: int) -> None:
+    """Check that a softmax is one over the last axis, that of the classes."""
+    axis = getattr(operation, "axis", -1)
+    axes = axis if isinstance(axis, (list, tuple)) else [axis]
+    if type(operation).__name__ != "Sigmoid" and [x % rank for x in axes] != [rank - 1]:
+        raise _not_found(
+            model,
+            f"the softmax '{operation.name}' is over axis {axis} of {rank}, and the "
+            "classes are the last axis",
+        )
+
+
+def _keeps_last_axis(node, before, after) -> bool:
+    """Whether the last axis is as it was, after an operation that moves values."""
+    operation, kind = node.operation, type(node.operation).__name__
+    if kind == "Permute":
+        return operation.dims[-1] == len(operation.dims)
+    if kind == "Transpose":
+        last = -1 if operation.axes is None else operation.axes[-1]
+        return operation.axes is not None and last in (-1, len(before.shape) - 1)
+    if kind == "GetItem":
+        key = node.arguments.args[1]
+        key = key if isinstance(key, (list, tuple)) else (key,)
+        if Ellipsis in key or len(key) == len(before.shape):
+            return key[-1] in (Ellipsis, slice(None))
+    return after.shape[-1] == before.shape[-1]
 
 
 def _called(operation, node, replaced=()):

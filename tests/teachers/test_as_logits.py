@@ -226,9 +226,118 @@ def shared_head():
     return functional(lambda x: [p(x), layers.Dense(2)(p(x))])
 
 
+def outputs_of_nested(used_inside=False, deeper=False):
+    """Return a model of a nested one of a softmax, a sigmoid and values."""
+    nested = functional(
+        lambda x: [
+            layers.Softmax()(scaled_logits(x)),
+            ops.sigmoid(layers.Dense(3, name="labels")(x)),
+            layers.Dense(2, name="values")(x),
+        ]
+    )
+    nested.name = "nested"
+    inputs = keras.Input((8,))
+    outputs = list(nested(inputs))
+    if deeper:
+        inner, inputs = keras.Model(inputs, outputs), keras.Input((8,))
+        outputs = list(inner(inputs))
+    if used_inside:
+        outputs[2] = layers.Dense(2, name="more")(outputs[2])
+    return keras.Model(inputs, outputs)
+
+
+@pytest.mark.parametrize("where", [{}, {"used_inside": True}, {"deeper": True}])
+def test_several_outputs_of_a_nested_model(where):
+    model = outputs_of_nested(**where)
+    copy = kd.as_logits(model)
+    old, new = (m.predict(X, verbose=0) for m in (model, copy))
+    np.testing.assert_allclose(softmax(new[0]), old[0], rtol=1e-5)
+    np.testing.assert_allclose(sigmoid(new[1]), old[1], rtol=1e-5)
+    np.testing.assert_allclose(new[2], old[2], rtol=1e-5)
+    assert np.abs(new[1] - old[1]).max() > 0.1
+    assert copy.count_params() == model.count_params()
+
+
+def steps(end):
+    inputs = keras.Input((3, 8))
+    return keras.Model(inputs, end(layers.Dense(3, name="hidden")(inputs)))
+
+
+STEPS = np.random.default_rng(1).normal(size=(5, 3, 8)).astype("float32")
+
+
+def test_a_softmax_at_each_step():
+    dense = layers.Dense(4, "softmax")
+    check(steps(lambda x: layers.TimeDistributed(dense)(x)), x=STEPS)
+    check(steps(lambda x: layers.Dense(4, "softmax")(x)[:, 1]), x=STEPS)
+    check(functional(lambda x: layers.Softmax(axis=1)(scaled_logits(x))))
+
+
+OTHER_AXES = {
+    "layer": lambda x: layers.Softmax(axis=1)(x),
+    "operation": lambda x: ops.softmax(x, axis=1),
+    "axes": lambda x: layers.Softmax(axis=(1, 2))(x),
+}
+MOVED_CLASSES = {
+    "permute": lambda x: layers.Permute((2, 1))(ops.softmax(x)),
+    "transpose": lambda x: ops.transpose(ops.softmax(x), (0, 2, 1)),
+    "item": lambda x: ops.softmax(x)[..., 0],
+}
+
+
+@pytest.mark.parametrize("kind", [*OTHER_AXES, *MOVED_CLASSES])
+def test_a_softmax_of_another_axis_is_refused(kind):
+    """Here the two axes are of one size, which would show nothing."""
+    is_other = kind in OTHER_AXES
+    end = OTHER_AXES[kind] if is_other else MOVED_CLASSES[kind]
+    words = "classes are the last axis" if is_other else "moves the classes"
+    with pytest.raises(ValueError, match=words):
+        kd.as_logits(steps(end))
+
+
+class OfAxis(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.head, self.end = layers.Dense(3), layers.Softmax(axis=1)
+
+    def call(self, x):
+        return self.end(self.head(x))
+
+    def get_config(self):
+        return super().get_config()
+
+
+def test_a_softmax_of_another_axis_in_a_subclass_is_refused():
+    model = OfAxis()
+    model(STEPS)
+    with pytest.raises(ValueError, match="classes are the last axis"):
+        kd.as_logits(model)
+
+
+def test_a_lambda_keeps_what_its_function_refers_to():
+    """Keras's own configuration of a lambda has lost its globals."""
+    twice = layers.Lambda(lambda t: ops.concatenate([t, -t], axis=-1))
+    check(functional(lambda x: layers.Softmax()(twice(x))))
+    given = layers.Lambda(lambda t: ops.flip(t, -1), output_shape=lambda s: s)
+    check(functional(lambda x: layers.Dense(4, "softmax")(given(x))))
+
+
+class WithoutKeywords(keras.Model):
+    def __init__(self, width=4):
+        super().__init__()
+        self.head = layers.Dense(width, "softmax")
+
+    def call(self, x):
+        return self.head(x)
+
+    def get_config(self):
+        return {**super().get_config(), "width": 4}
+
+
 @pytest.mark.parametrize(
     "make, words",
     [
+        (WithoutKeywords, r"let __init__ take \*\*kwargs"),
         (lambda: functional(scaled_logits), "ends in 'head' \\(Dense\\)"),
         (lambda: functional(lambda x: layers.Dense(3, "relu")(x)), "activation 'relu'"),
         (lambda: functional(lambda x: layers.Lambda(ops.softmax)(x)), "Lambda"),

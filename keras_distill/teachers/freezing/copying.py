@@ -23,6 +23,8 @@ _IDENTITIES = (
     *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
     *(layers.GaussianNoise, layers.ActivityRegularization),
 )
+# Characters of an error of Keras that are shown.
+_LONGEST = 300
 _SEPARABLE = layers.SeparableConv1D, layers.SeparableConv2D
 _DEPTHWISE = layers.DepthwiseConv1D, layers.DepthwiseConv2D
 _TRANSPOSED = layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose
@@ -113,15 +115,35 @@ class Copier:
 
 def _same(operation):
     """Create an operation with the same arguments."""
-    # The code of a Lambda in a model that is already loaded is trusted.
-    trusted = {"safe_mode": False} if isinstance(operation, layers.Lambda) else {}
     try:
-        return operation.__class__.from_config(operation.get_config(), **trusted)
+        if type(operation) is layers.Lambda:
+            return _same_lambda(operation)
+        return operation.__class__.from_config(operation.get_config())
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"The layer '{operation.name}' ({type(operation).__name__}) can't be copied: "
-            f"{error} Add a get_config with all arguments to its class."
+            f"{cause(error)} Add a get_config with all arguments to its class."
         ) from error
+
+
+def _same_lambda(layer):
+    """Create a Lambda of the same function; one of a configuration has lost its globals."""
+    shape = layer.get_config().get("output_shape")
+    common = {"name": layer.name, "dtype": layer.dtype_policy}
+    if isinstance(shape, dict):
+        shape = layer.compute_output_shape
+    copy = layers.Lambda(layer.function, shape, layer.mask, layer.arguments, **common)
+    copy.trainable = layer.trainable
+    return copy
+
+
+def cause(error: Exception) -> str:
+    """Return in short why Keras could not create an object."""
+    text = str(error)
+    for lead in ("Exception encountered:", "Error encountered during deserialization:"):
+        text = text.rpartition(lead)[2]
+    text = " ".join(text.partition("Example:")[0].split())
+    return f"{text.rstrip('.')}." if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _with_bias(layer):
