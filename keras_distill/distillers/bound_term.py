@@ -12,6 +12,7 @@ from keras_distill.data.selection import part_of_output
 from keras_distill.distillers import term_checks
 from keras_distill.distillers.context import PROVIDERS, Context, check_shared
 from keras_distill.distillers.ignored import weight_of_valid
+from keras_distill.distillers.mixed_labels import without_mixed
 from keras_distill.distillers.term import Term
 from keras_distill.losses._masking import without_masked
 from keras_distill.losses.schedules import advance, scheduled_variable
@@ -189,7 +190,9 @@ class BoundTerm(keras.Layer):
             weight = None
         valid = context.valid_samples(term.student[0])
         weight = weight_of_valid(weight, valid, loss.reduction)
-        return loss(teacher, student, weight, **values, **scheduled)
+        value = loss(teacher, student, weight, **values, **scheduled)
+        last = keras.tree.flatten(student)[-1]
+        return without_mixed(loss, value, values.get("labels"), last)
 
 
 def _is_per_token(weight) -> bool:

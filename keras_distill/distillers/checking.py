@@ -5,7 +5,13 @@ import warnings
 import keras
 
 from keras_distill.data.selection import names_of_outputs, part_of_output
-from keras_distill.distillers import first_look, log_names, tasks, term_checks
+from keras_distill.distillers import (
+    first_look,
+    log_names,
+    mixed_labels,
+    tasks,
+    term_checks,
+)
 from keras_distill.distillers.ignored import ignored_class
 from keras_distill.training import data_checks
 
@@ -77,6 +83,10 @@ class Checking:
             data_checks.check_no_sample_is_ignored(part, term, ignored)
         if self.ends_in_logits:
             data_checks.check_logits_loss(loss)
+
+    def cause_of_nan(self, name: str) -> str:
+        """Return why a part of the loss may be NaN, beside values that are not finite."""
+        return mixed_labels.cause_of_nan(self.terms, name)
 
     def logged_names(self) -> set[str]:
         """Return the names in the logs of metrics and of the losses of single outputs."""

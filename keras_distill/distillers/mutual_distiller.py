@@ -201,6 +201,15 @@ class MutualDistiller(TrainStep, Entering, Fitting, KeptCompile, keras.Model):
         for member in self.members:
             member.check_test(batch)
 
+    def cause_of_nan(self, name: str) -> str:
+        """Return why a part of a peer's loss may be NaN, beside values that are not finite."""
+        causes = (
+            member.cause_of_nan(name.removeprefix(f"{member.student.name}_"))
+            for member in self.members
+            if name.startswith(f"{member.student.name}_")
+        )
+        return next(causes, "")
+
     def part_names(self) -> list[str]:
         """Return the names of the parts of the loss in the logs."""
         return [

@@ -120,6 +120,10 @@ class Fitting(TrainerHooks):
         """Return the callbacks in front of the user's."""
         return [watching.StopAtNotFinite(), workers.ShareStatistics()]
 
+    def cause_of_nan(self, name: str) -> str:
+        """Return why a part of the loss may be NaN, beside values that are not finite."""
+        return ""
+
     def epoch_logs(self, logs):
         """Return the means over all replicas, also where some metrics are not shown."""
         means = self.means(training=not set(self.part_names()).isdisjoint(logs))

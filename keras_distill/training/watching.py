@@ -60,11 +60,13 @@ def check_finite(model, logs: dict, when: str) -> None:
     bad = [name for name, value in values.items() if not np.isfinite(value).all()]
     if bad:
         infinite = [name for name in bad if np.isposinf(values[name]).any()]
+        nan = [name for name in bad if np.isnan(values[name]).any()]
+        causes = _infinite(infinite) + "".join(map(model.cause_of_nan, nan))
         raise ValueError(
             f"Training stopped at {when}: {', '.join(bad)} "
             f"{'is' if len(bad) == 1 else 'are'} not finite. The logits or features "
             "behind it are not, or its weight is too large: lower the learning rate "
-            f"or the weight, clip gradients, or check the data. {_infinite(infinite)}"
+            f"or the weight, clip gradients, or check the data. {causes}"
             "Earlier checkpoints are unchanged."
         )
 

@@ -96,3 +96,70 @@ def test_classes_of_pixels_are_not_mixed():
     distiller.compile("sgd", loss)
     labels = np.random.default_rng(0).integers(0, 3, (4, 3, 3))
     assert np.isfinite(distiller.fit(images, labels, verbose=0).history["term"][0])
+
+
+def batches(*labels):
+    """Return a `keras.utils.PyDataset` of batches, of which `fit` reads the first."""
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return len(labels)
+
+        def __getitem__(self, index):
+            return X, labels[index]
+
+    return Batches()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mixed"),
+    [
+        *(("triplet", "mixup"), ("triplet", "cutmix"), ("decoupled", "cutmix")),
+        *(("true_class", "mixup"), ("verification", "mixup")),
+    ],
+)
+def test_a_later_batch_that_is_mixed_stops_the_training(kind, mixed):
+    """And moves no weight by the term until it does."""
+    later = MIXED if mixed == "mixup" else np.maximum(ROWS, ROWS[::-1])
+    student, teacher = linear("student"), linear("teacher")
+    terms = [kd.Term(OF_ONE_CLASS[kind], name="term")]
+    distiller = kd.Distiller(student, teacher, terms=terms, label_weight=0.0)
+    distiller.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY)
+    once = keras.models.clone_model(student)
+    once.set_weights(student.get_weights())
+    copies = [term.copy() for term in terms]
+    alone = kd.Distiller(once, teacher, terms=copies, label_weight=0.0)
+    alone.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY)
+    alone.fit(batches(ROWS), verbose=0)
+    words = r"term is of one class .* on a batch whose labels are mixed"
+    with pytest.raises(ValueError, match=words) as error:
+        distiller.fit(batches(ROWS, later, ROWS), shuffle=False, verbose=0)
+    assert "at call 2 of the step: term is not finite" in str(error.value)
+    for expected, found in zip(once.get_weights(), student.get_weights(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_peers_name_the_cause_too():
+    peers = [linear("student"), linear("teacher")]
+    peers[0].name, peers[1].name = "a", "b"
+    terms = [kd.Term(kd.losses.DecoupledTarget(), name="term")]
+    distiller = kd.MutualDistiller(peers, terms=terms)
+    distiller.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY)
+    with pytest.raises(ValueError, match=r"term.* is of one class per sample"):
+        distiller.fit(batches(ROWS, MIXED), shuffle=False, verbose=0)
+
+
+def test_one_hot_pixels_and_classes_are_not_mixed():
+    """Labels of one class per pixel, in both forms that Keras accepts."""
+    images = np.random.default_rng(0).random((4, 3, 3, 2)).astype("float32")
+    classes = np.random.default_rng(0).integers(0, 3, (4, 3, 3))
+    for labels in (np.eye(3, dtype="float32")[classes], classes.astype("float32")):
+        inputs = [keras.Input((3, 3, 2)) for _ in "ab"]
+        nets = [keras.Model(x, keras.layers.Conv2D(3, 1)(x)) for x in inputs]
+        target = kd.targets.TrueClass()
+        terms = [kd.Term(kd.losses.SoftTarget(target=target), name="term")]
+        distiller = kd.Distiller(*nets, terms=terms)
+        is_dense = labels.ndim == 4
+        sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        distiller.compile("sgd", CROSS_ENTROPY if is_dense else sparse)
+        assert np.isfinite(distiller.fit(images, labels, verbose=0).history["term"][0])
