@@ -23,17 +23,56 @@ def write_then_rename(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     The path has the same ending and is different for each process.
     """
     path = pathlib.Path(path)
+    with _beside(path) as beside:
+        yield beside
+        _flush(beside)
+        os.replace(beside, path)
+
+
+def write_first(path: str | os.PathLike, contents: bytes) -> bool:
+    """Write a file that is whole or absent; return False if there is one already.
+
+    Of several processes that write at once, one returns True.
+    """
+    path = pathlib.Path(path)
+    with _beside(path) as beside:
+        beside.write_bytes(contents)
+        _flush(beside)
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            # A file system without hard links.
+            return _write_exclusively(path, contents)
+    return True
+
+
+def _write_exclusively(path: pathlib.Path, contents: bytes) -> bool:
+    try:
+        with open(path, "xb") as file:
+            file.write(contents)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield the path of this process's temporary file, which is removed at the end."""
     host = socket.gethostname()
     # Keras saves weights only to a path that ends in ".weights.h5".
     stem, dot, ending = path.name.partition(".")
     beside = path.with_name(f"{stem}.{host}.{os.getpid()}.part{dot}{ending}")
     try:
         yield beside
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _flush(path: pathlib.Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_arrays(path: str | os.PathLike, arrays: dict) -> None:

@@ -18,7 +18,8 @@ class Builder:
     """Runs the teacher on samples that are not cached yet, shard by shard.
 
     Args:
-        shards: files to write the rows to, `per_view` of them for each view.
+        shards: files to write the rows to.
+        exact: which inputs are compared exactly, as in `Contents`.
         source: samples to run the teacher on; `key` is that of their ids.
         run: as `Recipe.runner` returns it.
         batch_size: samples that the teacher is run on at once.
@@ -27,13 +28,13 @@ class Builder:
     def __init__(
         self,
         shards: Shards,
-        per_view: int,
+        exact: tuple[bool, ...],
         source,
         key: str,
         run: Callable,
         batch_size: int,
     ):
-        self.shards, self.per_view = shards, per_view
+        self.shards, self.exact = shards, exact
         self.source, self.key = source, key
         self.run, self.batch_size = run, batch_size
 
@@ -97,11 +98,13 @@ class Builder:
 
         def parts():
             for batch in self._batches(shard):
+                ids = batch[self.key]
                 inputs, values, distance = self.run(batch)
                 distances.append(distance)
-                ids = batch[self.key]
+                marks = rows.marks(inputs, self.exact)
+                rows.check_marks(marks, ids)
                 _check_finite(values, ids)
-                yield rows.pack(self.shards.row, ids, rows.sketch(inputs), values)
+                yield rows.pack(self.shards.row, ids, marks, values)
                 claims.renew(shard)
                 bar.add(len(ids))
 
@@ -127,10 +130,20 @@ class Builder:
         )
 
     def _batches(self, shard: int) -> Iterator[dict]:
-        view, index = divmod(shard, self.per_view)
+        view, index = divmod(shard, self.shards.per_view)
         start = index * self.shards.counts[0]
         stop = start + self.shards.counts[shard]
-        return self.source.read(view, start, stop, self.batch_size)
+        for batch in self.source.read(view, start, stop, self.batch_size):
+            ids = batch[self.key]
+            expected = self.source.ids[start : start + len(ids)]
+            if not np.array_equal(ids, expected):
+                raise ValueError(
+                    "The data came in another order than before, as from shuffle(): the "
+                    f"ids {ids[:5].tolist()} in the place of {expected[:5].tolist()}. "
+                    "Pass the data to build in one order."
+                )
+            yield batch
+            start += len(ids)
 
 
 def _check_finite(values_of_taps: dict, ids) -> None:

@@ -30,9 +30,10 @@ class CachedTeacher(BaseTeacher):
     samples of a training set by their ids, in any order and any batch size. A distiller
     takes the cache in place of the teacher.
 
-    With each sample's outputs the cache stores a sketch of the teacher's input. A sample
-    whose input differs in training, because it is augmented at random or has changed,
-    raises an error. For augmentation that can be replayed pass `views`.
+    With each sample's outputs the cache stores a sketch of the teacher's input, of
+    integers a number that a change of any of them changes. A sample whose input differs in
+    training, because it is augmented at random or has changed, raises an error. For
+    augmentation that can be replayed pass `views`.
 
     With `top_k` a prediction is stored as its k largest probabilities at the
     temperature T and the sum of the others, which is spread evenly when it is read:
@@ -150,9 +151,10 @@ class CachedTeacher(BaseTeacher):
         Raises:
             TypeError: the data have another type.
             ValueError: there is no teacher, the cache was built from other data, the data
-                are empty or infinite, ids occur twice, a batch or a shard has no rows, a
-                tap has no fixed shape, or outputs of the teacher are not finite in the
-                type that they are stored in.
+                are empty, infinite, not finite or in changing order, ids are not unique
+                integers from 0, a batch or a shard has no rows, a tap has no fixed shape,
+                or outputs of the teacher are not finite in the type that they are stored
+                in.
             OSError: the disk is full; complete shards stay.
         """
         if self.recipe is None:
@@ -160,18 +162,16 @@ class CachedTeacher(BaseTeacher):
                 "Building a cache needs its teacher: pass one to kd.CachedTeacher."
             )
         checks.check_counts(batch_size=batch_size, shard_rows=shard_rows)
-        image = self.inputs if isinstance(self.inputs, str) else "image"
-        source = sources.source(data, self.recipe.views, self.sample_ids, image)
+        views = self.recipe.views
+        source = sources.source(data, views, self.sample_ids, self.inputs)
         made_of = {**self.recipe.fingerprints(), "data": source.fingerprint}
         if self.contents is None:
-            self.contents = self.recipe.contents(source, made_of, shard_rows)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.contents.write(self.folder)
+            self._begin(source, made_of, shard_rows)
         self._check_made_of(made_of)
         shards = self.contents.shards(self.folder)
         shards.remove_damaged()
-        run, per_view = self.recipe.runner(batch_size), self.contents.per_view
-        builder = Builder(shards, per_view, source, self.sample_ids, run, batch_size)
+        run, exact = self.recipe.runner(batch_size), self.contents.exact
+        builder = Builder(shards, exact, source, self.sample_ids, run, batch_size)
         builder.build(*strategies.worker(), patience=patience, verbose=verbose)
         self._reader = None
         if verbose:
@@ -203,7 +203,8 @@ class CachedTeacher(BaseTeacher):
             views: index of each sample's view, `(B,)` or one number. Default 0.
 
         Raises:
-            ValueError: there is no such sample or view, or shards are incomplete.
+            ValueError: there is no such sample or view, or shards are incomplete, damaged,
+                in each other's place or of another cache.
 
         Example:
             >>> cached.read([3, 1])["logits"]["all"].shape
@@ -247,6 +248,13 @@ class CachedTeacher(BaseTeacher):
             )
         super().check(requests)
         checks.check_requests(self.contents, requests)
+
+    def _begin(self, source, made_of: dict, shard_rows: int) -> None:
+        """Write what the cache will contain, or read what another process wrote first."""
+        self.contents = self.recipe.contents(source, made_of, shard_rows)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.contents.write(self.folder):
+            self.contents = contents.read(self.folder)
 
     def _open(self) -> Reader:
         if self._reader is None:

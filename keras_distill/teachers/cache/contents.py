@@ -1,17 +1,23 @@
 """The file beside the shards: what a cache contains and what it was made of."""
 
 import dataclasses
+import functools
+import hashlib
 import json
 import pathlib
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from keras_distill._backend.files import write_then_rename
+from keras_distill._backend.files import write_first
 from keras_distill.teachers.cache import forms, rows
 from keras_distill.teachers.cache.shards import ShardRows, Shards
 
-FILE, FORMAT = "cache.json", 1
+# Caches of format 1 have no checksum of this file, and shards without their numbers.
+FILE, FORMAT = "cache.json", 2
+# Bounds for a file from elsewhere: its bytes, and the shards that it may list.
+MOST_BYTES, MOST_SHARDS = 2**24, 10**7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +32,9 @@ class Contents:
         views: number of views of each sample.
         shard_rows: rows per shard; the last shard of a view may have fewer.
         wide_ids: whether some ids need more than 32 bits.
+        exact: for each of the teacher's inputs, whether it is of integers, which are
+            compared exactly. Default: none is.
+        format: of the files.
     """
 
     made_of: dict
@@ -34,6 +43,14 @@ class Contents:
     views: int
     shard_rows: int
     wide_ids: bool
+    exact: tuple[bool, ...] = ()
+    format: int = FORMAT
+
+    @functools.cached_property
+    def checksum(self) -> str:
+        """The SHA-256 of all fields, which the notes of the shards have too."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def forms(self) -> dict:
@@ -57,38 +74,80 @@ class Contents:
 
     def shards(self, folder: pathlib.Path) -> Shards:
         """Return the files of the rows in a folder."""
-        row = rows.row_type(self.parts, self.wide_ids)
+        row = rows.row_type(self.parts, self.wide_ids, self.exact)
         last = self.samples - (self.per_view - 1) * self.shard_rows
         counts = [self.shard_rows] * (self.per_view - 1) + [last]
-        return Shards(folder, row, counts * self.views)
+        cache = self.checksum if self.format > 1 else None
+        return Shards(folder, row, counts * self.views, cache, self.per_view)
 
-    def write(self, folder: pathlib.Path) -> None:
-        """Write the file, which is complete or absent at any moment."""
-        text = json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1)
-        with write_then_rename(folder / FILE) as beside:
-            beside.write_text(text, "utf-8")
+    def write(self, folder: pathlib.Path) -> bool:
+        """Write the file, whole or not at all; return False if there is one already."""
+        return write_first(folder / FILE, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the file."""
+        fields = dataclasses.asdict(self)
+        if self.format == 1:
+            fields.pop("exact")
+        else:
+            fields["checksum"] = self.checksum
+        fields = {"format": fields.pop("format"), **fields}
+        return json.dumps(fields, indent=1).encode()
 
 
 def read(folder: pathlib.Path) -> Contents | None:
     """Return the contents of the cache in a folder, or None if there is no cache.
 
     Raises:
-        ValueError: the file can't be read, or has another format.
+        ValueError: the file can't be read, is damaged or has another format.
     """
     path = folder / FILE
     if not path.exists():
         return None
     try:
-        fields = json.loads(path.read_text("utf-8"))
-        if fields.pop("format") != FORMAT:
-            raise ValueError("another format")
-        fields["shapes"] = {tap: tuple(s) for tap, s in fields["shapes"].items()}
-        return Contents(**fields)
-    except (ValueError, KeyError, TypeError) as error:
+        contents = _read(path)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"'{path}' can't be read as the contents of a cache ({error}). Remove the "
-            "folder and build the cache again."
+            f"'{path}' can't be read as the contents of a cache ({error}). Put a copy of "
+            "the file in its place, or remove the folder and build the cache again."
         ) from error
+    if contents.format == 1:
+        warnings.warn(
+            f"The cache in '{folder}' is of an earlier version: damage to {FILE} or "
+            "shards that were exchanged would not be found. Remove the folder and build "
+            "the cache again.",
+            stacklevel=3,
+        )
+    return contents
+
+
+def _read(path: pathlib.Path) -> Contents:
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES} bytes")
+    text = path.read_bytes()
+    fields = json.loads(text)
+    number, checksum = fields["format"], fields.pop("checksum", None)
+    if number not in (1, FORMAT):
+        raise ValueError(f"its format is {number!r}, not {FORMAT}")
+    fields["shapes"] = {tap: tuple(s) for tap, s in fields["shapes"].items()}
+    fields["exact"] = tuple(fields.get("exact", ()))
+    contents = Contents(**fields)
+    # The bytes are compared too: other bytes may mean the same.
+    if number > 1 and (contents.checksum != checksum or contents.to_bytes() != text):
+        raise ValueError("it has changed since it was written")
+    _check_numbers(contents)
+    # Raises errors about forms and shapes.
+    contents.shards(path.parent)
+    return contents
+
+
+def _check_numbers(contents: Contents) -> None:
+    numbers = {n: getattr(contents, n) for n in ("samples", "views", "shard_rows")}
+    for name, number in numbers.items():
+        if type(number) is not int or number < 1:
+            raise ValueError(f"{name} is {number!r}")
+    if contents.per_view * contents.views > MOST_SHARDS:
+        raise ValueError(f"it lists more than {MOST_SHARDS} shards")
 
 
 class Index:

@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 
-from keras_distill.teachers.cache import rows
+from keras_distill.teachers.cache import reading, rows
 from keras_distill.teachers.cache.reading import Reader
 
 # A cache of more bytes is read from disk batch by batch.
@@ -24,8 +24,14 @@ class InMemoryRows:
 
         self.index, self.views = reader.index, reader.contents.views
         stored = np.concatenate([shard.all_rows() for shard in reader.shards])
+        reader.close()
+        _check_order(stored[rows.ID].reshape(self.views, -1))
+        self.exact = reader.contents.exact
+        marks = [
+            name for name in (rows.SKETCH, rows.DIGEST) if name in stored.dtype.names
+        ]
         with tf.device("CPU:0"):
-            self.sketches = tf.constant(stored[rows.SKETCH].astype("float32"))
+            self.marks = {name: tf.constant(_native(stored[name])) for name in marks}
             self.columns = [
                 tf.constant(values)
                 for named in rows.unpack(stored).values()
@@ -46,11 +52,18 @@ class InMemoryRows:
         views = tf.cast(views, tf.int64)
         exists &= (views >= 0) & (views < self.views)
         positions = tf.where(exists, views * self.index.count + positions, 0)
-        stored = tf.gather(self.sketches, positions)
-        gap = tf.abs(_sketch(inputs) - stored)
-        same = tf.reduce_all(gap <= rows.TOLERANCE + 1e-3 * tf.abs(stored), axis=1)
+        exact = self.exact or (False,) * len(inputs)
+        pairs = list(zip(inputs, exact, strict=True))
+        if rows.SKETCH in self.marks:
+            stored = tf.gather(self.marks[rows.SKETCH], positions)
+            gap = tf.abs(_sketch([x for x, is_exact in pairs if not is_exact]) - stored)
+            near = gap <= rows.TOLERANCE + 1e-3 * tf.abs(stored)
+            exists &= tf.reduce_all(near, axis=1)
+        if rows.DIGEST in self.marks:
+            stored = tf.gather(self.marks[rows.DIGEST], positions)
+            exists &= _digest([x for x, is_exact in pairs if is_exact]) == stored
         values = [tf.gather(column, positions) for column in self.columns]
-        return values, tf.reduce_all(exists & same)
+        return values, tf.reduce_all(exists)
 
     def _positions(self, ids):
         import tensorflow as tf
@@ -62,6 +75,28 @@ class InMemoryRows:
         ranks = tf.minimum(tf.searchsorted(sorted_ids, ids), count - 1)
         positions = tf.gather(tf.constant(self.index.order.astype("int64")), ranks)
         return positions, tf.gather(sorted_ids, ranks) == ids
+
+
+def _check_order(ids: np.ndarray) -> None:
+    """Check that all views, `(V, N)`, have the samples in one order."""
+    for view, found in enumerate(ids):
+        reading.check_ids(found, ids[0], np.broadcast_to(view, found.shape))
+
+
+def _native(values: np.ndarray) -> np.ndarray:
+    return values.astype("float32" if values.dtype.kind == "f" else "int64")
+
+
+def _digest(inputs):
+    """Compute `rows.digest` of tensors of integers."""
+    import tensorflow as tf
+
+    flat = [
+        tf.cast(tf.reshape(x, (-1, math.prod(x.shape[1:]))), tf.int64) for x in inputs
+    ]
+    flat = flat[0] if len(flat) == 1 else tf.concat(flat, axis=1)
+    factors = tf.constant(rows.odd_numbers(flat.shape[1]).view("int64"))
+    return tf.reduce_sum(flat * factors, axis=1)
 
 
 def _sketch(inputs):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_distill.data.selection import Selection, select
-from keras_distill.teachers.cache import rows
+from keras_distill.teachers.cache import rows, sources
 from keras_distill.teachers.cache.in_memory import LIMIT, InMemoryRows
 from keras_distill.teachers.cache.reading import Reader
 
@@ -23,13 +23,14 @@ class Joiner:
     def __init__(self, reader: Reader, inputs: Selection, key: str):
         self.reader, self.inputs, self.key = reader, inputs, key
         self.views, self.parts = reader.contents.views, reader.contents.parts
+        self.exact = reader.contents.exact
 
     def join(self, dataset):
         """Add `"knowledge"` to the inputs of each batch, after a check of the first."""
         import tensorflow as tf
 
         spec = dataset.element_spec
-        self._check_keys(spec[0] if isinstance(spec, tuple) else spec)
+        self._check_spec(spec[0] if isinstance(spec, tuple) else spec)
         first = next(dataset.as_numpy_iterator(), None)
         if first is not None:
             self._read(*self._query(first[0] if isinstance(first, tuple) else first))
@@ -42,7 +43,7 @@ class Joiner:
         def look_up(x, *others):
             query = self._query(x)
             read = lambda: tf.numpy_function(self._read, query, types)  # noqa: E731
-            if cache is None or not _has_static_shapes(query[2:]):
+            if cache is None or not self._is_static(query[2:]):
                 arrays = read()
             else:
                 arrays, matches = cache.find(*query)
@@ -72,7 +73,9 @@ class Joiner:
 
     def _read(self, ids, views, *inputs) -> list[np.ndarray]:
         stored = self.reader.read(ids, views)
-        changed = rows.changed(rows.sketch(inputs), stored[rows.SKETCH])
+        marks = rows.marks(inputs, self.exact)
+        rows.check_marks(marks, ids)
+        changed = rows.changed(marks, stored)
         if changed.any():
             raise ValueError(
                 f"{int(changed.sum())} of {len(ids)} samples, such as the ids "
@@ -83,7 +86,7 @@ class Joiner:
         named = rows.unpack(stored)
         return [named[tap][name] for tap, parts in self.parts.items() for name in parts]
 
-    def _check_keys(self, spec) -> None:
+    def _check_spec(self, spec) -> None:
         required = [self.key] + [VIEW] * (self.views > 1)
         found = spec if isinstance(spec, dict) else ()
         if missing := [key for key in required if key not in found]:
@@ -92,6 +95,16 @@ class Joiner:
                 f"dict of inputs; {missing} is not in {spec}. kd.data.batches(..., "
                 "sample_ids=True) adds the ids, augment=kd.data.Views(...) the view."
             )
+        for key in required:
+            sources.check_spec_of_ids(spec[key], key)
+
+    def _is_static(self, inputs) -> bool:
+        """Whether graphs can compare the inputs: static sizes, integers where exact."""
+        return _has_static_shapes(inputs) and all(
+            x.dtype.is_integer or x.dtype.is_bool
+            for x, exact in zip(inputs, self.exact, strict=False)
+            if exact
+        )
 
 
 def _has_static_shapes(inputs) -> bool:

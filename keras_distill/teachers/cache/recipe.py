@@ -65,6 +65,8 @@ class Recipe:
     def contents(self, source, made_of: dict, shard_rows: int) -> Contents:
         """Return what a cache will contain, as found by a pass of one sample."""
         sample = select(next(source.read(0, 0, 1, 1)), self.inputs)
+        leaves = keras.tree.flatten(sample)
+        exact = tuple(np.asarray(x).dtype.kind in "iub" for x in leaves)
         sample = keras.tree.map_structure(ops.convert_to_tensor, sample)
         inputs = self._prepared(sample)
         if any(tap.is_output for tap in self.taps):
@@ -79,6 +81,7 @@ class Recipe:
             views=self.views.count if self.views else 1,
             shard_rows=min(shard_rows, source.count),
             wide_ids=source.largest_id >= 2**32,
+            exact=exact,
         )
 
     def runner(self, batch_size: int) -> Callable:

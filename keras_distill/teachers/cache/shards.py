@@ -4,6 +4,7 @@ All rows have one size, so any of them can be read without the others. A record 
 block of rows; the last record is a note in JSON.
 """
 
+import functools
 import json
 import pathlib
 import struct
@@ -12,16 +13,34 @@ from collections.abc import Iterable
 import numpy as np
 
 from keras_distill._backend.files import write_then_rename
+from keras_distill.teachers.cache.mapped_files import MappedFile
 
 # Bytes before and after the data of a record: its length and two checksums.
 BEFORE, AFTER = 12, 4
+MOST_OF_NOTE = 2**16
 
 
 class Shards:
-    """Files of rows in a folder; `counts` has the number of rows of each shard."""
+    """Files of rows in a folder, each labelled with its cache, its view and its index.
 
-    def __init__(self, folder: pathlib.Path, row: np.dtype, counts: list[int]):
+    Args:
+        folder: of the files.
+        row: dtype of a row.
+        counts: number of rows of each shard, view after view.
+        cache: checksum of the cache's description; None for shards without labels.
+        per_view: number of shards of a view.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        row: np.dtype,
+        counts: list[int],
+        cache: str | None = None,
+        per_view: int = 1,
+    ):
         self.folder, self.row, self.counts = folder, row, counts
+        self.cache, self.per_view = cache, per_view
         self.block = max(1, min(1024, 2**20 // row.itemsize))
 
     def path(self, shard: int) -> pathlib.Path:
@@ -34,7 +53,7 @@ class Shards:
         Args:
             shard: index of the shard.
             parts: rows, in parts of any size.
-            note: called when all rows are written; returns what JSON can hold.
+            note: called when all rows are written; returns a dict that JSON can hold.
         """
         with write_then_rename(self.path(shard)) as beside, open(beside, "wb") as file:
             waiting = np.empty(0, self.row)
@@ -45,23 +64,31 @@ class Shards:
                     waiting = waiting[self.block :]
             if len(waiting):
                 file.write(_record(waiting.tobytes()))
-            file.write(_record(json.dumps(note()).encode()))
+            note = {**note(), **self._label(shard)}
+            file.write(_record(json.dumps(note).encode()))
 
     def damage(self, shard: int) -> str | None:
         """Return what is wrong with a shard's file, or None if it is complete."""
+        return self.examine(shard)[0]
+
+    def examine(self, shard: int) -> tuple[str | None, dict]:
+        """Return what is wrong with a shard's file, or None, and its note."""
         path = self.path(shard)
         if not path.exists():
-            return "is missing"
+            return "is missing", {}
         contents = np.memmap(path, mode="r") if path.stat().st_size else b""
         start = 0
         for length in self._lengths(shard):
             record = contents[start : start + BEFORE + length + AFTER]
             if len(record) < BEFORE + length + AFTER:
-                return "is too short"
+                return "is too short", {}
             if not _is_valid(record, length):
-                return f"is damaged at byte {start}"
+                return f"is damaged at byte {start}", {}
             start += len(record)
-        return None if _read_note(contents[start:]) is not None else "has no valid end"
+        note = _read_note(contents[start:])
+        if note is None:
+            return "has no valid end", {}
+        return self._misplaced(note, self._label(shard)), note
 
     def remove_damaged(self) -> None:
         """Remove the shards that exist and are damaged."""
@@ -69,14 +96,23 @@ class Shards:
             if self.path(shard).exists() and self.damage(shard) is not None:
                 self.path(shard).unlink(missing_ok=True)
 
-    def note(self, shard: int):
-        """Return the note of a complete shard."""
-        start = sum(BEFORE + length + AFTER for length in self._lengths(shard))
-        return _read_note(np.memmap(self.path(shard), mode="r")[start:])
-
     def open(self, shard: int) -> "ShardRows":
         """Return a shard's rows, which are read lazily."""
         return ShardRows(self.path(shard), self.row, self.block, self.counts[shard])
+
+    def _label(self, shard: int) -> dict:
+        if self.cache is None:
+            return {}
+        view, index = divmod(shard, self.per_view)
+        return {"cache": self.cache, "view": view, "shard": index}
+
+    def _misplaced(self, note: dict, label: dict) -> str | None:
+        """Return which shard a file has the note of, if it is another one."""
+        if label.items() <= note.items():
+            return None
+        if note.get("cache") != self.cache:
+            return "is of another cache"
+        return f"is shard {note.get('shard')} of view {note.get('view')}"
 
     def _lengths(self, shard: int) -> list[int]:
         """Return the number of bytes of the rows in each record."""
@@ -89,33 +125,39 @@ class ShardRows:
     """The rows of a shard on disk: full blocks, and a smaller last one."""
 
     def __init__(self, path: pathlib.Path, row: np.dtype, block: int, count: int):
-        contents = np.memmap(path, mode="r")
-        blocks, left = divmod(count, block)
-        stride = BEFORE + block * row.itemsize + AFTER
-        steps = stride, row.itemsize
-        self.block = block
-        self.full = np.ndarray((blocks, block), row, contents, BEFORE, steps)
-        start = blocks * stride + BEFORE if left else 0
-        self.last = np.ndarray((left,), row, contents, start)
+        self.row, self.block = row, block
+        self.file = MappedFile(path, functools.partial(_rows, row, block, count))
 
     def column(self, name: str) -> np.ndarray:
         """Read one field of all rows."""
-        return np.concatenate([self.full[name].ravel(), self.last[name]])
+        full, last = self.file.arrays()
+        return np.concatenate([full[name].ravel(), last[name]])
 
     def all_rows(self) -> np.ndarray:
         """Read all rows."""
-        return np.concatenate([self.full.ravel(), self.last])
+        full, last = self.file.arrays()
+        return np.concatenate([full.ravel(), last])
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         """Read the rows at some indices."""
+        full, last = self.file.arrays()
         blocks, indices = np.divmod(indices, self.block)
-        in_last = blocks >= len(self.full)
+        in_last = blocks >= len(full)
         if not in_last.any():
-            return self.full[blocks, indices]
-        rows = np.empty(len(indices), self.last.dtype)
-        rows[in_last] = self.last[indices[in_last]]
-        rows[~in_last] = self.full[blocks[~in_last], indices[~in_last]]
+            return full[blocks, indices]
+        rows = np.empty(len(indices), self.row)
+        rows[in_last] = last[indices[in_last]]
+        rows[~in_last] = full[blocks[~in_last], indices[~in_last]]
         return rows
+
+
+def _rows(row: np.dtype, block: int, count: int, contents) -> tuple:
+    """Return the rows of full blocks, `(blocks, block)`, and those of the last."""
+    blocks, left = divmod(count, block)
+    stride = BEFORE + block * row.itemsize + AFTER
+    full = np.ndarray((blocks, block), row, contents, BEFORE, (stride, row.itemsize))
+    start = blocks * stride + BEFORE if left else 0
+    return full, np.ndarray((left,), row, contents, start)
 
 
 def _record(contents: bytes) -> bytes:
@@ -139,11 +181,15 @@ def _is_valid(record: np.ndarray, length: int) -> bool:
     return record[-AFTER:].tobytes() == _checksum(np.asarray(record[BEFORE:-AFTER]))
 
 
-def _read_note(contents):
+def _read_note(contents) -> dict | None:
     """Return the note in the last record, or None if the record is damaged."""
-    if len(contents) < BEFORE + AFTER:
+    if not BEFORE + AFTER <= len(contents) <= MOST_OF_NOTE:
         return None
     (length,) = struct.unpack("<Q", np.asarray(contents[:8]).tobytes())
     if len(contents) != BEFORE + length + AFTER or not _is_valid(contents, length):
         return None
-    return json.loads(np.asarray(contents[BEFORE:-AFTER]).tobytes())
+    try:
+        note = json.loads(np.asarray(contents[BEFORE:-AFTER]).tobytes())
+    except (ValueError, RecursionError):
+        return None
+    return note if isinstance(note, dict) else None

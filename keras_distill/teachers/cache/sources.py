@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_distill import data
 from keras_distill.data import Samples
+from keras_distill.data.selection import Selection, keys_of
 from keras_distill.data.views import Views
 from keras_distill.teachers.cache import fingerprints
 
@@ -14,16 +15,23 @@ from keras_distill.teachers.cache import fingerprints
 class ArraySource:
     """Samples in memory, or views of them."""
 
-    def __init__(self, samples: Samples, views: Views | None, sample_ids: str):
+    def __init__(
+        self,
+        samples: Samples,
+        views: Views | None,
+        sample_ids: str,
+        selection: Selection,
+    ):
         if sample_ids != "sample_id":
             raise ValueError(
                 "The ids of kd.data.Samples have the key 'sample_id'; got "
                 f"{sample_ids!r}. Leave sample_ids out, or pass a tf.data.Dataset."
             )
-        _check_ids(samples.ids)
+        _check_ids(samples.ids, len(samples))
+        _check_finite({"image": samples.images}, selection, samples.ids)
         self.samples, self.views = samples, views
         self.count = len(samples)
-        self.largest_id = int(samples.ids.max())
+        self.ids, self.largest_id = samples.ids, int(samples.ids.max())
         self.fingerprint = fingerprints.of_samples(samples)
 
     def read(self, view: int, start: int, stop: int, size: int) -> Iterator[dict]:
@@ -47,10 +55,12 @@ class StreamSource:
             in the same order.
         views: of each sample, or None for the samples themselves.
         sample_ids: key of the ids.
-        image: key of the images that the views augment.
+        selection: the teacher's part of the data's inputs.
     """
 
-    def __init__(self, dataset, views: Views | None, sample_ids: str, image: str):
+    def __init__(
+        self, dataset, views: Views | None, sample_ids: str, selection: Selection
+    ):
         spec = dataset.element_spec
         spec = spec[0] if isinstance(spec, tuple) else spec
         if not isinstance(spec, dict) or sample_ids not in spec:
@@ -59,12 +69,15 @@ class StreamSource:
                 f"'{sample_ids}'; got {spec}. Add it, as kd.data.batches(..., "
                 "sample_ids=True) or dataset.enumerate() do, or pass its key as sample_ids."
             )
-        inputs = dataset.map(_inputs)
-        self.singles = inputs.unbatch()
-        self.views, self.key, self.image = views, sample_ids, image
-        ids, self.fingerprint = _scan(inputs, sample_ids)
-        _check_ids(ids)
-        self.count, self.largest_id = len(ids), int(ids.max())
+        check_spec_of_ids(spec[sample_ids], sample_ids)
+        batches = dataset.map(_inputs)
+        self.singles = batches.unbatch()
+        self.views, self.key = views, sample_ids
+        # The views augment the images.
+        self.image = selection if isinstance(selection, str) else "image"
+        ids, self.fingerprint = _scan(batches, sample_ids, selection)
+        _check_ids(ids, len(ids))
+        self.ids, self.count, self.largest_id = ids, len(ids), int(ids.max())
         self._open = None
 
     def read(self, view: int, start: int, stop: int, size: int) -> Iterator[dict]:
@@ -92,26 +105,77 @@ def _inputs(x, *others):
     return x
 
 
-def _scan(inputs, key: str) -> tuple[np.ndarray, str]:
+def _scan(batches, key: str, selection: Selection) -> tuple[np.ndarray, str]:
     """Return all ids of a dataset of inputs, and a digest of ids and inputs."""
-    if int(inputs.cardinality()) == -1:
+    if int(batches.cardinality()) == -1:
         raise ValueError(
             "The data are infinite, so they can't be cached. Pass the dataset without "
             "repeat()."
         )
-    digest, ids = hashlib.sha256(), [np.zeros(0, "int64")]
-    for batch in inputs.as_numpy_iterator():
+    digest, ids = hashlib.sha256(), []
+    for batch in batches.as_numpy_iterator():
+        _check_finite(batch, selection, batch[key])
         ids.append(batch[key])
         fingerprints.add_arrays(digest, (batch[name] for name in sorted(batch)))
-    return np.concatenate(ids), digest.hexdigest()
+    ids = np.concatenate(ids or [np.zeros(0, "int64")])
+    return ids, digest.hexdigest()
 
 
-def _check_ids(ids: np.ndarray) -> None:
-    """Check that there are samples, and that their ids are unique."""
+def _check_finite(batch: dict, selection: Selection, ids: np.ndarray) -> None:
+    """Check that the parts of a batch that the teacher gets are finite."""
+    names = list(batch) if selection is None else keys_of(selection)
+    for name in names:
+        values = np.asarray(batch.get(name, 0))
+        if values.dtype.kind != "f":
+            continue
+        for start in range(0, len(values), 4096):
+            part = values[start : start + 4096]
+            finite = np.isfinite(part.reshape(len(part), -1)).all(axis=1)
+            if not finite.all():
+                found = ids[start : start + 4096][~finite]
+                raise ValueError(
+                    f"The teacher's inputs '{name}' are not finite, for samples such as "
+                    f"the ids {found[:5].tolist()}. Repair these samples or leave them "
+                    "out."
+                )
+
+
+def check_spec_of_ids(spec, key: str) -> None:
+    """Check that a batch's ids or views are integers, `(B,)`.
+
+    Args:
+        spec: a `tf.TensorSpec`.
+        key: of the ids in the inputs.
+
+    Raises:
+        ValueError: they are not.
+    """
+    dtype, shape = getattr(spec, "dtype", None), getattr(spec, "shape", None)
+    if not getattr(dtype, "is_integer", False) or shape.rank not in (1, None):
+        raise ValueError(
+            f"'{key}' must be integers (B,), one for each sample of a batch; got {spec}. "
+            "Number the samples by integers from 0, and pass batches."
+        )
+
+
+def _check_ids(ids: np.ndarray, count: int) -> None:
+    """Check that there are samples, and that their ids are unique integers from 0."""
+    ids = np.asarray(ids)
+    if ids.shape != (count,) or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"Sample ids must be one integer for each of the {count} samples, ({count},); "
+            f"got {ids.dtype} {ids.shape}. Number the samples from 0."
+        )
     if not len(ids):
         raise ValueError(
             "There are no samples to cache. Check the filter, the split or the path that "
             "they come from."
+        )
+    outside = (ids < 0) | (ids > np.iinfo("int64").max)
+    if outside.any():
+        raise ValueError(
+            f"Sample ids must be 0 to 2^63 - 1; got {ids[outside][:5].tolist()}. Number "
+            "the samples from 0."
         )
     if (np.diff(ids) > 0).all():
         return
@@ -125,7 +189,7 @@ def _check_ids(ids: np.ndarray) -> None:
 
 
 def source(
-    samples, views: Views | None, sample_ids: str, image: str
+    samples, views: Views | None, sample_ids: str, selection: Selection
 ) -> ArraySource | StreamSource:
     """Return a source of samples or of a `tf.data.Dataset`.
 
@@ -133,9 +197,9 @@ def source(
         TypeError: `samples` has another type.
     """
     if isinstance(samples, Samples):
-        return ArraySource(samples, views, sample_ids)
+        return ArraySource(samples, views, sample_ids, selection)
     if hasattr(samples, "element_spec"):
-        return StreamSource(samples, views, sample_ids, image)
+        return StreamSource(samples, views, sample_ids, selection)
     raise TypeError(
         "A cache is built from kd.data.Samples, as kd.data.Samples(images, labels), or "
         f"from a tf.data.Dataset of batches; got {type(samples).__name__}."

@@ -42,7 +42,7 @@ def test_rows_are_read_at_any_index(shards, shard):
     opened = shards.open(shard)
     np.testing.assert_array_equal(opened[indices], expected[indices])
     np.testing.assert_array_equal(opened.column("id"), expected["id"])
-    assert shards.note(shard) == {"distance": 0.5}
+    assert shards.examine(shard)[1] == {"distance": 0.5}
 
 
 def test_any_flipped_bit_is_detected(shards):
