@@ -166,15 +166,18 @@ def known_lengths(distiller) -> BoundLengths | None:
 
 
 def settle(
-    distiller, lengths: BoundLengths | None, otherwise: str | None = None
+    distiller, lengths: BoundLengths | None, otherwise: str | dict | None = None
 ) -> None:
     """Exchange default terms for those that fit the task, and note each term's task.
 
     Args:
         distiller: a `Distiller`.
         lengths: with the shapes of its taps, or None if they are not known yet.
-        otherwise: the task where no loss shows it. Default: by the number of outputs.
+        otherwise: the task where no loss shows it, or those by the terms' names.
+            Default: by the number of outputs.
     """
+    by_name = otherwise if isinstance(otherwise, dict) else {}
+    otherwise = None if isinstance(otherwise, dict) else otherwise
     shapes = {} if lengths is None else lengths.student.shapes
     bounds, changed = [], False
     for bound in distiller.terms.values():
@@ -182,7 +185,8 @@ def settle(
         by_width = tasks.task_of_width(tasks.width_of(bound.term, shapes))
         loaded = None if distiller.compiled else getattr(bound.term, "task", None)
         of_teacher = getattr(distiller.teacher, "predicts", None)
-        likely = task or otherwise or loaded or of_teacher or by_width
+        shown = task or by_name.get(bound.name) or otherwise
+        likely = shown or loaded or of_teacher or by_width
         fitting = bound.term.for_task(likely)
         if fitting is not bound.term:
             changed, bound = True, BoundTerm(fitting)

@@ -7,6 +7,7 @@ import keras
 from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.distillers import (
     first_look,
+    label_tasks,
     log_names,
     mixed_labels,
     tasks,
@@ -40,6 +41,7 @@ class Checking:
                 self.teacher.adapt(self.entry.taught(few))
             if not self.is_bound:
                 self.bind_to(x)
+            label_tasks.follow_labels(self, y)
             tasks.check(self)
             self.entry.build(x)
             self.check_labels(y, loss)
@@ -63,6 +65,8 @@ class Checking:
         """Check labels and loss before the first evaluation of a batch."""
         _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
         loss = None if self.has_own_loss() else getattr(self, "loss", None)
+        if self.validates_terms and self.shapes is not None:
+            label_tasks.follow_labels(self, y)
         if y is not None:
             data_checks.check_labels(y, self.classes, loss)
         if self.ends_in_logits:

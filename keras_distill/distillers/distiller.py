@@ -57,8 +57,9 @@ class Distiller(
         terms: what to learn from the teacher. Default: predictions, by the loss that fits
             the one passed to `compile`: soft targets at temperature 4 of classes
             (`SoftTarget`) or of independent labels (`BinarySoftTarget`), or regression
-            on the outputs (`OutputRegression`). Without a loss, or with one that is not
-            Keras's own, `BinarySoftTarget` for one output, else `SoftTarget`.
+            on the outputs (`OutputRegression`). With a loss that is not Keras's own the
+            labels of the data show which. Without a loss, `BinarySoftTarget` for one
+            output, else `SoftTarget`.
         label_weight: weight of the compiled loss, a number >= 0 or a schedule of steps.
             Default 1. It is a variable, to which a callback may `assign`.
         student_inputs: the student's part of the batch's inputs: a key, an index, a

@@ -145,7 +145,10 @@ class MutualDistiller(TrainStep, Entering, Fitting, KeptCompile, keras.Model):
         self.keep_compile(loss=loss, metrics=metrics, **arguments)
         for member in self.members:
             member.compile(self.optimizer, loss, metrics=copied(metrics), **arguments)
-        # All peers predict the same.
+        self._follow_task()
+
+    def _follow_task(self) -> None:
+        """Note the terms for what the peers predict, which is the same for all."""
         for bound in self.members[0].terms.values():
             self.sources = [term.for_task(bound.predicts) for term in self.sources]
 
@@ -182,6 +185,7 @@ class MutualDistiller(TrainStep, Entering, Fitting, KeptCompile, keras.Model):
         """Check peers, data and loss before the first step."""
         for member in self.members:
             member.check_fit(batch)
+        self._follow_task()
         log_names.check_peers_names(
             f"{member.student.name}_{name}"
             for member in self.members
