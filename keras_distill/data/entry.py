@@ -5,6 +5,7 @@ own preprocessing -> the step. What is known before the step is in a dict of the
 below, in place of the batch's inputs.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -147,9 +148,8 @@ class Entry:
 
     def warn_of_random_layers(self) -> None:
         """Warn if student and teacher see differently augmented inputs."""
-        common = {id(layer) for layer in self.common}
         sides = [
-            [x.name for x in layers_in(side) if id(x) not in common and is_random(x)]
+            [x.name for x in _layers_run_by(side, self.common) if is_random(x)]
             for side in (self.student, self.teacher)
         ]
         if all(sides):
@@ -216,6 +216,20 @@ def lists_to_tuples(x):
 
 def _has_callables(selection: Selection) -> bool:
     return any(map(callable, keras.tree.flatten(selection)))
+
+
+def _layers_run_by(selection: Selection, common: list) -> list[keras.Layer]:
+    """Return the layers of one side alone, and those that its functions refer to."""
+    found = []
+    for run in callables_in(selection):
+        if is_in(run, common):
+            continue
+        if inspect.isfunction(run):
+            names = inspect.getclosurevars(run)
+            found += layers_in(*names.globals.values(), *names.nonlocals.values())
+        elif isinstance(run, keras.Layer):
+            found.append(run)
+    return list({id(layer): layer for layer in found}.values())
 
 
 def is_random(layer: keras.Layer) -> bool:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 
 from keras_distill import taps
 from keras_distill.data.preparation import inputs_of_models, of_member
+from keras_distill.data.selection import names_of_outputs
 from keras_distill.distillers import context, tasks, term_checks
 from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.taps import Tap, heads, tracing
@@ -64,6 +66,8 @@ def bind(distiller, student_specs, teacher_specs) -> None:
     student, teacher = distiller.student, distiller.teacher
     outputs, last_layer = taps.outline(student, student_specs)
     distiller.classes = getattr(outputs, "shape", (None,))[-1]
+    is_dict = isinstance(outputs, Mapping) and not names_of_outputs(student)
+    distiller.unnamed_outputs = sorted(outputs) if is_dict else []
     distiller.ends_in_logits = heads.ends_in_logits(last_layer)
     terms = [bound.term for bound in distiller.terms.values()]
     check_short_forms(student, distiller.student_taps, last_layer)

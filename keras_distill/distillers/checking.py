@@ -41,6 +41,7 @@ class Checking:
                 self.teacher.adapt(self.entry.taught(few))
             if not self.is_bound:
                 self.bind_to(x)
+            term_checks.check_keyed(self.unnamed_outputs, labels=y, losses=loss)
             label_tasks.follow_labels(self, y)
             tasks.check(self)
             self.entry.build(x)

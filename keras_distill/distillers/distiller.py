@@ -133,6 +133,8 @@ class Distiller(
         self.lengths = binding.BoundLengths()
         self.is_bound = False
         self.ends_in_logits = False
+        # The keys of outputs of a student of its own class, which has no names for them.
+        self.unnamed_outputs = []
         if teacher is not None:
             self.set_teacher(teacher)
 

@@ -15,6 +15,7 @@ from keras_distill.distillers.probabilities import POSSIBLE, SURE, Probabilities
 from keras_distill.distillers.trust import warn_of_poor_teacher
 from keras_distill.strategies.replicas import worker
 from keras_distill.taps import Tap
+from keras_distill.taps.tracing import trace
 from keras_distill.teachers.base_teacher import LABELS, VALUES, check_keeps_state
 from keras_distill.teachers.self_teacher import SelfTeacher
 from keras_distill.training.data_checks import of_logits, takes_probabilities
@@ -73,7 +74,10 @@ def check_first_batch(distiller, x, y, sample_weight) -> None:
             or the compiled loss takes probabilities of a student of logits, or the
             reverse.
     """
-    if worker()[1] > 1 or any(map(_is_not_finite, keras.tree.flatten(x))):
+    if worker()[1] > 1:
+        check_state_of_teacher(distiller, x)
+        return
+    if any(map(_is_not_finite, keras.tree.flatten(x))):
         return
     seen, probabilities = look(distiller, x), Probabilities()
     for bound in distiller.terms.values():
@@ -90,10 +94,61 @@ def check_first_batch(distiller, x, y, sample_weight) -> None:
                     given = of_member(distiller.entry.taught(x), member)
                     sides = "teacher", model, inner, tensor, given
                     _check_tap(probabilities, bound, *sides)
+        _check_left_out_classes(distiller, bound, seen)
     if seen.outputs is not None and not distiller.has_own_loss():
         _check_outputs(probabilities, distiller, seen)
     if distiller.teacher.checks_first_batch:
         warn_of_poor_teacher(distiller, seen, y, sample_weight)
+
+
+def check_state_of_teacher(distiller, x) -> None:
+    """Check that a teacher assigns to no state of its own as it runs, on shapes alone."""
+    entry, teacher = distiller.entry, distiller.teacher
+    wanted = [tap for tap in distiller.teacher_taps if not tap.is_gradient]
+    if not teacher.checks_first_batch or not wanted:
+        return
+
+    def run(x):
+        with keras.StatelessScope() as scope:
+            knowledge = teacher(entry.teacher_part(entry.enter(x, False)), wanted)
+        check_keeps_state(teacher, scope)
+        return knowledge[wanted[0]]
+
+    trace(run, x)
+
+
+def _check_left_out_classes(distiller, bound, seen: Look) -> None:
+    """Check that no logits of -inf on one side alone make a term infinite."""
+    term, loss = bound.term, bound.term.loss
+    if loss.match is not Match.CLASSES or not loss.compares_teacher or loss.taps > 1:
+        return
+    (tap, *_), (known, *_) = term.student, term.teacher
+    student, teacher = seen.features.get(tap), seen.knowledge.get(known)
+    adapted = any(isinstance(adapter, keras.Layer) for adapter in term.adapters)
+    if student is None or teacher is None or adapted or not known.is_output:
+        return
+    teacher = distiller.teacher.logits(teacher, 1.0, bound.predicts)
+    left_out = [_left_out(x, term.shared_classes) for x in (student, teacher)]
+    if not any(map(np.any, left_out)) or set(loss.needs) - {"mask", "teacher_mask"}:
+        return
+    student, teacher = (x[..., : term.shared_classes] for x in (student, teacher))
+    if student.shape != teacher.shape or bool(
+        ops.all(ops.isfinite(loss(teacher, student)))
+    ):
+        return
+    side = "student" if (left_out[0] & ~left_out[1]).any() else "teacher"
+    raise ValueError(
+        f"Term '{term.name}' is not finite on the first batch: a class has a logit of -inf "
+        f"in the {side}'s '{tap if side == 'student' else known}' alone, where a divergence "
+        "is infinite. Set the same classes to -inf in student and teacher, or use -1e4 in "
+        "place of -inf."
+    )
+
+
+def _left_out(logits, classes: int | None):
+    """Return which logits are -inf, as NumPy booleans."""
+    wide = ops.cast(logits, "float32")[..., :classes]
+    return ops.convert_to_numpy(ops.equal(wide, -np.inf))
 
 
 def _of_member(teacher, tap: Tap, member: int) -> tuple:

@@ -177,6 +177,22 @@ def check_terms(terms: Sequence) -> None:
         )
 
 
+def check_keyed(keys: Sequence[str], **structures) -> None:
+    """Check that what belongs to outputs of a dict names them, and is no list.
+
+    Args:
+        keys: of outputs that have no names and no order of their own.
+        **structures: labels or losses, by what they are.
+    """
+    for what, structure in structures.items():
+        if keys and isinstance(structure, (list, tuple)) and len(structure) > 1:
+            raise ValueError(
+                f"The student returns a dict of {list(keys)}, and its {what} are a list "
+                f"of {len(structure)}, whose order says nothing of the keys. Pass a dict "
+                f"of {what} by these keys."
+            )
+
+
 def check_student(student) -> None:
     """Check that the student is a model."""
     if not isinstance(student, keras.Model):

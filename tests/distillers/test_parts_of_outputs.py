@@ -154,3 +154,37 @@ def test_which_losses_compare_samples():
     losses = [getattr(kd.losses, name) for name in kd.losses.__all__]
     found = {x.__name__ for x in losses if getattr(x, "compares_samples", False)}
     assert found == set(names.split())
+
+
+class OwnOutputs(keras.Model):
+    """Returns a dict, of which Keras knows no names."""
+
+    def __init__(self):
+        super().__init__()
+        self.box, self.kind = keras.layers.Dense(2), keras.layers.Dense(3)
+
+    def call(self, x):
+        return {"kind": self.kind(x), "box": self.box(x)}
+
+
+def test_lists_for_a_dict_of_a_class_of_ones_own_are_refused():
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    kind, box = np.arange(8) % 3, np.zeros((8, 2), "float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    nets = [OwnOutputs(), OwnOutputs()]
+    for one in nets:
+        one(x)
+    terms = [kd.Term(kd.losses.SoftTarget(), "logits/kind", "logits/kind")]
+    distiller = kd.Distiller(*nets, terms=terms)
+    distiller.compile("sgd", {"kind": loss, "box": "mse"})
+    with pytest.raises(
+        ValueError, match=r"dict of \['box', 'kind'\].*labels are a list"
+    ):
+        distiller.fit(x, [box, kind], verbose=0)
+    distiller.compile("sgd", ["mse", loss])
+    with pytest.raises(ValueError, match=r"losses are a list of 2"):
+        distiller.fit(x, {"box": box, "kind": kind}, verbose=0)
+    distiller.compile("sgd", {"kind": loss, "box": "mse"})
+    assert (
+        "soft_target" in distiller.fit(x, {"box": box, "kind": kind}, verbose=0).history
+    )

@@ -73,3 +73,17 @@ def test_two_random_layers_are_told_of_once():
         distiller.train_on_batch(X)
         distiller.fit(X, verbose=0)
     assert not [w for w in found if "draw apart" in str(w.message)]
+
+
+def test_one_random_layer_in_two_functions_is_told_of():
+    """It draws twice; a function that both sides share runs once."""
+    noise = keras.layers.GaussianNoise(1.0, seed=3)
+    sides = (lambda x: noise(x, training=True)), (lambda x: 1.0 * noise(x))
+    with pytest.warns(UserWarning, match=r"'gaussian_noise.*draw apart"):
+        pair(student_inputs=sides[0], teacher_inputs=sides[1]).train_on_batch(X)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        pair(student_inputs=sides[0], teacher_inputs=sides[0]).train_on_batch(X)
+        alone = {"student_inputs": sides[0], "teacher_inputs": lambda x: 1.0 * x}
+        pair(**alone).train_on_batch(X)
+    assert not [w for w in found if "draw apart" in str(w.message)]

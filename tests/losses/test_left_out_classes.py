@@ -244,8 +244,31 @@ def test_a_student_learns_from_a_teacher_that_leaves_the_same_classes_out():
     assert np.isfinite(history).all() and history[-1] < history[0]
 
 
-def test_fit_says_that_a_class_is_left_out_on_one_side():
-    with pytest.raises(
-        ValueError, match=r"soft_target is not finite.*soft_target: .* -inf on one side"
-    ):
-        fit((), (3,))
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_class_left_out_on_one_side_is_named_before_the_first_step(reverse):
+    kind = kd.losses.ReverseSoftTarget if reverse else kd.losses.SoftTarget
+    left = {"teacher": (3,), "student": ()} if reverse else {"teacher": ()}
+    side = "teacher" if reverse else "student"
+    nets = net("student", left.get("student", (3,))), net("teacher", left["teacher"])
+    terms = [kd.Term(kind(), name="soft")]
+    distiller = kd.Distiller(*nets, terms=terms, label_weight=0.0)
+    distiller.compile(keras.optimizers.SGD(0.1))
+    before = nets[0].get_weights()
+    words = rf"'soft' is not finite on the first batch.* -inf in the {side}'s 'logits' alone"
+    with pytest.raises(ValueError, match=words):
+        distiller.fit(np.ones((4, 4), "float32"), verbose=0)
+    for old, new in zip(before, nets[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_where_the_divergence_is_finite_one_side_may_leave_out_classes():
+    assert np.isfinite(fit((3,), ())).all()
+
+
+def test_fit_says_that_the_class_of_a_label_is_left_out():
+    distiller = kd.Distiller(net("student", (3,)), net("teacher", (3,)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile(keras.optimizers.SGD(0.1), loss)
+    words = r"label_loss is not finite.*label_loss: .* -inf on one side"
+    with pytest.raises(ValueError, match=words):
+        distiller.fit(np.ones((4, 4), "float32"), np.full(4, 3), verbose=0)

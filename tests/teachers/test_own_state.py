@@ -8,6 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_distill as kd
+from keras_distill.distillers import first_look
 
 X = np.random.default_rng(0).normal(size=(12, 5)).astype("float32")
 
@@ -93,3 +94,23 @@ def test_a_state_of_training_alone_is_left():
 def test_random_layers_draw_anew():
     found = run(teacher(Draws()), "fit")
     assert len({round(float(value), 6) for value in found}) == 3
+
+
+def test_a_cache_refuses_a_state_of_its_own(tmp_path):
+    """Before the first shard: its values would depend on the order of the samples."""
+    samples = kd.data.Samples(X, np.zeros(12, "int32"))
+    cached = kd.CachedTeacher(tmp_path / "cache", teacher(Counter()))
+    with pytest.raises(ValueError, match=r"assigns to its variables.*count"):
+        cached.build(samples, verbose=0)
+    assert not (tmp_path / "cache").exists()
+    cached = kd.CachedTeacher(tmp_path / "cache", teacher(Counter(only_training=True)))
+    cached.build(samples, verbose=0)
+
+
+def test_several_workers_find_a_state_by_shapes_alone(monkeypatch):
+    monkeypatch.setattr(first_look, "worker", lambda: (0, 2))
+    counts = teacher(Counter())
+    with pytest.raises(ValueError, match=r"assigns to its variables.*count"):
+        distiller(counts).check_fit((X,))
+    distiller(teacher(Counter(only_training=True))).check_fit((X,))
+    distiller(teacher(Draws())).check_fit((X,))

@@ -150,11 +150,11 @@ class CachedTeacher(BaseTeacher):
 
         Raises:
             TypeError: the data have another type.
-            ValueError: there is no teacher, the cache was built from other data, the data
-                are empty, infinite, not finite or in changing order, ids are not unique
-                integers from 0, a batch or a shard has no rows, a tap has no fixed shape,
-                or outputs of the teacher are not finite in the type that they are stored
-                in.
+            ValueError: there is no teacher or it assigns to a state of its own as it runs,
+                the cache was built from other data, the data are empty, infinite, not
+                finite or in changing order, ids are not unique integers from 0, a batch
+                or a shard has no rows, a tap has no fixed shape, or outputs of the teacher
+                are not finite in the type that they are stored in.
             OSError: the disk is full; complete shards stay.
         """
         if self.recipe is None:
@@ -233,7 +233,9 @@ class CachedTeacher(BaseTeacher):
         if not isinstance(inputs, dict) or KNOWLEDGE not in inputs:
             raise ValueError(
                 "The batch has no cached outputs of the teacher: fit on "
-                "cached.join(dataset), and let teacher_inputs select all inputs."
+                "cached.join(dataset), and let teacher_inputs select all inputs. With "
+                "validate_terms, validation data are joined too, and so are in the cache; "
+                "leave it out to evaluate the student alone."
             )
         return {
             tap: self.contents.decode(str(tap), inputs[KNOWLEDGE][str(tap)])

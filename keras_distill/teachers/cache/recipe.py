@@ -10,7 +10,7 @@ from keras_distill.data.selection import Selection, select
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap
 from keras_distill.teachers.averaging_teacher import AveragingTeacher
-from keras_distill.teachers.base_teacher import VALUES, BaseTeacher
+from keras_distill.teachers.base_teacher import VALUES, BaseTeacher, check_keeps_state
 from keras_distill.teachers.cache import cache_checks as checks
 from keras_distill.teachers.cache import fingerprints, forms
 from keras_distill.teachers.cache.building import compiled
@@ -71,6 +71,9 @@ class Recipe:
         inputs = self._prepared(sample)
         if any(tap.is_output for tap in self.taps):
             checks.check_logits(self.teacher, inputs)
+        with keras.StatelessScope() as scope:
+            self.teacher(inputs, self.taps)
+        check_keeps_state(self.teacher, scope)
         found = self.teacher.shapes(inputs, self.taps)
         found = {tap: tuple(shape[1:]) for tap, shape in found.items()}
         checks.check_shapes(found)
