@@ -102,8 +102,11 @@ def read_arrays(path: str) -> dict:
 
 
 def numbered(variables, prefix: str) -> dict:
-    """Name variables by index and name, without the suffix by which Keras counts names."""
-    plain = [re.sub(r"_\d+$", "", v.name) for v in variables]
+    """Name variables by index and name, without the numbers by which Keras counts names.
+
+    A model that is created again in one process gets other numbers.
+    """
+    plain = [re.sub(r"_\d+(?=_|$)", "", v.name) for v in variables]
     return {f"{prefix} {i} {plain[i]}": v for i, v in enumerate(variables)}
 
 

@@ -1,4 +1,20 @@
-"""What a `tf.data.Dataset` is made of."""
+"""What a `tf.data.Dataset` is made of, and how often Keras iterates over one."""
+
+import keras
+
+
+def passes_per_epoch(batches: int) -> int:
+    """Return how many iterators of a `tf.data.Dataset` Keras creates in each epoch.
+
+    Each draws a new order where the data are shuffled. Stands in for a public way to
+    learn the number of passes of `keras.src.trainers.epoch_iterator.EpochIterator`, which
+    creates one for the next epoch and another when that begins; no public issue asks for
+    it. On JAX and torch the first of them is never read, and draws nothing.
+
+    Args:
+        batches: of the data; negative if unknown.
+    """
+    return 2 if batches > 0 and keras.backend.backend() == "tensorflow" else 1
 
 
 def reads_generator(dataset) -> bool:

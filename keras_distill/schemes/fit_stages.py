@@ -72,7 +72,7 @@ def fit_stages(
 
         title = f"Stage {i + 1} of {len(stages)}: {stage.name}"
         with progress.training(title, stage.epochs):
-            histories.append(ledger.once(i, trainer, train))
+            histories.append(ledger.once(i, train))
         stage.finish()
     return histories
 

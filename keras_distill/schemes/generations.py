@@ -20,6 +20,7 @@ from keras_distill.schemes.stages import (
 from keras_distill.taps import heads, tracing
 from keras_distill.teachers.base_teacher import BaseTeacher
 from keras_distill.training import data_checks
+from keras_distill.training.plain_fit import fit_from_backup
 
 
 class Generation(NamedTuple):
@@ -127,10 +128,10 @@ def fit_generations(
             trainer.compile(**with_fresh_optimizer(compiled, with_loss))
             callbacks = [progress, *(arguments.get("callbacks") or []), *callbacks]
             settings = {**arguments, "callbacks": callbacks, "verbose": 0}
-            return trainer.fit(x, y, epochs=epochs, **settings)
+            return fit_from_backup(trainer, x, y, epochs=epochs, **settings)
 
         with progress.training(f"Generation {i + 1} of {generations}", epochs):
-            histories.append(ledger.once(i, trainer, train))
+            histories.append(ledger.once(i, train))
     return [Generation(*pair) for pair in zip(models, histories, strict=True)]
 
 

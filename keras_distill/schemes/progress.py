@@ -4,13 +4,11 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
 
 import keras
 
 from keras_distill._backend import files
 from keras_distill.training.backup import BackupAndRestore
-from keras_distill.training.fit import Fitting
 
 
 class Progress(keras.callbacks.Callback):
@@ -47,10 +45,11 @@ class Progress(keras.callbacks.Callback):
 
 
 class Ledger:
-    """Record of the complete trainings of a scheme, with their final weights.
+    """Record of the trainings of a scheme, from which it resumes.
 
-    A training in progress has a backup of its own, at most one epoch old. Without a
-    folder, nothing is kept. A folder that holds a scheme of another plan is an error.
+    Each training has a backup of its own, at most one epoch old, that stays when it is
+    complete. Without a folder, nothing is kept. A folder that holds a scheme of another
+    plan is an error.
     """
 
     def __init__(self, folder: str | os.PathLike | None, plan):
@@ -68,30 +67,45 @@ class Ledger:
                 f"{saved}. Resume that scheme, or pass another folder."
             )
 
-    def once(self, part: int, model: keras.Model, train) -> dict:
-        """Train a built model, or load its final weights, and return the history.
+    def once(self, part: int, train) -> dict:
+        """Train, from where an earlier call stopped, and return the whole history.
 
-        `part` is the index of the training in the scheme, and `train` a function from a
-        list of callbacks to a `keras.callbacks.History`.
+        A complete training runs no epoch, but restores all that later ones depend on:
+        weights, random states, and the position in the data.
+
+        Args:
+            part: index of the training in the scheme.
+            train: function from a list of callbacks to a `keras.callbacks.History`.
         """
         if self.folder is None:
             return train([]).history
-        weights = self.folder / f"{part}.weights.h5"
-        history = self.folder / f"{part}.json"
-        if history.exists():
-            model.load_weights(weights)
-            return json.loads(history.read_text())
-        in_progress = self.folder / f"{part}.backup"
-        plain = keras.callbacks.BackupAndRestore
-        kind = BackupAndRestore if isinstance(model, Fitting) else plain
-        backup = kind(in_progress, delete_checkpoint=False)
-        logs = train([backup]).history
-        logs = {name: [float(x) for x in values] for name, values in logs.items()}
-        with files.write_then_rename(weights) as beside:
-            model.save_weights(beside)
-        _write_json(history, logs)
-        shutil.rmtree(in_progress, ignore_errors=True)
-        return logs
+        epochs = _Epochs(self.folder / f"{part}.json")
+        folder = self.folder / f"{part}.backup"
+        train([epochs, BackupAndRestore(folder, delete_checkpoint=False)])
+        return epochs.history()
+
+
+class _Epochs(keras.callbacks.Callback):
+    """Keeps the logs of each epoch in a file."""
+
+    def __init__(self, file: pathlib.Path):
+        super().__init__()
+        self.file = file
+        self.logs = json.loads(file.read_text()) if file.exists() else []
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the logs, also of an epoch that runs again."""
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        self.logs[epoch:] = [logs]
+        _write_json(self.file, self.logs)
+
+    def history(self) -> dict:
+        """Return the logs as lists by name."""
+        return {n: [logs[n] for logs in self.logs if n in logs] for n in self.names()}
+
+    def names(self) -> list[str]:
+        """Return the names in the logs of any epoch."""
+        return list(dict.fromkeys(name for logs in self.logs for name in logs))
 
 
 def _write_json(file: pathlib.Path, value) -> None:

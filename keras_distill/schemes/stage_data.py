@@ -6,6 +6,7 @@ import keras
 
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.training import data_checks
+from keras_distill.training.plain_fit import fit_from_backup
 
 
 class StageData:
@@ -32,7 +33,8 @@ class StageData:
         """Call `fit` and return the `keras.callbacks.History`."""
         # Without a loss there is nothing to validate.
         used = (x for x in self.arguments if labeled or not x.startswith("validation"))
-        return trainer.fit(
+        return fit_from_backup(
+            trainer,
             self.x,
             self.y,
             epochs=epochs,

@@ -9,21 +9,30 @@ import keras
 import numpy as np
 
 from keras_distill._backend import files
+from keras_distill._backend.callback_states import (
+    callback_state,
+    has_state,
+    set_callback_state,
+)
 from keras_distill._backend.jax_state import sync_variables
 from keras_distill.strategies.replicas import is_first_worker
+from keras_distill.training.random_states import random_states, set_random_states
 
-# States of torch's generators: the CPU's, then each GPU's.
-_RANDOM = tuple(f"random{index:02d}" for index in range(65))
+# What a file has besides variables: states of generators as the epoch began and at the
+# moment of the backup, and of the callback at an index.
+_BEGIN, _NOW, _CALLBACK = "begin ", "now ", "callback {} "
 
 
 class BackupAndRestore(keras.callbacks.Callback):
     """Back up the training of a distiller, and continue it when `fit` is called again.
 
     Keras's callback of this name saves weights and optimizer, and repeats the epoch that
-    was interrupted. This one also saves the states of random layers, the metrics and the
-    number of batches, in one file that is whole at any moment, so that a run that was
-    killed ends equal, bit by bit, to one that was not. Across workers the first one
-    writes, and all read. `fit` puts it in the place of Keras's.
+    was interrupted. This one also saves the states of random layers, of Python's, NumPy's
+    and torch's generators and of Keras's callbacks (`EarlyStopping`, `ReduceLROnPlateau`,
+    `ModelCheckpoint`, `SwapEMAWeights`), the metrics and the number of batches, in one
+    file that is whole at any moment, so that a run that was killed ends equal, bit by
+    bit, to one that was not. Across workers the first one writes, and all read. `fit`
+    puts it in the place of Keras's, and behind all other callbacks.
 
     Args:
         backup_dir: a folder for this run alone, which all workers see.
@@ -61,29 +70,34 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.delete_checkpoint = delete_checkpoint
         self._path = os.path.join(self.backup_dir, "state.npz")
         self._previous = os.path.join(self.backup_dir, "previous.npz")
-        self._restored, self._generators = None, []
+        # The callbacks whose states are saved, in their order.
+        self.others = []
+        self._restored, self._begin = None, {}
         self._epoch = self._batches = self._unsaved = 0
-        self._newest_is_damaged = False
+        self._newest_is_damaged = self._was_searched = False
 
     def set_model(self, model):
-        """Check that the model is a distiller."""
-        if not hasattr(model, "check_fit"):
+        """Check that the model is a distiller, or that its data are resumed."""
+        if not hasattr(model, "check_fit") and not self._was_searched:
             raise TypeError(
                 "kd.BackupAndRestore backs up the training of a distiller; got "
                 f"{type(model).__name__}. Use keras.callbacks.BackupAndRestore."
             )
         super().set_model(model)
 
-    def find(self) -> tuple[int, int]:
-        """Read the backup, if there is one; return its epoch and the batches done in it.
+    def find(self) -> tuple[int, int, bool]:
+        """Read the backup, if there is one.
+
+        Returns:
+            Its epoch, the batches done in it, and whether a callback had stopped the run.
 
         A newest file that is damaged gives way to the one before, which
         `double_checkpoint` keeps.
 
         Raises:
-            ValueError: the files that exist are damaged.
+            ValueError: the files that exist are damaged, or of another version.
         """
-        damages = []
+        self._was_searched, damages = True, []
         for path in filter(os.path.exists, (self._path, self._previous)):
             try:
                 self._restored = files.read_arrays(path)
@@ -93,8 +107,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             if damages:
                 warnings.warn(f"{damages[0]}; continuing from '{path}'.", stacklevel=4)
             self._newest_is_damaged = bool(damages)
-            self._epoch, self._batches = map(int, self._restored.pop("position"))
-            return self._epoch, self._batches
+            return self._position()
         if damages:
             raise ValueError(
                 f"The run cannot be resumed: {' and '.join(damages)}, and there is no "
@@ -102,31 +115,34 @@ class BackupAndRestore(keras.callbacks.Callback):
                 "to start anew. BackupAndRestore(..., double_checkpoint=True) keeps the "
                 "backup before the newest too."
             )
-        return 0, 0
+        return 0, 0, False
+
+    def _position(self) -> tuple[int, int, bool]:
+        position = self._restored.pop("position", ())
+        if len(position) != 3:
+            raise ValueError(
+                f"The backup in '{self.backup_dir}' was saved by another version of "
+                "keras_distill. Remove the folder to start anew."
+            )
+        self._epoch, self._batches, stopped = map(int, position)
+        return self._epoch, self._batches, bool(stopped)
 
     def on_train_begin(self, logs=None):
         """Restore weights, optimizer and states."""
-        if self._restored is None:
-            return
-        kept = [name for name in _RANDOM if name in self._restored]
-        self._generators = [self._restored.pop(name) for name in kept]
-        self._restore(self._variables(), "run")
-        if not self._batches:
-            self._restored = None
+        if self._restored is not None:
+            self._restore(self._variables(), "run")
+            for index, callback in enumerate(self.others):
+                if state := self._restored_part(_CALLBACK.format(index)):
+                    set_callback_state(callback, state)
+            # Before the reader of the data draws from one.
+            set_random_states(self._restored_part(_BEGIN))
+            if not self._batches:
+                self._restored = None
+        self._begin = random_states()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Note the epoch, which `initial_epoch` may have set."""
         self._epoch = epoch
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Restore torch's generators, once the reader of the data has drawn from one."""
-        if self._restored is None and self._generators:
-            import torch
-
-            on_cpu, *on_gpus = map(torch.from_numpy, self._generators)
-            torch.set_rng_state(on_cpu)
-            torch.cuda.set_rng_state_all(on_gpus)
-            self._generators = []
 
     def on_train_batch_end(self, batch, logs=None):
         """Save at the chosen frequency; after the batches left out, restore the means."""
@@ -138,11 +154,13 @@ class BackupAndRestore(keras.callbacks.Callback):
         elif batch + 1 >= self._batches:
             sync_variables(self.model)
             self._restore(self._means(), "epoch")
+            set_random_states(self._restored_part(_NOW))
             self._restored = None
 
     def on_epoch_end(self, epoch, logs=None):
         """Save, if the frequency is an epoch."""
         self._epoch, self._batches = epoch + 1, 0
+        self._begin = random_states()
         if self.save_freq == "epoch":
             self._save()
 
@@ -160,6 +178,10 @@ class BackupAndRestore(keras.callbacks.Callback):
     def _means(self) -> dict:
         return files.numbered(self.model.metrics_variables, "epoch")
 
+    def _restored_part(self, prefix: str) -> dict:
+        arrays = self._restored.items()
+        return {n.removeprefix(prefix): x for n, x in arrays if n.startswith(prefix)}
+
     def _restore(self, variables: dict, part: str) -> None:
         kept = {n: x for n, x in self._restored.items() if n.startswith(part)}
         if apart := files.differing(variables, kept):
@@ -174,22 +196,19 @@ class BackupAndRestore(keras.callbacks.Callback):
     def _save(self):
         self._unsaved = 0
         sync_variables(self.model)
-        self.model.share_statistics()
+        if hasattr(self.model, "share_statistics"):
+            self.model.share_statistics()
         variables = {**self._variables(), **self._means()}
         # Every worker reads, as reading may reduce over the workers.
         values = {
             name: files.to_numpy(variable) for name, variable in variables.items()
         }
-        if keras.backend.backend() == "torch":
-            import torch
-
-            # Keras's random layers draw from them in addition to their own seeds.
-            states = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-            values |= {n: x.numpy() for n, x in zip(_RANDOM, states, strict=False)}
+        values |= self._states()
         if not is_first_worker(self.model):
             return
         os.makedirs(self.backup_dir, exist_ok=True)
-        values["position"] = np.array([self._epoch, self._batches])
+        stopped = bool(self.model.stop_training)
+        values["position"] = np.array([self._epoch, self._batches, stopped])
         keeps = self.double_checkpoint and not self._newest_is_damaged
         with files.write_then_rename(self._path) as beside:
             np.savez(beside, count=len(values), **values)
@@ -197,24 +216,40 @@ class BackupAndRestore(keras.callbacks.Callback):
                 os.replace(self._path, self._previous)
         self._newest_is_damaged = False
 
+    def _states(self) -> dict:
+        """Return the states of generators and callbacks."""
+        states = {_BEGIN + name: x for name, x in self._begin.items()}
+        if self._batches:
+            states |= {_NOW + name: x for name, x in random_states().items()}
+        for index, callback in enumerate(self.others):
+            prefix = _CALLBACK.format(index)
+            states |= {prefix + n: x for n, x in callback_state(callback).items()}
+        return states
 
-def exchange_backup(callbacks) -> tuple:
-    """Put `kd.BackupAndRestore` in the place of Keras's.
+
+def exchange_backup(callbacks: list | keras.callbacks.CallbackList):
+    """Put `kd.BackupAndRestore` in the place of Keras's, behind all other callbacks.
+
+    Behind them, since their states at the end of an epoch are saved too.
 
     Returns:
-        The callbacks, and the backup among them or None.
+        The backup, or None.
     """
     listed = getattr(callbacks, "callbacks", callbacks)
-    for index, callback in enumerate(listed):
-        if isinstance(callback, BackupAndRestore):
-            return callbacks, callback
-        if type(callback) is keras.callbacks.BackupAndRestore:
-            listed[index] = _like(callback)
-            if listed is not callbacks:
-                listed[index].set_model(callbacks.model)
-                listed[index].set_params(callback.params)
-            return callbacks, listed[index]
-    return callbacks, None
+    kinds = BackupAndRestore, keras.callbacks.BackupAndRestore
+    for callback in listed:
+        if isinstance(callback, BackupAndRestore) or type(callback) in kinds:
+            break
+    else:
+        return None
+    backup = callback if isinstance(callback, BackupAndRestore) else _like(callback)
+    if backup is not callback and listed is not callbacks:
+        backup.set_model(callbacks.model)
+        backup.set_params(callback.params)
+    listed.remove(callback)
+    backup.others = [other for other in listed if has_state(other)]
+    listed.append(backup)
+    return backup
 
 
 def _like(callback: keras.callbacks.BackupAndRestore) -> BackupAndRestore:

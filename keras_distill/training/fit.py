@@ -64,8 +64,16 @@ class Fitting(TrainerHooks):
             self.check_validation(labels, _has_validation(arguments))
         workers.check_shared_order(self, x, arguments)
         callbacks = _in_front(self.own_callbacks(), callbacks)
-        callbacks, backup = exchange_backup(callbacks)
-        x, left_out = resuming.resume(backup, x, arguments, self.drawn_before_step)
+        backup = exchange_backup(callbacks)
+        x, left_out = resuming.resume(
+            backup,
+            x,
+            batch_size,
+            epochs,
+            arguments,
+            self.steps_per_execution,
+            self.drawn_before_step,
+        )
         self.plan = Plan(
             left_out,
             lean_step.length_is_known(x),

@@ -1,25 +1,40 @@
 """Where a killed run is resumed: the epochs and batches that a new one leaves out."""
 
+import random
+import warnings
 from collections.abc import Sequence
 
 import keras
+import numpy as np
+
+from keras_distill._backend.tensorflow_data import passes_per_epoch
 
 
-def resume(backup, x, arguments: dict, random_layers: Sequence[str] = ()) -> tuple:
+def resume(
+    backup,
+    x,
+    batch_size: int | None,
+    epochs: int,
+    arguments: dict,
+    steps_per_execution: int = 1,
+    random_layers: Sequence[str] = (),
+) -> tuple:
     """Find a backup, and advance the data to where it was made.
 
     Args:
         backup: a `kd.BackupAndRestore`, or None.
         x: the data.
-        arguments: of `fit`, the others; `initial_epoch` and `steps_per_epoch` are set.
+        batch_size, epochs: of `fit`.
+        arguments: of `fit`, the others; `initial_epoch` is set.
+        steps_per_execution: of the compiled step.
         random_layers: names of the random layers that run on the data before the step.
 
     Returns:
         The data, and the number of batches of the first epoch to leave out.
 
     Raises:
-        ValueError: the data come in an order, or pass random layers, that cannot be
-            repeated.
+        ValueError: the data come in an order, pass random layers, or end within an
+            epoch, so that they cannot be repeated.
     """
     if backup is None:
         return x, 0
@@ -33,11 +48,16 @@ def resume(backup, x, arguments: dict, random_layers: Sequence[str] = ()) -> tup
         )
     if backup.save_freq != "epoch":
         _check_order(x, arguments)
-    epoch, left_out = backup.find()
+    epoch, left_out, ended = backup.find()
     # The data start at this call's `initial_epoch`.
-    x = _advance(x, max(epoch - arguments.get("initial_epoch", 0), 0), arguments)
+    begin = arguments.get("initial_epoch", 0)
+    counted = _per_epoch(arguments.get("steps_per_epoch"), steps_per_execution)
+    _check_passes(x, counted, batch_size, epochs - begin)
+    x = _advance(x, max(epoch - begin, 0), counted)
+    _advance_validation(arguments, range(begin, epoch))
     if epoch:
-        arguments["initial_epoch"] = epoch
+        # Of a run that had ended, no epoch is left.
+        arguments["initial_epoch"] = max(epoch, epochs) if ended else epoch
     return x, left_out
 
 
@@ -77,22 +97,96 @@ def _check_order(x, arguments: dict) -> None:
         )
 
 
-def _advance(x, epochs: int, arguments: dict):
-    """Advance data past some epochs; a shuffle draws a new order each time it begins.
+def _per_epoch(steps: int | None, steps_per_execution: int) -> int | None:
+    """Return the batches that an epoch of counted steps reads: whole executions."""
+    return steps and -(-steps // steps_per_execution) * steps_per_execution
 
-    Keras creates iterators of a `tf.data.Dataset` more than once per epoch, how often
-    depends on the backend; a repeated one is iterated once, and shuffles in each pass.
+
+def _check_passes(x, counted: int | None, batch_size: int | None, epochs: int) -> None:
+    """Check that data can be advanced to where any epoch of counted steps begins."""
+    batches = _batches_of(x, batch_size)
+    if counted is None or not batches > counted:
+        return
+    if not hasattr(x, "element_spec"):
+        raise ValueError(
+            f"BackupAndRestore cannot resume epochs of {counted} batches within the "
+            f"{batches} of a {type(x).__name__}. Pass them as a tf.data.Dataset, or leave "
+            "out steps_per_epoch."
+        )
+    if counted * epochs > batches and batches % counted:
+        raise ValueError(
+            f"BackupAndRestore cannot resume epochs of {counted} batches on data of "
+            f"{batches}, which end within an epoch. Pass data.repeat(), or a "
+            f"steps_per_epoch that divides {batches}."
+        )
+
+
+def _batches_of(x, batch_size: int | None = None) -> int:
+    """Return the number of batches of data; negative if they have no known end."""
+    if hasattr(x, "element_spec"):
+        cardinality = getattr(x, "cardinality", None)
+        return int(cardinality()) if callable(cardinality) else -1
+    if isinstance(x, keras.utils.PyDataset):
+        return -1 if x.num_batches is None else x.num_batches
+    arrays = [leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape")]
+    # Without a batch size, Keras divides arrays into the steps of an epoch.
+    return -(-arrays[0].shape[0] // batch_size) if arrays and batch_size else -1
+
+
+def _advance(x, epochs: int, counted: int | None):
+    """Advance data past some epochs, as `fit` reads them.
+
+    A shuffle draws a new order for each iterator.
     """
+    if not epochs:
+        return x
+    if isinstance(x, keras.utils.PyDataset):
+        _repeat_epochs(x, epochs)
+    if hasattr(x, "__next__"):
+        for _ in range(epochs * (counted or 0)):
+            next(x, None)
     if not hasattr(x, "element_spec"):
         return x
-    steps = arguments.get("steps_per_epoch")
-    is_set = callable(getattr(x, "cardinality", None))
-    count = int(x.cardinality()) if is_set else -1
-    if steps is not None and steps != count:
-        # Finite data start over when they end.
-        return (x.repeat() if count > 0 else x).skip(epochs * steps) if epochs else x
-    for _ in range(epochs):
+    batches = _batches_of(x)
+    if counted is None:
+        passes, rest = epochs * passes_per_epoch(batches), 0
+    elif batches > 0:
+        passes, rest = divmod(epochs * min(counted, batches), batches)
+    else:
+        passes, rest = 0, epochs * counted
+    for _ in range(passes):
         iter(x)
-    if count > 0:
-        x, arguments["steps_per_epoch"] = x.repeat(), count
-    return x
+    if not rest:
+        return x
+    # Finite data start over when they end.
+    return (x.repeat() if batches > 0 else x).skip(rest)
+
+
+def _repeat_epochs(parts: keras.utils.PyDataset, epochs: int) -> None:
+    """Call what a `PyDataset` does around each epoch, such as drawing an order."""
+    before = random.getstate(), np.random.get_state()[1].tobytes()
+    for _ in range(epochs):
+        parts.on_epoch_begin()
+        parts.on_epoch_end()
+    if before != (random.getstate(), np.random.get_state()[1].tobytes()):
+        warnings.warn(
+            f"on_epoch_begin or on_epoch_end of {type(parts).__name__} draws from a global "
+            "generator: the resumed run has another order than the one that was stopped. "
+            "Draw from a generator of its own, such as np.random.default_rng(0).",
+            stacklevel=2,
+        )
+
+
+def _advance_validation(arguments: dict, epochs: range) -> None:
+    """Advance validation data that are shuffled anew in each pass."""
+    validation = arguments.get("validation_data")
+    if hasattr(validation, "element_spec") and not arguments.get("validation_steps"):
+        done = sum(_validates(epoch, arguments) for epoch in epochs)
+        _advance(validation, done, None)
+
+
+def _validates(epoch: int, arguments: dict) -> bool:
+    chosen = arguments.get("validation_freq", 1)
+    if isinstance(chosen, int):
+        return (epoch + 1) % chosen == 0
+    return epoch + 1 in chosen

@@ -1,5 +1,7 @@
 """Stages: what each trains, freezes and runs, and where training resumes."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -183,16 +185,19 @@ def test_it_resumes_in_the_interrupted_stage(tmp_path, stopped):
     if stopped:
         with pytest.raises(KeyboardInterrupt):
             run(new_distiller(), fitnets(), backup=tmp_path, callbacks=[Stop()])
-        assert (tmp_path / "0.json").exists() and not (tmp_path / "1.json").exists()
+        assert len(json.loads((tmp_path / "0.json").read_text())) == len(
+            histories[0]["hint"]
+        )
     distiller = new_distiller()
     resumed = run(distiller, fitnets(), backup=tmp_path)
-    assert resumed[0]["hint"] == pytest.approx(histories[0]["hint"], rel=1e-5)
+    # The history is that of all epochs, those before the interruption too.
+    assert resumed == histories
     again = new_distiller()
     assert run(again, fitnets(), backup=tmp_path) == resumed
     weights = [x.student.weights for x in (distiller, again, expected)]
     for a, b, c in zip(*weights, strict=True):
         np.testing.assert_array_equal(np.array(a), np.array(b))
-        np.testing.assert_allclose(np.array(a), np.array(c), atol=1e-5)
+        np.testing.assert_array_equal(np.array(a), np.array(c))
     with pytest.raises(ValueError, match="another scheme"):
         run(new_distiller(), fitnets(epochs=5), backup=tmp_path)
 

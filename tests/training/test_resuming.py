@@ -225,7 +225,7 @@ def test_initial_epoch_with_a_backup(images, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             fit("backup", [Stop(stop)])
         saved = np.load(tmp_path / "backup" / "state.npz")["position"]
-        assert list(saved) == position
+        assert list(saved) == [*position, 0]
     again, rest = fit("backup")
     assert_same(whole, again)
     for name, values in rest.items():

@@ -53,7 +53,7 @@ class SpecialistTraining:
             return self._fit(trainer, [progress, *callbacks])
 
         with progress.training(f"Specialist of {self.group}", self.settings["epochs"]):
-            ledger.once(0, trainer, train)
+            ledger.once(0, train)
         self._correct_dustbin()
 
     def _fit(self, trainer, callbacks):
