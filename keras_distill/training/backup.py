@@ -16,7 +16,11 @@ from keras_distill._backend.callback_states import (
 )
 from keras_distill._backend.jax_state import sync_variables
 from keras_distill.strategies.replicas import is_first_worker
-from keras_distill.training.random_states import random_states, set_random_states
+from keras_distill.training.random_states import (
+    random_states,
+    set_random_states,
+    set_torch_states,
+)
 
 # What a file has besides variables: states of generators as the epoch began and at the
 # moment of the backup, and of the callback at an index.
@@ -70,11 +74,13 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.delete_checkpoint = delete_checkpoint
         self._path = os.path.join(self.backup_dir, "state.npz")
         self._previous = os.path.join(self.backup_dir, "previous.npz")
-        # The callbacks whose states are saved, in their order.
-        self.others = []
+        # The callbacks whose states are saved, in their order, and whether an epoch reads
+        # on where the one before ended.
+        self.others, self.reads_on = [], False
         self._restored, self._begin = None, {}
         self._epoch = self._batches = self._unsaved = 0
         self._newest_is_damaged = self._was_searched = False
+        self._sets_torch_again = False
 
     def set_model(self, model):
         """Check that the model is a distiller, or that its data are resumed."""
@@ -135,7 +141,9 @@ class BackupAndRestore(keras.callbacks.Callback):
                 if state := self._restored_part(_CALLBACK.format(index)):
                     set_callback_state(callback, state)
             # Before the reader of the data draws from one.
-            set_random_states(self._restored_part(_BEGIN))
+            self._begin = self._restored_part(_BEGIN)
+            set_random_states(self._begin)
+            self._sets_torch_again = self.reads_on and not self._batches
             if not self._batches:
                 self._restored = None
         self._begin = random_states()
@@ -143,6 +151,12 @@ class BackupAndRestore(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Note the epoch, which `initial_epoch` may have set."""
         self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Restore torch's generators once more, from one of which a new reader draws."""
+        if self._sets_torch_again:
+            set_torch_states(self._begin)
+            self._sets_torch_again = False
 
     def on_train_batch_end(self, batch, logs=None):
         """Save at the chosen frequency; after the batches left out, restore the means."""

@@ -37,6 +37,11 @@ def set_random_states(states: dict[str, np.ndarray]) -> None:
     np.random.set_state(
         ("MT19937", states["numpy"], int(index), int(has_normal), normal)
     )
+    set_torch_states(states)
+
+
+def set_torch_states(states: dict[str, np.ndarray]) -> None:
+    """Set torch's generators alone, if there are states of them."""
     of_torch = [states[name] for name in sorted(states) if name.startswith("torch")]
     if of_torch:
         import torch

@@ -53,6 +53,7 @@ def resume(
     begin = arguments.get("initial_epoch", 0)
     counted = _per_epoch(arguments.get("steps_per_epoch"), steps_per_execution)
     _check_passes(x, counted, batch_size, epochs - begin)
+    backup.reads_on = counted is not None
     x = _advance(x, max(epoch - begin, 0), counted)
     _advance_validation(arguments, range(begin, epoch))
     if epoch:
@@ -113,11 +114,13 @@ def _check_passes(x, counted: int | None, batch_size: int | None, epochs: int) -
             f"{batches} of a {type(x).__name__}. Pass them as a tf.data.Dataset, or leave "
             "out steps_per_epoch."
         )
-    if counted * epochs > batches and batches % counted:
+    # On torch a new pass draws from its generator, which no epoch in between can repeat.
+    draws = keras.backend.backend() == "torch"
+    if counted * epochs > batches and (batches % counted or draws):
         raise ValueError(
             f"BackupAndRestore cannot resume epochs of {counted} batches on data of "
-            f"{batches}, which end within an epoch. Pass data.repeat(), or a "
-            f"steps_per_epoch that divides {batches}."
+            f"{batches}, which end within {'the run' if draws else 'an epoch'}. Pass "
+            f"data.repeat(){'' if draws else f', or steps that divide {batches}'}."
         )
 
 
