@@ -106,8 +106,13 @@ def numbered(variables, prefix: str) -> dict:
 
     A model that is created again in one process gets other numbers.
     """
-    plain = [re.sub(r"_\d+(?=_|$)", "", v.name) for v in variables]
-    return {f"{prefix} {i} {plain[i]}": v for i, v in enumerate(variables)}
+    named = (f"{prefix} {i} {v.name}" for i, v in enumerate(variables))
+    return dict(zip(map(without_counts, named), variables, strict=True))
+
+
+def without_counts(name: str) -> str:
+    """Return a variable's name without the numbers by which Keras counts names."""
+    return re.sub(r"_\d+(?=_|$)", "", name)
 
 
 def to_numpy(variable, dtype: str | None = None) -> np.ndarray:

@@ -101,7 +101,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         `double_checkpoint` keeps.
 
         Raises:
-            ValueError: the files that exist are damaged, or of another version.
+            ValueError: the files that exist are damaged.
         """
         self._was_searched, damages = True, []
         for path in filter(os.path.exists, (self._path, self._previous)):
@@ -124,12 +124,8 @@ class BackupAndRestore(keras.callbacks.Callback):
         return 0, 0, False
 
     def _position(self) -> tuple[int, int, bool]:
-        position = self._restored.pop("position", ())
-        if len(position) != 3:
-            raise ValueError(
-                f"The backup in '{self.backup_dir}' was saved by another version of "
-                "keras_distill. Remove the folder to start anew."
-            )
+        # Early backups do not say whether the run had ended.
+        position = [*self._restored.pop("position"), 0][:3]
         self._epoch, self._batches, stopped = map(int, position)
         return self._epoch, self._batches, bool(stopped)
 
@@ -197,7 +193,11 @@ class BackupAndRestore(keras.callbacks.Callback):
         return {n.removeprefix(prefix): x for n, x in arrays if n.startswith(prefix)}
 
     def _restore(self, variables: dict, part: str) -> None:
-        kept = {n: x for n, x in self._restored.items() if n.startswith(part)}
+        kept = {
+            files.without_counts(name): x
+            for name, x in self._restored.items()
+            if name.startswith(f"{part} ")
+        }
         if apart := files.differing(variables, kept):
             raise ValueError(
                 f"The backup in '{self.backup_dir}' is of another model, optimizer or "

@@ -29,7 +29,9 @@ def random_states() -> dict[str, np.ndarray]:
 
 
 def set_random_states(states: dict[str, np.ndarray]) -> None:
-    """Set the generators to states that `random_states` returned."""
+    """Set the generators to states that `random_states` returned; early backups have none."""
+    if not states:
+        return
     words = tuple(map(int, states["python"]))
     normal = states["python normal"].tolist()
     random.setstate((3, words, normal[0] if normal else None))
