@@ -36,6 +36,18 @@ def carry_preprocessing(model: keras.Model, copy: keras.Model) -> keras.Model:
     return copy
 
 
+def renew_assets(model) -> None:
+    """Load what tokenizers of sentence pieces keep in TensorFlow, which may have lost it."""
+    owner = getattr(preprocessing_of(model), "__self__", None)
+    preprocessor = getattr(owner, "preprocessor", None)
+    if not isinstance(preprocessor, keras.Layer):
+        return
+    for layer in flatten_layers(preprocessor):
+        proto = getattr(layer, "proto", None)
+        if proto is not None and callable(getattr(layer, "set_proto", None)):
+            layer.set_proto(proto)
+
+
 def fingerprint(model: keras.Model) -> str:
     """Return a digest that is the same for models of equal preprocessing.
 

@@ -12,6 +12,7 @@ from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.distillers.term import Term
 from keras_distill.schemes.progress import Ledger, Progress
+from keras_distill.schemes.seeds import set_seed
 from keras_distill.schemes.stages import (
     check_at_least_one,
     may_be_positive,
@@ -120,7 +121,7 @@ def fit_generations(
     progress = Progress(generations * epochs, verbose)
     histories = []
     for i, trainer in enumerate(trainers):
-        keras.utils.set_random_seed(seed + i)
+        set_seed(seed + i, [*_models_of(teacher), *models])
 
         def train(callbacks, trainer=trainer):
             # With a weight of 0, the loss is still a measure for validation.
@@ -135,8 +136,14 @@ def fit_generations(
     return [Generation(*pair) for pair in zip(models, histories, strict=True)]
 
 
+def _models_of(teacher) -> list:
+    if teacher is None:
+        return []
+    return [teacher] if isinstance(teacher, keras.Model) else list(teacher.models)
+
+
 def _create_model(make, index: int, seed: int) -> keras.Model:
-    keras.utils.set_random_seed(seed + index)
+    set_seed(seed + index)
     model = make(index)
     term_checks.check_student(model)
     return model

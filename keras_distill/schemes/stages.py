@@ -9,6 +9,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill import taps
 from keras_distill._backend.keras_layers import flatten_layers, own_trainable_variables
 from keras_distill.adapters import Paraphraser
+from keras_distill.data.preprocessing import preprocessing_of
 from keras_distill.data.selection import select
 from keras_distill.distillers import term_checks
 from keras_distill.distillers.distiller import Distiller
@@ -170,7 +171,8 @@ class ParaphraserStage:
         optimizer, epochs, callbacks, name: as in `kd.Stage`.
 
     Raises:
-        ValueError: there are no epochs, or the layer does not exist.
+        ValueError: there are no epochs, the layer does not exist, or the teacher has a
+            preprocessor of its own.
 
     Example:
         >>> paraphraser = kd.adapters.Paraphraser()
@@ -213,6 +215,7 @@ class ParaphraserStage:
 
     def check(self, distiller: Distiller, prepared: Sequence) -> list:
         """Return the paraphraser, which this stage prepares for later ones."""
+        _check_takes_tensors(distiller.teacher, self.tap)
         return [self.paraphraser]
 
     def fit(self, trainer, distiller: Distiller, data: StageData, callbacks):
@@ -224,6 +227,18 @@ class ParaphraserStage:
     def finish(self) -> None:
         """Freeze the paraphraser."""
         self.paraphraser.trainable = False
+
+
+def _check_takes_tensors(teacher, tap: Tap) -> None:
+    """Check that the data of a stage are what a teacher takes, without preprocessing."""
+    for model in teacher.models:
+        if preprocessing_of(model) is not None:
+            raise ValueError(
+                f"A kd.ParaphraserStage runs the teacher on the data as they are, and "
+                f"'{model.name}' has a preprocessor of its own. Train the paraphraser "
+                f"before: paraphraser.train_on(teacher, '{tap}', x), where x is what "
+                "teacher.preprocessor returns for the data, and leave the stage out."
+            )
 
 
 def with_fresh_optimizer(compiled: Mapping, labeled: bool = True) -> dict:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
+from keras_distill.schemes.seeds import set_seed
 from tests.formulas import softmax
 from tests.linear import linear, points, weights
 
@@ -154,3 +155,41 @@ def test_generations_without_labels_can_be_validated():
     assert "val_loss" in validated[1].history and "val_loss" not in plain[1].history
     for a, b in zip(weights(validated[1].model), weights(plain[1].model), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+class Texts(keras.Model):
+    """Classifies texts behind a tokenizer of sentence pieces, as a keras_hub task does."""
+
+    def __init__(self, tokenizer):
+        super().__init__()
+        self.preprocessor = keras.Sequential([tokenizer])
+        self.embedding = keras.layers.Embedding(60, 4)
+        self.head = keras.layers.Dense(2)
+
+    def preprocess_samples(self, x, y=None, sample_weight=None):
+        tokens = self.preprocessor.layers[0](x)
+        return keras.utils.pack_x_y_sample_weight(tokens, y, sample_weight)
+
+    def call(self, tokens):
+        return self.head(keras.ops.mean(self.embedding(tokens), axis=1))
+
+
+def test_tokenizers_outlive_the_seeds():
+    """TensorFlow forgets what they hold as its seed is set."""
+    pytest.importorskip("sentencepiece")
+    hub = pytest.importorskip("keras_hub").models
+    import tensorflow as tf
+
+    from tests.hub_tasks import sentence_pieces
+
+    texts = tf.constant(["a b", "c d", "b a", "d"])
+    models = []
+    for _ in range(2):
+        tokenizer = hub.T5Tokenizer(sentence_pieces(), sequence_length=4)
+        models.append(Texts(tokenizer))
+    set_seed(3, models)
+    for model in models:
+        mapped = tf.data.Dataset.from_tensors(texts).map(model.preprocess_samples)
+        assert next(iter(mapped)).shape == (4, 4)
+    set_seed(3, [*models, linear("plain")])
+    np.testing.assert_array_equal(weights(linear("fresh"))[0], drawn(3)[0])

@@ -376,3 +376,27 @@ def test_labels_are_checked_before_the_first_stage(loss, labels, message):
         kd.fit_stages(distiller, fitnets(), x, labels(y), verbose=0)
     for name, value in values(distiller.student).items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_stage_of_a_paraphraser_refuses_a_preprocessor():
+    class Task(keras.Sequential):
+        preprocessor = staticmethod(lambda x: x)
+
+        def preprocess_samples(self, x, y=None, sample_weight=None):
+            return x, y, sample_weight
+
+    nets = [
+        make(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(6, name="hidden"),
+                keras.layers.Dense(3),
+            ]
+        )
+        for make in (keras.Sequential, Task)
+    ]
+    distiller = kd.Distiller(*nets, label_weight=0.0)
+    distiller.compile("sgd")
+    stage = kd.ParaphraserStage(kd.adapters.Paraphraser(0.5), "hidden")
+    with pytest.raises(ValueError, match=r"preprocessor of its own.*train_on"):
+        kd.fit_stages(distiller, [stage], np.ones((4, 4), "float32"), verbose=0)

@@ -13,6 +13,7 @@ from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
 from keras_distill.schemes.progress import Ledger, Progress
+from keras_distill.schemes.seeds import set_seed
 from keras_distill.schemes.specialists.merged import Merged
 from keras_distill.schemes.stages import with_fresh_optimizer
 
@@ -30,7 +31,7 @@ class SpecialistTraining:
 
     def __post_init__(self):
         """Create the specialist."""
-        keras.utils.set_random_seed(self.seed)
+        set_seed(self.seed, [self.generalist])
         self.model = _create_specialist(self.generalist, self.group)
 
     def __reduce__(self):
@@ -46,7 +47,7 @@ class SpecialistTraining:
         soft = Term(SoftTarget(temperature), weight=weight)
         trainer = Distiller(self.model, teacher, terms=[soft], label_weight=1 - weight)
         ledger = Ledger(backup, {**self.settings, "group": self.group})
-        keras.utils.set_random_seed(self.seed)
+        set_seed(self.seed, [self.generalist])
 
         def train(callbacks):
             trainer.compile(**with_fresh_optimizer(compiled))
