@@ -1,19 +1,24 @@
-"""Atomic writes of files, and arrays in files with verified checksums."""
+"""Atomic writes of files, what dead processes leave of them, and arrays in files."""
 
 import contextlib
+import json
 import os
 import pathlib
 import re
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_distill._backend.archives import Archive, Damaged, Header
 
-class Damaged(Exception):
-    """A file that exists and does not hold what was written."""
+# Temporary files of other machines that were not written to for so many seconds.
+LEFT_OVER = 24 * 3600.0
+# NAME.HOST.PROCESS.part.SUFFIX
+_PART = re.compile(r"([^.]*)\.(.+)\.(\d+)\.part(\..*)?")
 
 
 @contextlib.contextmanager
@@ -23,6 +28,7 @@ def write_then_rename(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     The path has the same ending and is different for each process.
     """
     path = pathlib.Path(path)
+    remove_left_over(path.parent, path.name)
     with _beside(path) as beside:
         yield beside
         _flush(beside)
@@ -35,6 +41,7 @@ def write_first(path: str | os.PathLike, contents: bytes) -> bool:
     Of several processes that write at once, one returns True.
     """
     path = pathlib.Path(path)
+    remove_left_over(path.parent, path.name)
     with _beside(path) as beside:
         beside.write_bytes(contents)
         _flush(beside)
@@ -75,27 +82,79 @@ def _flush(path: pathlib.Path) -> None:
         os.fsync(file.fileno())
 
 
+def remove_left_over(folder: str | os.PathLike, name: str | None = None) -> None:
+    """Remove temporary files of writers that are gone, or those of one file alone.
+
+    A writer of this machine is gone if its process is; one of another machine if it has
+    not written for a day. Errors are ignored: a folder may be missing or read-only.
+    """
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            part = _PART.fullmatch(entry.name)
+            if part is None or name not in (None, part[1] + (part[4] or "")):
+                continue
+            with contextlib.suppress(OSError):
+                if _is_gone(entry, host=part[2], process=part[3]):
+                    os.unlink(entry.path)
+
+
+def _is_gone(entry: os.DirEntry, host: str, process: str) -> bool:
+    if host == socket.gethostname():
+        return not is_alive(process)
+    return time.time() - entry.stat().st_mtime > LEFT_OVER
+
+
+def is_alive(process: str) -> bool:
+    """Whether a process of this machine may be running, by its number."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except (ValueError, PermissionError):
+        pass
+    return True
+
+
+def read_json(path: str | os.PathLike, remedy: str):
+    """Return what a file of JSON holds.
+
+    Raises:
+        ValueError: it is damaged; `remedy` is what to do.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"'{path}' is not valid JSON ({error}). {remedy}") from error
+
+
 def write_arrays(path: str | os.PathLike, arrays: dict) -> None:
     """Write arrays by name into a file that is whole or absent."""
     with write_then_rename(path) as beside:
         np.savez(beside, count=len(arrays), **arrays)
 
 
-def read_arrays(path: str) -> dict:
+def read_arrays(
+    path: str | os.PathLike, check: Callable[[dict[str, Header]], None] | None = None
+) -> dict[str, np.ndarray]:
     """Return all arrays of a file, once their checksums are verified.
+
+    Args:
+        path: of the file, which `write_arrays` wrote.
+        check: called with the headers by name before an array is read; may raise.
 
     Raises:
         Damaged: an array is not what was written, or one is missing.
         OSError: the file could not be opened.
     """
-    with open(path, "rb") as opened:
-        try:
-            with np.load(opened, allow_pickle=False) as file:
-                arrays = dict(file)
-            count = int(arrays.pop("count"))
-        # Damage surfaces as any error of the parts that read it.
-        except Exception as error:
-            raise Damaged(f"{type(error).__name__}: {error}") from error
+    with Archive(path) as archive:
+        headers = dict(archive.headers)
+        count = headers.pop("count", None)
+        if count is None or count.shape or count.dtype.kind not in "iu":
+            raise Damaged("it is not a file of keras_distill")
+        if check is not None:
+            check(headers)
+        arrays = archive.read()
+    count = int(arrays.pop("count"))
     if len(arrays) != count:
         raise Damaged(f"{len(arrays)} of {count} arrays are there")
     return arrays

@@ -39,7 +39,12 @@ class Runs:
         self.settings = _plain(dict(settings or {}))
         self._figures: dict[str, dict[str, object]] = {}
         if self.file.exists():
-            stored = json.loads(self.file.read_text())
+            remedy = "Put a copy of it in its place, or remove it to run all again."
+            stored = files.read_json(self.file, remedy)
+            if not isinstance(stored, dict) or not {"settings", "figures"} <= set(
+                stored
+            ):
+                raise ValueError(f"'{self.file}' has no results of Runs. {remedy}")
             if stored["settings"] != self.settings:
                 raise ValueError(
                     f"The results in '{self.file}' are for the settings "

@@ -60,7 +60,10 @@ class Ledger:
         file = self.folder / "plan.json"
         if not file.exists():
             _write_json(file, plan)
-        saved = json.loads(file.read_text())
+        files.remove_left_over(self.folder)
+        saved = files.read_json(
+            file, "Remove the folder to begin the scheme anew, or pass another one."
+        )
         if saved != json.loads(json.dumps(plan)):
             raise ValueError(
                 f"The folder '{self.folder}' holds another scheme: expected {plan}, found "
@@ -91,7 +94,8 @@ class _Epochs(keras.callbacks.Callback):
     def __init__(self, file: pathlib.Path):
         super().__init__()
         self.file = file
-        self.logs = json.loads(file.read_text()) if file.exists() else []
+        remedy = "Write [] to it to go on without the logs of the epochs before."
+        self.logs = files.read_json(file, remedy) if file.exists() else []
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the logs, also of an epoch that runs again."""

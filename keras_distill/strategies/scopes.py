@@ -91,7 +91,10 @@ def _mirrored():
 def _multiworker():
     import tensorflow as tf
 
-    config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    except ValueError:
+        config = {}
     if "cluster" not in config or "task" not in config:
         raise ValueError(
             "'multiworker' needs the environment variable TF_CONFIG, set before "

@@ -1,6 +1,8 @@
 """Codistillation: peers that train in separate processes and share a folder."""
 
+import functools
 import os
+import re
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,9 @@ from keras_distill.teachers.averaging_teacher import AveragingTeacher
 from keras_distill.teachers.base_teacher import check_trained
 from keras_distill.teachers.copies import Copies
 from keras_distill.teachers.ensemble import member_weights
+
+# Not "..", "a/b" or the drives of Windows.
+_FILE_NAME = re.compile(r"[^./\\:\0-\x1f][^/\\:\0-\x1f]{0,199}")
 
 
 class RemotePeers(AveragingTeacher):
@@ -43,15 +48,16 @@ class RemotePeers(AveragingTeacher):
         folder: that all processes can read and write.
         name: of this process's peer, by which the others know it.
         refresh: number of steps between two exchanges. Default 100.
-        wait: seconds to wait, as `fit` begins, for the first weights of each peer.
-            Default 600.
+        wait: seconds to wait, as `fit` begins, for the first weights of each peer that
+            can be used. Default 600.
         average: of their predictions, as in `EnsembleTeacher`.
         weights: one positive number per peer. Default: equal.
 
     Raises:
         TypeError: a peer is not a `keras.Model`.
         ValueError: no peers, a name that cannot name a file or is its own, a model that
-            is not built, or numbers out of range; as `fit` begins, no weights of a peer,
+            is not built, or numbers out of range; as `fit` begins, no weights of a peer
+            within the wait, or only such as are damaged, not finite or of other types,
             weights of another architecture, or a peer of several processes on JAX.
 
     Example:
@@ -117,17 +123,18 @@ class RemotePeers(AveragingTeacher):
         """
         # A backup may have restored the copies since.
         self._read.clear()
+        files.remove_left_over(self.folder)
         end = time.monotonic() + self.wait
-        for name in self.names:
-            while not os.path.exists(self._path(name)):
+        for name, model in zip(self.names, self.members, strict=True):
+            while problem := self._load(name, model):
                 if time.monotonic() > end:
                     raise ValueError(
-                        f"No weights of the peer '{name}' appeared in "
-                        f"'{self._path(name)}' within {self.wait:g} s. Start its process, "
-                        f"with name='{name}' and the same folder, or wait longer."
+                        f"No weights of the peer '{name}' that can be used appeared in "
+                        f"'{self._path(name)}' within {self.wait:g} s ({problem}). Start "
+                        f"its process, with name='{name}' and the same folder, or wait "
+                        "longer."
                     )
                 time.sleep(0.05)
-        self.read()
 
     def read(self) -> None:
         """Read the weights of the others that are newer than those read before.
@@ -136,23 +143,31 @@ class RemotePeers(AveragingTeacher):
             ValueError: they are of another architecture.
         """
         for name, model in zip(self.names, self.members, strict=True):
-            path = self._path(name)
-            try:
-                written = os.stat(path).st_mtime_ns
-                if self._read.get(name) == written:
-                    continue
-                found = files.read_arrays(path)
-                if not _are_finite(found):
-                    raise files.Damaged("weights that are not finite")
-            except (OSError, files.Damaged) as error:
+            if problem := self._load(name, model):
                 warnings.warn(
-                    f"'{path}' can't be used ({error}); the peer '{name}' goes on "
-                    "teaching with its previous weights.",
+                    f"'{self._path(name)}' can't be used ({problem}); the peer '{name}' "
+                    "goes on teaching with its previous weights.",
                     stacklevel=2,
                 )
-                continue
-            _assign(found, model, name, path)
-            self._read[name] = written
+
+    def _load(self, name: str, model: keras.Model) -> str | None:
+        """Read the weights of a peer if they are new; return what is wrong, or None."""
+        path, variables = self._path(name), files.numbered(model.variables, "weight")
+        try:
+            status = os.stat(path)
+            version = status.st_mtime_ns, status.st_size
+            if self._read.get(name, (None, None))[0] == version:
+                return self._read[name][1]
+            check = functools.partial(_check_architecture, variables, model, name, path)
+            found = files.read_arrays(path, check)
+        except OSError as error:
+            return str(error)
+        except files.Damaged as error:
+            self._read[name] = version, str(error)
+            return str(error)
+        problem = _assign(found, variables)
+        self._read[name] = version, problem
+        return problem
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, f"{name}.npz")
@@ -213,17 +228,40 @@ class _Exchange(keras.callbacks.Callback):
             )
 
 
-def _assign(found: dict, model: keras.Model, name: str, path: str) -> None:
-    """Assign the weights in a file to a model."""
-    variables = files.numbered(model.variables, "weight")
-    if apart := files.differing(variables, found):
+def _check_architecture(variables, model, name: str, path: str, headers: dict) -> None:
+    """Check that the weights in a file are those of a model, by names and shapes."""
+    if apart := files.differing(variables, headers):
         raise ValueError(
             f"The peer '{name}' has another architecture than the model passed for "
             f"it: '{path}' and '{model.name}' differ in {', '.join(apart[:4])}. Pass "
             "a model as its process trains it."
         )
+
+
+def _assign(found: dict, variables: dict) -> str | None:
+    """Assign all weights in a file, or none; return what is wrong with them, or None."""
+    for key, variable in variables.items():
+        if problem := _unfit(
+            found[key], keras.backend.standardize_dtype(variable.dtype)
+        ):
+            return f"'{key}' {problem}"
     for key, variable in variables.items():
         variable.assign(found[key])
+    return None
+
+
+def _unfit(values: np.ndarray, dtype: str) -> str | None:
+    """Return why values can't be those of a variable, or None if they can."""
+    # NumPy has no bfloat16, whose range is that of float32.
+    own = np.dtype("float32" if dtype == "bfloat16" else dtype)
+    if (values.dtype.kind == "f") != (own.kind == "f"):
+        return f"is {values.dtype}, not {dtype}"
+    if own.kind == "f" and not np.isfinite(values).all():
+        return "is not finite"
+    with np.errstate(over="ignore"):
+        held = values.astype(own)
+    fits = np.isfinite(held) if own.kind == "f" else held == values
+    return None if fits.all() else f"has values that {dtype} can't hold"
 
 
 def _are_finite(arrays: dict) -> bool:
@@ -240,9 +278,10 @@ def _check_one_process() -> None:
 
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
-        if not isinstance(name, str) or not name or os.path.basename(name) != name:
+        if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
             raise ValueError(
-                f"A peer's name must be able to name a file; got {name!r}."
+                "A peer's name must be able to name a file in the folder, 1 to 200 "
+                f"characters without / \\ : and not beginning with a dot; got {name!r}."
             )
     if len(names) < 2 or names[0] in names[1:]:
         raise ValueError(

@@ -104,9 +104,10 @@ class BackupAndRestore(keras.callbacks.Callback):
             ValueError: the files that exist are damaged.
         """
         self._was_searched, damages = True, []
+        files.remove_left_over(self.backup_dir)
         for path in filter(os.path.exists, (self._path, self._previous)):
             try:
-                self._restored = files.read_arrays(path)
+                self._restored = files.read_arrays(path, _check_position)
             except files.Damaged as error:
                 damages.append(f"'{path}' is damaged ({error})")
                 continue
@@ -239,6 +240,12 @@ class BackupAndRestore(keras.callbacks.Callback):
             prefix = _CALLBACK.format(index)
             states |= {prefix + n: x for n, x in callback_state(callback).items()}
         return states
+
+
+def _check_position(headers: dict) -> None:
+    position = headers.get("position")
+    if position is None or position.shape not in ((2,), (3,)):
+        raise files.Damaged("it has no position in the data")
 
 
 def exchange_backup(callbacks: list | keras.callbacks.CallbackList):

@@ -1,6 +1,7 @@
 """Peers in processes of their own, against their formula, and when some are missing."""
 
 import os
+import threading
 
 import keras
 import numpy as np
@@ -215,6 +216,101 @@ def test_names_that_keras_counts_do_not_matter(tmp_path):
     made.read()
     for a, b in zip(weights(made.members[0]), weights(first), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def damaged(folder):
+    (folder / "b.npz").write_bytes((folder / "b.npz").read_bytes()[:-40])
+
+
+def with_kernel(make):
+    """Return a function that writes the weights of "b" with another kernel."""
+
+    def write(folder):
+        found = files.read_arrays(folder / "b.npz")
+        name = next(name for name in found if "kernel" in name)
+        with files.write_then_rename(folder / "b.npz") as beside:
+            found[name] = make(found[name])
+            np.savez(beside, count=len(found), **found)
+
+    return write
+
+
+def of_zeros(folder):
+    found = files.read_arrays(folder / "b.npz")
+    np.savez_compressed(
+        folder / "b.npz", count=len(found) + 1, **found, z=np.zeros(9**7)
+    )
+
+
+UNFIT = {
+    "damaged": (damaged, "BadZipFile"),
+    "empty": (lambda f: (f / "b.npz").write_bytes(b""), "BadZipFile"),
+    "nan": (with_kernel(lambda k: k * np.nan), "kernel' is not finite"),
+    "inf": (with_kernel(lambda k: k + np.inf), "kernel' is not finite"),
+    "complex": (with_kernel(lambda k: k * 1j), "kernel' must be numbers"),
+    "strings": (with_kernel(lambda k: k.astype(str)), "kernel' must be numbers"),
+    "objects": (with_kernel(lambda k: k.astype(object)), "kernel' must be numbers"),
+    "integers": (with_kernel(lambda k: k.astype(int)), "kernel' is int64, not float32"),
+    "large": (with_kernel(lambda k: k.astype("float64") + 1e300), "float32 can't hold"),
+    "bomb": (of_zeros, "would take 38,"),
+}
+
+
+@pytest.mark.parametrize("spoil, words", UNFIT.values(), ids=UNFIT)
+def test_weights_that_are_unfit_are_waited_for_or_refused(tmp_path, spoil, words):
+    before = write(tmp_path, "b", seed=5)
+    made = teacher(tmp_path)
+    made.read()
+    spoil(tmp_path)
+    os.utime(tmp_path / "b.npz", ns=(0, 1))
+    fresh = weights(teacher(tmp_path).members[0])
+    with pytest.raises(ValueError, match=f"peer 'b'.*{words}") as error:
+        distiller(teacher(tmp_path)).fit(*points(), verbose=0)
+    assert "pickle" not in str(error.value)
+    unchanged(made, before)
+    other = teacher(tmp_path)
+    with pytest.warns(UserWarning, match=words):
+        other.read()
+    assert len(fresh) == len(weights(other.members[0]))
+
+
+def test_it_waits_for_weights_that_can_be_used(tmp_path):
+    before = write(tmp_path, "b", seed=5)
+    whole = (tmp_path / "b.npz").read_bytes()
+    damaged(tmp_path)
+    made = teacher(tmp_path, wait=60.0)
+    later = threading.Timer(0.3, (tmp_path / "b.npz").write_bytes, [whole])
+    later.start()
+    made.meet()
+    later.join()
+    for a, b in zip(weights(made.members[0]), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "/a",
+        "a\\b",
+        "C:a",
+        ".a",
+        "a\0b",
+        "a\n",
+        "x" * 999,
+        3,
+    ],
+)
+def test_names_that_are_paths_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="must be able to name a file"):
+        teacher(tmp_path, name=name)
+    with pytest.raises(ValueError, match="must be able to name a file"):
+        kd.RemotePeers({name: linear("b")}, tmp_path, name="a")
+    assert teacher(tmp_path, name="peer 1.b_c-d").name == "peer 1.b_c-d"
 
 
 def other_architecture(folder):

@@ -9,13 +9,12 @@ import numpy as np
 
 from keras_distill import taps as tapping
 from keras_distill._backend import files
+from keras_distill.schemes.data_free import metadata_checks as checks
 from keras_distill.schemes.data_free import spectra
 from keras_distill.schemes.data_free.dropout_masks import with_masks
 from keras_distill.taps import heads
 from keras_distill.teachers.cache import fingerprints
 from keras_distill.teachers.teacher import Teacher
-
-KINDS = ("top", "all", "spectral", "pairs")
 
 
 class Metadata:
@@ -45,17 +44,34 @@ class Metadata:
             np.savez_compressed(opened, settings=text, **self.arrays)
 
     @classmethod
-    def load(cls, file: str | os.PathLike) -> "Metadata":
+    def load(cls, file: str | os.PathLike, *, limit: int = 2**30) -> "Metadata":
         """Load from a file.
 
+        Args:
+            file: path of the file.
+            limit: bytes that the arrays may take at most, once they are unpacked. A small
+                file may unpack to a large one. Default 2^30, 1 GiB.
+
         Raises:
-            ValueError: the file does not hold metadata.
+            ValueError: the file does not hold metadata, is damaged or exceeds the limit.
+            OSError: it could not be opened.
         """
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
-        if "settings" not in arrays:
-            raise ValueError(f"'{file}' is not a metadata file of kd.Metadata.save.")
-        return cls(json.loads(arrays.pop("settings").tobytes()), arrays)
+        folder, name = os.path.split(os.path.abspath(file))
+        files.remove_left_over(folder, name)
+        try:
+            with files.Archive(file, limit) as archive:
+                if "settings" not in archive.headers:
+                    raise ValueError("it has no settings")
+                arrays = archive.read()
+            settings = checks.read_settings(arrays.pop("settings"))
+            checks.check_arrays(settings, arrays)
+        except (files.Damaged, ValueError) as error:
+            raise ValueError(
+                f"'{file}' is not a metadata file of kd.Metadata.save, or is damaged: "
+                f"{error}. Record and save the metadata again, or pass a higher limit for "
+                "a file that you trust."
+            ) from error
+        return cls(settings, arrays)
 
     def check_teacher(self, teacher: keras.Model) -> None:
         """Check that a teacher is the one whose activations were recorded.
@@ -68,6 +84,7 @@ class Metadata:
                 f"The metadata belong to another teacher: the layers or weights of "
                 f"'{teacher.name}' differ. Pass the teacher as it was recorded."
             )
+        checks.check_input_shape(self.settings["input_shape"], teacher)
 
     @property
     def bytes(self) -> int:
@@ -165,8 +182,9 @@ def record_metadata(
         Lopes, Fenu, Starner 2017, Data-free knowledge distillation for deep neural
         networks.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}.")
+    if kind not in checks.KINDS:
+        kinds = ", ".join(checks.KINDS)
+        raise ValueError(f"kind must be one of {kinds}; got {kind!r}.")
     if masks and kind != "all":
         raise ValueError(f"Dropout masks need kind='all'; got {kind!r}.")
     for name, fraction in (("keep", keep), ("dropout", dropout)):

@@ -47,12 +47,13 @@ class Builder:
             OSError: the disk is full; complete shards stay.
         """
         claims = Claims(self.shards.folder, patience)
-        missing = self._missing(range(len(self.shards.counts)))
+        shards = range(len(self.shards.counts))
+        missing = self._missing(shards)
+        claims.remove_left_over(set(shards) - set(missing))
         if not missing:
             return
         if shutil.disk_usage(self.shards.folder).free < self._bytes(missing):
             raise self._disk_full(missing)
-        claims.remove_parts()
         bar = self._announce(missing, verbose)
         missing.sort(key=lambda shard: (shard % workers != worker, shard))
         while missing:

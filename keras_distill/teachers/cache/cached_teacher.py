@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_distill import strategies
 from keras_distill import taps as tapping
+from keras_distill._backend.files import remove_left_over
 from keras_distill.data.selection import Selection
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap
@@ -260,6 +261,7 @@ class CachedTeacher(BaseTeacher):
 
     def _open(self) -> Reader:
         if self._reader is None:
+            remove_left_over(self.folder)
             self._reader = Reader(self.folder, self.contents)
         return self._reader
 

@@ -3,6 +3,9 @@
 import os
 import pathlib
 import socket
+from collections.abc import Iterable
+
+from keras_distill._backend import files
 
 
 class Claims:
@@ -38,22 +41,28 @@ class Claims:
         """Release a shard."""
         self._path(shard).unlink(missing_ok=True)
 
-    def remove_parts(self) -> None:
-        """Remove incomplete files that dead processes of this machine left behind."""
-        # NAME.HOST.PID.part.SUFFIX, as `write_then_rename` names them.
-        for path in self.folder.glob(f"*.{socket.gethostname()}.*.part*"):
-            process = path.name.rpartition(".part")[0].rpartition(".")[2]
-            if not _is_alive(process):
+    def remove_left_over(self, shards: Iterable[int]) -> None:
+        """Remove what dead processes left behind: incomplete files, and claims.
+
+        Args:
+            shards: indices of the complete shards, which need no claim.
+        """
+        files.remove_left_over(self.folder)
+        for shard in shards:
+            path = self._path(shard)
+            if path.exists() and self._expired(path):
                 path.unlink(missing_ok=True)
 
     def _path(self, shard: int) -> pathlib.Path:
         return self.folder / f"shard-{shard:05d}.claim"
 
     def _expired(self, path: pathlib.Path) -> bool:
-        clock = self.folder / f"clock-{os.getpid()}"
+        host = socket.gethostname()
+        # Named as the temporary files, so that it is removed with them.
+        clock = self.folder / f"clock.{host}.{os.getpid()}.part"
         try:
-            host, _, process = path.read_text().partition(" ")
-            if host == socket.gethostname() and not _is_alive(process):
+            owner, _, process = path.read_text("utf-8", "replace").partition(" ")
+            if owner == host and not files.is_alive(process):
                 return True
             clock.touch()
             return clock.stat().st_mtime - path.stat().st_mtime > self.patience
@@ -61,13 +70,3 @@ class Claims:
             return False
         finally:
             clock.unlink(missing_ok=True)
-
-
-def _is_alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, PermissionError):
-        pass
-    return True

@@ -209,11 +209,11 @@ def test_incomplete_files_of_dead_processes_are_removed(tmp_path):
     )
     for path in kept + removed:
         path.touch()
-    Claims(tmp_path, patience=0.5).remove_parts()
+    Claims(tmp_path, patience=0.5).remove_left_over([])
     assert set(tmp_path.iterdir()) == set(kept)
     with write_then_rename(tmp_path / "shard-00004.tfrecord") as beside:
         beside.touch()
-        Claims(tmp_path, patience=0.5).remove_parts()
+        Claims(tmp_path, patience=0.5).remove_left_over([])
         assert beside.exists()
 
 
