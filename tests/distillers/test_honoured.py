@@ -108,11 +108,12 @@ def test_masked_tokens_count_nowhere(cross_entropy):
     hint = (0.5 * (seen[valid] - known[valid]) ** 2).mean(-1).mean()
     assert logs["hint"] == pytest.approx(hint, rel=1e-4)
     z_s, z_t = (
-        np.array(m(tokens), "float64")[tokens > 0] / 2 for m in (student, teacher)
+        ops.convert_to_numpy(m(tokens)).astype("float64")[tokens > 0] / 2
+        for m in (student, teacher)
     )
     p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (z_t, z_s))
     soft = 4 * (p * np.log(p / q)).sum(-1).mean()
-    assert logs["soft_target"] == pytest.approx(soft, rel=1e-4)
+    assert logs["soft_target"] == pytest.approx(soft, rel=1e-3)
 
 
 def test_half_precision_student_of_a_float32_teacher(images, cross_entropy, three_taps):
@@ -129,7 +130,8 @@ def test_half_precision_student_of_a_float32_teacher(images, cross_entropy, thre
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert isinstance(distiller.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert student(images[0][:1]).dtype == "float16" and full.dtype == "float32"
+    output = ops.convert_to_numpy(student(images[0][:1]))
+    assert output.dtype == "float16" and full.dtype == "float32"
     before = [np.array(v) for v in student.trainable_variables]
     logs = distiller.fit(*images, epochs=2, verbose=0).history
     assert all(np.isfinite(values).all() for values in logs.values())
@@ -184,7 +186,7 @@ def test_another_resolution_for_the_student(cross_entropy):
     )
     distiller.compile("sgd", cross_entropy)
     distiller.fit(x, y, verbose=0)
-    small = np.array(layers.Resizing(6, 6)(x))
+    small = ops.convert_to_numpy(layers.Resizing(6, 6)(x))
     np.testing.assert_allclose(
         distiller.predict(x, verbose=0), student.predict(small, verbose=0), atol=1e-6
     )
@@ -254,7 +256,7 @@ def test_weights_of_several_outputs_reach_the_term_of_that_output():
     distiller.compile(keras.optimizers.SGD(0.0), {"a": loss, "b": loss})
     logs = distiller.train_on_batch(x, y, sample_weight=weight, return_dict=True)
     values = kd.losses.SoftTarget(reduction=None)(teacher(x)["a"], student(x)["a"])
-    expected = (np.arange(8.0) * np.array(values)).mean()
+    expected = (np.arange(8.0) * ops.convert_to_numpy(values)).mean()
     assert logs["soft_target"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -262,13 +264,15 @@ def test_unlabelled_data_teach_without_a_loss(vectors):
     student, teacher = classifier("student"), classifier("teacher")
     distiller = kd.Distiller(student, teacher, label_weight=0.0)
     distiller.compile(keras.optimizers.Adam(0.05))
-    before = np.abs(
-        np.array(student(vectors[0])) - np.array(teacher(vectors[0]))
-    ).mean()
+
+    def gap():
+        outputs = (ops.convert_to_numpy(m(vectors[0])) for m in (student, teacher))
+        return np.abs(np.subtract(*outputs)).mean()
+
+    before = gap()
     logs = distiller.fit(vectors[0], epochs=100, verbose=0).history
-    after = np.abs(np.array(student(vectors[0])) - np.array(teacher(vectors[0]))).mean()
     assert set(logs) == {"loss", "soft_target"}
-    assert logs["soft_target"][-1] < 0.05 * logs["soft_target"][0] and after < before
+    assert logs["soft_target"][-1] < 0.05 * logs["soft_target"][0] and gap() < before
 
 
 def test_subclassed_nets_are_built_by_the_first_batch(vectors, cross_entropy):
