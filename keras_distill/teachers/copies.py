@@ -1,5 +1,7 @@
 """Copies of models that follow the models' weights during training."""
 
+import itertools
+import re
 from collections.abc import Sequence
 
 import keras
@@ -56,9 +58,77 @@ class Copies(keras.Layer):
 
 
 def _copy(source):
-    copy = carry_preprocessing(source, keras.models.clone_model(source))
-    if not copy.built:
-        copy.build_from_config(source.get_build_config())
+    copy = _clone(source)
     copy.set_weights(source.get_weights())
     copy.trainable = False
-    return copy
+    return carry_preprocessing(source, copy)
+
+
+def _clone(source):
+    """Return a model with variables like the source's, in their order.
+
+    Keras's default clones a layer twice that a model shares with a model inside it, as
+    tasks of keras_hub share the embedding of their backbone; other ways may change the
+    order of variables, whose paths are compared for that.
+    """
+    reasons = []
+    for make, outline in (
+        (_flat, _shapes),
+        (_recursive, _places),
+        (_from_config, _places),
+    ):
+        try:
+            copy = make(source)
+        except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+            reasons.append(str(error))
+            continue
+        if not copy.built:
+            copy.build_from_config(source.get_build_config())
+        if outline(copy) == outline(source):
+            return copy
+        reasons.append(
+            f"{len(copy.variables)} variables for its {len(source.variables)}, or in "
+            "another order"
+        )
+    raise ValueError(
+        f"'{source.name}' can't be copied. keras.models.clone_model gives: {reasons[0]}. "
+        "With recursive=True, and by get_config and from_config of its class: "
+        f"{'; '.join(reasons[1:])}. Let its layers return whole configurations, and share "
+        "none with models inside it."
+    )
+
+
+def _flat(source):
+    return keras.models.clone_model(source)
+
+
+def _recursive(source):
+    return keras.models.clone_model(source, recursive=True)
+
+
+def _from_config(source):
+    return type(source).from_config(source.get_config())
+
+
+def _shapes(model) -> list[tuple]:
+    return [tuple(variable.shape) for variable in model.variables]
+
+
+def _places(model) -> list[tuple]:
+    """Return path and shape of each variable, paths without Keras's running numbers.
+
+    A number is replaced by its rank among those of its name.
+    """
+    paths = [
+        [re.fullmatch(r"(.*?)_?(\d*)", part).groups() for part in path.split("/")]
+        for path in (variable.path for variable in model.variables)
+    ]
+    numbers = {}
+    for name, number in itertools.chain(*paths):
+        numbers.setdefault(name, set()).add(int(number or 0))
+    ranks = {name: sorted(found) for name, found in numbers.items()}
+    places = [
+        tuple((name, ranks[name].index(int(number or 0))) for name, number in path)
+        for path in paths
+    ]
+    return list(zip(places, _shapes(model), strict=True))

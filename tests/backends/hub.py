@@ -41,6 +41,11 @@ def preprocessed(model, x, y=None):
     return keras.utils.unpack_x_y_sample_weight(batch)
 
 
+def logits(model, x):
+    """Return a model's prediction of raw data."""
+    return keras.Model.predict_on_batch(model, preprocessed(model, x)[0])
+
+
 def check(name):
     """Compare a distiller's methods with the student's own."""
     student, teacher = hub_tasks.pair(name)
@@ -58,8 +63,7 @@ def check(name):
     np.testing.assert_allclose(logs["label_loss"], own["loss"], rtol=1e-5)
     if given:
         np.testing.assert_allclose(logs["val_loss"], own["loss"], rtol=1e-5)
-    known = keras.Model.predict_on_batch(teacher, preprocessed(teacher, x)[0])
-    gap = divergence(known, predicted)
+    gap = divergence(logits(teacher, x), predicted)
     if y is None:
         mask = features.get("padding_mask", features.get("decoder_padding_mask"))
         gap = (gap * weights).sum() / mask.sum()

@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 
 from keras_distill.data import Samples
+from keras_distill.data.preprocessing import preprocessing_of
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.term import Term
 from keras_distill.losses import SoftTarget
@@ -120,6 +121,12 @@ def _create_specialist(generalist: keras.Model, group: list[int]) -> keras.Model
         raise TypeError(
             "The generalist must be a functional keras.Model whose last layer is a Dense "
             f"without activation; got {type(generalist).__name__} ending in {head}."
+        )
+    if preprocessing_of(generalist) is not None:
+        raise ValueError(
+            f"The generalist '{generalist.name}' preprocesses raw data in its fit and "
+            "predict, which specialists do not. Map the images through its preprocessor, "
+            "and set generalist.preprocessor = None."
         )
     copy = keras.models.clone_model(generalist)
     copy.set_weights(generalist.get_weights())
