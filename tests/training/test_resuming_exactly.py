@@ -217,3 +217,24 @@ def test_models_that_are_created_again_in_one_process(tmp_path):
     make()
     again = fit(lambda: stream(0), [kd.BackupAndRestore(tmp_path)])
     assert int(again.optimizer.iterations) == EPOCHS * BATCHES
+
+
+@pytest.mark.long
+def test_two_replicas(tmp_path, two_replicas):
+    """With one step per execution: Keras itself fails with several here."""
+
+    def validation():
+        return {"validation_data": stream(9)}
+
+    with two_replicas.scope():
+        backups = [kd.BackupAndRestore(tmp_path / "whole"), *stateful()]
+        whole = fit(lambda: stream(0), backups, **validation())
+        again = killed(
+            lambda: stream(0),
+            tmp_path / "killed",
+            2 * BATCHES + 2,
+            extra=stateful,
+            **validation(),
+        )
+    assert np.array(whole.optimizer.iterations.value) == EPOCHS * BATCHES
+    assert_same(whole, again)
