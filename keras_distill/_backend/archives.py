@@ -96,8 +96,13 @@ class Archive:
         header = self.headers[name]
         with self._zip.open(self._entries[name]) as part:
             _header(part, name)
+            contents, start = bytearray(header.nbytes), 0
             # Read to the end, where the checksum is verified.
-            contents = bytearray(part.read())
+            while piece := part.read(2**20):
+                contents[start : start + len(piece)] = piece
+                start += len(piece)
+        if start != header.nbytes:
+            raise Damaged(f"'{name}' is too short")
         flat = np.frombuffer(contents, header.dtype)
         return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
 

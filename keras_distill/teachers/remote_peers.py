@@ -152,12 +152,13 @@ class RemotePeers(AveragingTeacher):
 
     def _load(self, name: str, model: keras.Model) -> str | None:
         """Read the weights of a peer if they are new; return what is wrong, or None."""
-        path, variables = self._path(name), files.numbered(model.variables, "weight")
+        path = self._path(name)
         try:
             status = os.stat(path)
             version = status.st_mtime_ns, status.st_size
             if self._read.get(name, (None, None))[0] == version:
                 return self._read[name][1]
+            variables = files.numbered(model.variables, "weight")
             check = functools.partial(_check_architecture, variables, model, name, path)
             found = files.read_arrays(path, check)
         except OSError as error:

@@ -30,7 +30,9 @@ def test_passes_per_epoch(known, executions):
 
         def call(self, x, training=False):
             if training:
-                here = keras.ops.arange(100.0) == keras.ops.convert_to_tensor(self.count)
+                here = keras.ops.arange(100.0) == keras.ops.convert_to_tensor(
+                    self.count
+                )
                 self.seen.assign(keras.ops.where(here, x[0, 0], self.seen.value))
                 self.count.assign(self.count + 1.0)
             return x
