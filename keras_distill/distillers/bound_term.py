@@ -177,6 +177,7 @@ class BoundTerm(keras.Layer):
         ]
         values = context.values(self)
         masks = values.get("mask"), values.get("teacher_mask")
+        term_checks.check_masked_scores(term, masks)
         training = context.training
         student = _adapt_each(self.student_adapters, student, masks[0], training)
         trains = training and loss.trains_teacher_adapters

@@ -177,6 +177,8 @@ def _check_tap(
     )
     if term.loss.match is not Match.CLASSES or bound.predicts == VALUES or adapted:
         return
+    if tap.side == "scores" and "scores" in term.loss.masked_scores:
+        return
     found = probabilities.judge(bound.predicts, side, model, tap, tensor, inputs)
     what = "a sigmoid" if bound.predicts == LABELS else "a softmax"
     fix = (

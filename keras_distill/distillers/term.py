@@ -68,6 +68,8 @@ class Term:
         self.student = as_taps(student)
         self.teacher = as_taps(teacher if loss.compares_teacher else ())
         term_checks.check_taps(self.name, loss, self.student, self.teacher)
+        both_sides = *self.student, *self.teacher
+        term_checks.check_takes_scores(self.name, loss, both_sides)
         self.weight = loss.recommended_weight if weight is None else weight
         what = f"The weight of term '{self.name}'"
         term_checks.check_not_negative(self.weight, what)

@@ -14,6 +14,7 @@ from keras_distill.losses._masking import fits
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import at_step
 from keras_distill.taps.lengths import Lengths
+from keras_distill.teachers.base_teacher import CLASSES, LABELS
 
 _RESERVED = ("loss", "label_loss", "learning_rate", "epoch", "batch")
 
@@ -320,6 +321,37 @@ def check_mask(name: str, mask, tensors: Sequence) -> None:
             f"{features.shape[1]} steps, its shape after the adapter. Tap layers of one "
             "length, or pass an adapter layer that keeps it."
         )
+
+
+def check_takes_scores(name: str, loss: DistillationLoss, taps: Iterable) -> None:
+    """Check that no softmax or sigmoid is taken of attention scores."""
+    for tap in taps:
+        of_logits = loss.predicts in (CLASSES, LABELS)
+        if tap.side == "scores" and of_logits and "scores" not in loss.masked_scores:
+            what = "sigmoid" if loss.predicts == LABELS else "softmax"
+            raise ValueError(
+                f"Term '{name}': {type(loss).__name__} takes a {what} of what it compares, "
+                f"and '{tap}' are probabilities already. Tap their logarithms: "
+                f"kd.Tap({tap.path!r}, side='log_scores')."
+            )
+
+
+def check_masked_scores(term, masks: Sequence) -> None:
+    """Check that masked keys of attention scores add nothing to a term's loss."""
+    loss, taps = term.loss, (*term.student, *term.teacher)
+    if all(mask is None for mask in masks):
+        return
+    for tap in taps:
+        if tap.is_scores and tap.side not in loss.masked_scores:
+            takes = [x for x in ("scores", "log_scores") if x in loss.masked_scores]
+            fix = f"Tap side={takes[0]!r}, use " if takes else "Use "
+            raise ValueError(
+                f"Term '{term.name}': the attention scores of '{tap}' have a mask, and "
+                f"{type(loss).__name__} would count masked keys of side={tap.side!r}. "
+                f"{fix}kd.losses.SoftTarget(1.0) on side='log_scores' or "
+                "kd.losses.LogitRegression on side='scores', or, in a loss of your own to "
+                "which masked keys add nothing, name the side in `masked_scores`."
+            )
 
 
 def check_scores(tap, student_shape: Sequence, teacher_shape: Sequence) -> None:

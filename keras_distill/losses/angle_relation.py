@@ -38,6 +38,7 @@ class AngleRelation(DistillationLoss):
     match = Match.NOTHING
     recommended_weight = 50.0
     needs = ("mask", "teacher_mask")
+    masked_scores = ("scores",)
 
     def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""

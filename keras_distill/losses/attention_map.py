@@ -45,6 +45,7 @@ class AttentionMap(DistillationLoss):
     match = Match.SPACE
     recommended_weight = 1000.0
     needs = ("mask", "teacher_mask")
+    masked_scores = ("scores",)
 
     def __init__(self, power: float = 2.0, *, mapping: str = "sum", **kwargs):
         super().__init__(**kwargs)

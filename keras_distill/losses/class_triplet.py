@@ -40,6 +40,7 @@ class ClassTriplet(DistillationLoss):
     match = Match.NOTHING
     compares_teacher = False
     needs = ("labels", "mask")
+    masked_scores = ("scores",)
     needs_one_class = True
 
     def __init__(self, *, margin: float = 0.3, **kwargs):

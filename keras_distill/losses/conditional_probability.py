@@ -35,6 +35,7 @@ class ConditionalProbability(DistillationLoss):
     match = Match.NOTHING
     recommended_weight = 30000.0
     needs = ("mask", "teacher_mask")
+    masked_scores = ("scores",)
 
     def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""

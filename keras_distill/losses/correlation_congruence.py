@@ -46,6 +46,7 @@ class CorrelationCongruence(DistillationLoss):
     match = Match.NOTHING
     recommended_weight = 100.0
     needs = ("mask", "teacher_mask")
+    masked_scores = ("scores",)
 
     def __init__(self, *, gamma: float = 0.4, order: int = 2, **kwargs):
         super().__init__(**kwargs)

@@ -58,6 +58,9 @@ class DistillationLoss(keras.losses.Loss):
       takes rows as they are.
     - `compares_samples`: whether the value of a sample depends on the others of the
       batch, so that it can't leave out samples whose labels are ignored.
+    - `masked_scores`: the kinds of attention scores, `"scores"` and `"log_scores"`, on
+      which masked keys add nothing to its value; that `call` leaves out masked queries
+      is not enough. Default none: scores with a mask are refused.
     - `scheduled`: attributes that are a number or a schedule; `call` gets their value at
       the current step under the same name.
 
@@ -85,6 +88,7 @@ class DistillationLoss(keras.losses.Loss):
     labels_are_classes: ClassVar[bool] = False
     compares_samples: ClassVar[bool] = False
     needs_one_class: ClassVar[bool] = False
+    masked_scores: ClassVar[tuple[str, ...]] = ()
     scheduled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(

@@ -52,6 +52,9 @@ class Divergence(DistillationLoss):
                 f"for the teacher's prediction itself; got {target!r}."
             )
         self.target = target
+        if target is not None:
+            # A target may give masked keys a probability.
+            self.masked_scores = ()
         self.needs = () if target is None else target.needs
         self.needs_one_class = target is not None and target.needs_one_class
 

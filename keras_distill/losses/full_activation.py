@@ -30,6 +30,7 @@ class FullActivation(DistillationLoss):
 
     recommended_weight = 10.0
     needs = ("mask", "teacher_mask")
+    masked_scores = ("scores",)
 
     def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""

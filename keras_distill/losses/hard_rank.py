@@ -46,6 +46,7 @@ class HardRank(DistillationLoss):
     compares_samples = True
     match = Match.NOTHING
     needs = ("mask", "teacher_mask")
+    masked_scores = ("scores",)
 
     def __init__(
         self,

@@ -30,6 +30,8 @@ class JensenShannon(Divergence):
         Divergence measures based on the Shannon entropy.
     """
 
+    masked_scores = ("log_scores",)
+
     def between(self, log_p, log_q):
         """Return the divergence, 0 to log 2."""
         log_p, log_q = (ops.maximum(x, LOG_ZERO) for x in (log_p, log_q))

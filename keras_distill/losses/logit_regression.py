@@ -44,6 +44,11 @@ class LogitRegression(DistillationLoss):
         """What outputs are taken for: anything; centered, the logits of one softmax."""
         return "classes" if self.centred else None
 
+    @property
+    def masked_scores(self) -> tuple[str, ...]:
+        """Both kinds; the mean of log scores is over masked keys too."""
+        return ("scores",) if self.centred else ("scores", "log_scores")
+
     def call(self, teacher, student):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         # A class that is -inf on both sides has no gap.

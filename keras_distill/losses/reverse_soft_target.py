@@ -32,6 +32,8 @@ class ReverseSoftTarget(Divergence):
         Gu et al. 2024, MiniLLM: knowledge distillation of large language models.
     """
 
+    masked_scores = ("log_scores",)
+
     def between(self, log_p, log_q):
         """Return `sum_k q_k (log q_k - log p_k)`."""
         # A class that the student leaves out adds nothing.

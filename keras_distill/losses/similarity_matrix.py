@@ -34,6 +34,7 @@ class SimilarityMatrix(DistillationLoss):
     match = Match.NOTHING
     recommended_weight = 3000.0
     needs = ("mask", "teacher_mask")
+    masked_scores = ("scores",)
 
     def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""

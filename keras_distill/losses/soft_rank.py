@@ -49,6 +49,7 @@ class SoftRank(DistillationLoss):
     compares_samples = True
     match = Match.NOTHING
     needs = ("mask", "teacher_mask")
+    masked_scores = ("scores",)
 
     def __init__(
         self, *, items: int = 5, scale: float = 3.0, power: float = 3.0, **kwargs

@@ -62,6 +62,8 @@ class SoftTarget(Divergence):
         tokens: Kim, Rush 2016, Sequence-level knowledge distillation.
     """
 
+    masked_scores = ("log_scores",)
+
     def call(self, teacher, student, *, temperature, **context):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         if not self._in_chunks(student):

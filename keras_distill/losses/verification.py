@@ -48,6 +48,7 @@ class Verification(DistillationLoss):
     match = Match.NOTHING
     compares_teacher = False
     needs = ("labels", "mask")
+    masked_scores = ("scores",)
     needs_one_class = True
 
     def __init__(self, *, margin: float = 1.0, **kwargs):

@@ -45,6 +45,7 @@ class VotedTriplet(DistillationLoss):
     match = Match.NOTHING
     several_teachers = True
     needs = ("mask", "teacher_mask")
+    masked_scores = ("scores",)
 
     def __init__(self, *, margin: float = 0.1, **kwargs):
         super().__init__(**kwargs)

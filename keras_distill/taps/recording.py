@@ -21,6 +21,8 @@ from keras_distill.taps.scores import attention_scores
 
 # The key of the calls of fused attention among the notes.
 FUSED_ATTENTION = "fused_attention"
+# The arguments by which Keras passes the masks of an attention layer's keys.
+_KEY_MASKS = "value_mask", "key_mask"
 
 _recording = threading.local()
 
@@ -37,12 +39,14 @@ class RecordedCall(list):
     """`[inputs, outputs]` of one call of a layer; `[inputs]` while it runs.
 
     `begin` and `end` are positions among those of all recorded calls. `is_confined` says
-    that the tensors belong to a trace inside that of the recording, as in a loop.
+    that the tensors belong to a trace inside that of the recording, as in a loop;
+    `masks_keys`, that a layer of attention was given a mask of its keys.
     """
 
     def __init__(self, inputs, begin: int, is_confined: bool = False):
         super().__init__([inputs])
         self.begin, self.end, self.is_confined = begin, None, is_confined
+        self.masks_keys = False
 
     def is_inside(self, other: "RecordedCall") -> bool:
         """Whether the call was made while another ran."""
@@ -90,6 +94,8 @@ class _RecordingCall:
         listening = [x for x in getattr(_recording, "stack", ()) if self.key in x]
         inputs = args[0] if args else next(iter(kwargs.values()))
         calls = [notes.begin(self.key, inputs) for notes in listening]
+        for call in calls:
+            call.masks_keys = any(kwargs.get(name) is not None for name in _KEY_MASKS)
         for notes in listening:
             notes.check()
         outputs = self.call(*args, **kwargs)

@@ -67,7 +67,13 @@ def steps_first(scores, layer: keras.Layer):
 
 
 def log_scores(scores):
-    """Return logits `(B, T, N, S)` whose softmax is the scores."""
+    """Return logits `(B, T, N, S)` whose softmax is the scores.
+
+    Of a key without any scores, as a masked one is, they are so low that its softmax is 0
+    up to a temperature of 50.
+    """
     wide = keras.backend.result_type(scores.dtype, "float32")
-    # Of a masked key the logit is finite, so that those of a masked query are too.
-    return ops.log(ops.maximum(ops.cast(scores, wide), 1e-37))
+    scores = ops.cast(scores, wide)
+    # Finite, so that the logits of a masked query are too.
+    logits = ops.log(ops.maximum(scores, 1e-37))
+    return ops.where(ops.max(scores, axis=(1, 2), keepdims=True) > 0.0, logits, -1e3)

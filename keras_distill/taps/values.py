@@ -77,7 +77,11 @@ class Wanted(NamedTuple):
             raise ValueError(_no_scores(self.model, tap, layer, len(inside)))
         scores = steps_first(inside[0][1], layer)
         scores = log_scores(scores) if tap.side == "log_scores" else scores
-        return _with_mask_of(call[1], scores)
+        scores = _with_mask_of(call[1], scores)
+        if call.masks_keys and mask_of(scores) is None:
+            # What leaves masked keys out depends on the mask of the queries.
+            return with_mask(scores, ops.ones(ops.shape(scores)[:2], "bool"))
+        return scores
 
 
 def _with_mask_of(outputs, tensor):
