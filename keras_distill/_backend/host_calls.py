@@ -32,6 +32,11 @@ def compiles_with_xla() -> bool:
     return keras.backend.backend() != "tensorflow"
 
 
+def takes_unknown_sizes() -> bool:
+    """Whether shapes of such a call may have a size of None: on JAX they can't."""
+    return keras.backend.backend() != "jax"
+
+
 def _tensorflow(function, inputs, shapes):
     import tensorflow as tf
 

@@ -13,6 +13,7 @@ from keras_distill.taps import Tap, heads, tracing
 from keras_distill.taps.layer_paths import check_short_forms, layers_of
 from keras_distill.taps.layouts import check_channels_last
 from keras_distill.taps.lengths import Lengths, lengths_of
+from keras_distill.teachers.self_teacher import SelfTeacher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +91,37 @@ def bind(distiller, student_specs, teacher_specs) -> None:
         lengths_of(
             lambda specs: teacher.shapes(specs, distiller.teacher_taps),
             teacher_specs,
-            next(iter(teacher.models), None),
+            _declaring_model(student, teacher),
         ),
     )
     lengths = distiller.lengths
+    if not teacher.models:
+        _vary_alike(terms, lengths)
     term_checks.check_padding_masks(terms, lengths.student, lengths.teacher)
     _bind_lengths(distiller, distiller.lengths)
     distiller.is_bound = True
     _warn_of_size(student, teacher)
+
+
+def _declaring_model(student, teacher):
+    """Return the model whose inputs show which sizes of the teacher's tensors vary."""
+    if isinstance(teacher, SelfTeacher):
+        return student
+    return next(iter(teacher.models), None)
+
+
+def _vary_alike(terms, lengths: BoundLengths) -> None:
+    """Let sizes vary of a teacher without models where those of the student do."""
+    student, teacher = lengths.student, lengths.teacher
+    for term in terms:
+        sides = map(str, term.student), map(str, term.teacher)
+        for tap, known in zip(*sides, strict=False):
+            pairs = zip(student.sizes[tap], teacher.sizes[known], strict=False)
+            for axis, (one, other) in enumerate(list(pairs)):
+                if other is None:
+                    teacher.sizes[known][axis] = one
+                elif one == other and student.shapes[tap][axis] is None:
+                    teacher.shapes[known][axis] = None
 
 
 def _warn_of_size(student, teacher) -> None:

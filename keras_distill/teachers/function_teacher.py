@@ -6,7 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill._backend.host_calls import call_on_host, compiles_with_xla
+from keras_distill._backend.host_calls import (
+    call_on_host,
+    compiles_with_xla,
+    takes_unknown_sizes,
+)
 from keras_distill.taps import Tap
 from keras_distill.teachers.base_teacher import BaseTeacher, Request, check_known
 
@@ -22,15 +26,16 @@ class FunctionTeacher(BaseTeacher):
         function: from what `teacher_inputs` selects, in NumPy arrays, batch first, to one
             array, the logits `(B, K)`, or to a dict of arrays by the names that terms
             tap, `"logits"` among them.
-        shapes: of what it returns, without the batch: one shape, or a dict. Default: as
-            found by a call on the first two samples, before the first step.
+        shapes: of what it returns, without the batch: one shape, or a dict. A size that
+            varies between batches is None, which JAX does not take. Default: as found by
+            a call on the first two samples, before the first step.
         key: a name for this version of the function, by which a `kd.CachedTeacher` tells
             it from others. Default: none, and no cache is built of it.
 
     Raises:
         TypeError: `function` can't be called.
-        ValueError: in a distiller, a term taps what it does not return; in training, it
-            returns arrays of other shapes.
+        ValueError: a size is None on JAX; in a distiller, a term taps what it does not
+            return; in training, it returns arrays of other shapes.
 
     Example:
         >>> session = onnxruntime.InferenceSession("teacher.onnx")
@@ -59,6 +64,7 @@ class FunctionTeacher(BaseTeacher):
         if shapes is not None:
             named = _by_tap(shapes)
             self.tap_shapes = {tap: tuple(shape) for tap, shape in named.items()}
+            _check_sizes(self.tap_shapes)
 
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
         """Call the function; return the arrays of the taps."""
@@ -109,13 +115,32 @@ class FunctionTeacher(BaseTeacher):
         found = _by_tap(self.function(inputs))
         arrays = [np.asarray(found[tap], "float32") for tap in taps if tap in found]
         shapes = [(rows, *self._shape(tap)) for tap in taps]
-        if [x.shape for x in arrays] != shapes:
+        if not _fit([x.shape for x in arrays], shapes):
             raise ValueError(
                 f"The function of kd.FunctionTeacher returned arrays of the shapes "
                 f"{[x.shape for x in arrays]} for {list(map(str, taps))}; expected "
-                f"{shapes}, as before."
+                f"{shapes}, as before. Pass shapes= with None for a size that varies."
             )
         return arrays
+
+
+def _fit(found: Sequence[tuple], expected: Sequence[tuple]) -> bool:
+    """Whether shapes are those expected, where None is any size."""
+    return len(found) == len(expected) and all(
+        len(x) == len(y) and all(n in (m, None) for m, n in zip(x, y, strict=True))
+        for x, y in zip(found, expected, strict=True)
+    )
+
+
+def _check_sizes(shapes: Mapping[Tap, tuple]) -> None:
+    """Check that the backend takes the sizes of what a function returns."""
+    unknown = [str(tap) for tap, shape in shapes.items() if None in shape]
+    if unknown and not takes_unknown_sizes():
+        raise ValueError(
+            f"The shapes of {unknown} in kd.FunctionTeacher have a size of None, and a "
+            "function called from a step of JAX returns known sizes. Pad the data to one "
+            "length and pass it, or use TensorFlow or torch."
+        )
 
 
 def _by_tap(found) -> dict:

@@ -152,3 +152,76 @@ def test_shapes_of_a_model_that_does_not_take_every_size():
     assert kd.taps.shapes_of(model, specs, [tap]) == {"hidden": [None, 6, 4]}
     found = kd.taps.shapes_of(model, model.inputs[0], [tap])["hidden"]
     assert found[0] is None and found[2] == 4
+
+
+def words(masks=False):
+    """words, hidden, and logits of the mean; no length is declared."""
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    x = layers.Embedding(9, 4, mask_zero=masks, name="words")(tokens)
+    x = layers.Dense(4, "tanh", name="hidden")(x)
+    return keras.Model(tokens, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+
+
+def hint_of(distiller, x, y=None):
+    """Return the hint of a step that changes nothing."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile(keras.optimizers.SGD(0.0), loss=None if y is None else loss)
+    logs = distiller.fit(x, y, verbose=0).history
+    return next(value[0] for name, value in logs.items() if name.startswith("hint"))
+
+
+def test_a_model_that_teaches_itself_takes_any_length():
+    distiller = kd.SelfDistiller(words(masks=True), ["words"], features="hidden")
+    tokens, labels = TOKENS + (TOKENS == 0), np.array([0, 1, 2, 0])
+    found = [
+        hint_of(distiller, np.pad(tokens[:, :4], ((0, 0), (0, more))), labels)
+        for more in (0, 2, 5)
+    ]
+    np.testing.assert_allclose(found, found[0], rtol=1e-6)
+    assert distiller.shapes["teacher"]["hidden"] == [None, None, 4]
+
+
+class Ones(kd.BaseTeacher):
+    """A teacher without models."""
+
+    def __call__(self, inputs, taps, scores=None):
+        steps = ops.shape(inputs)
+        return {tap: ops.ones((*steps, 4)) for tap in taps}
+
+
+def given(x):
+    return {"tokens": x, "hidden": np.ones((*x.shape, 4), "float32")}
+
+
+def ones(x):
+    return {"hidden": np.ones((*x.shape, 4), "float32")}
+
+
+WITHOUT_MODELS = {
+    "own": (Ones, lambda x: x),
+    "given": (lambda: kd.GivenTeacher(hidden="hidden"), given),
+    "function": (
+        lambda: kd.FunctionTeacher(ones, shapes={"hidden": (None, 4)}),
+        lambda x: x,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_MODELS)
+def test_sizes_of_a_teacher_without_models_vary_as_the_students(kind):
+    make, data = WITHOUT_MODELS[kind]
+    if kind == "function" and keras.backend.backend() == "jax":
+        with pytest.raises(ValueError, match=r"\['hidden'\].*a size of None"):
+            make()
+        return
+    student = words()
+    term = kd.Term(kd.losses.Hint(), "hidden", "hidden")
+    distiller = kd.Distiller(student, make(), terms=[term], label_weight=0.0)
+    hidden = keras.Model(student.input, student.get_layer("hidden").output)
+    for steps in (6, 4):
+        tokens = TOKENS[:, :steps]
+        features = np.asarray(hidden.predict(tokens, verbose=0), "float64")
+        expected = np.mean(np.square(features - 1.0)) / 2
+        found = hint_of(distiller, data(tokens))
+        assert found == pytest.approx(expected, rel=1e-5)

@@ -71,10 +71,11 @@ class Recipe:
         inputs = self._prepared(sample)
         if any(tap.is_output for tap in self.taps):
             checks.check_logits(self.teacher, inputs)
+        # A function's shapes are found here.
+        found = self.teacher.shapes(inputs, self.taps)
         with keras.StatelessScope() as scope:
             self.teacher(inputs, self.taps)
         check_keeps_state(self.teacher, scope)
-        found = self.teacher.shapes(inputs, self.taps)
         found = {tap: tuple(shape[1:]) for tap, shape in found.items()}
         checks.check_shapes(found)
         return Contents(
