@@ -66,10 +66,16 @@ def _combine(values, sample_weight, mask, reduction):
 
 
 def _scaled(mask):
-    """Scale valid entries up to the weight of all, as Keras does, over all replicas."""
-    counts = ops.stack([ops.cast(ops.size(mask), mask.dtype), ops.sum(mask)])
-    size, valid = ops.unstack(strategies.mean_count(counts))
-    return ops.divide_no_nan(mask * size, valid)
+    """Scale valid entries up to the weight of all, as Keras does, over all replicas.
+
+    Entries of a sample, L, may differ between replicas. A replica's mean over its B * L
+    is later weighted by its part of the samples, B over their mean number.
+    """
+    rows, size = ops.shape(mask)[0], ops.size(mask)
+    counts = ops.stack([ops.cast(rows, mask.dtype), ops.sum(mask)])
+    mean_rows, valid = ops.unstack(strategies.mean_count(counts))
+    entries = ops.cast(size, mask.dtype) / ops.cast(ops.maximum(rows, 1), mask.dtype)
+    return ops.divide_no_nan(mask * entries * mean_rows, valid)
 
 
 def _expanded(tensor, rank: int):

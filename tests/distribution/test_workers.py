@@ -41,6 +41,24 @@ def test_three_workers_train_as_one(tmp_path, kind):
             np.testing.assert_array_equal(other[name], workers[0][name], err_msg=name)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["maps", "texts", "samples"])
+def test_workers_whose_batches_have_different_sizes(tmp_path, kind):
+    """The update is the mean over all samples, or tokens, of both workers."""
+    script, alone = "tests.distribution.shapes", []
+    for index in range(2):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        arguments = ("--kind", kind, "--alone", str(index))
+        alone += results(folder, start(script, folder, 1, arguments))
+    counts = [4 * 4, 2 * 5] if kind == "texts" else [4, 2]
+    for found in results(tmp_path, start(script, tmp_path, 2, ("--kind", kind))):
+        for name, value in found.items():
+            one, other = (result[name].astype("float64") for result in alone)
+            expected = (counts[0] * one + counts[1] * other) / sum(counts)
+            np.testing.assert_allclose(value, expected, atol=1e-6, err_msg=name)
+
+
 def killed_and_whole(tmp_path, count, backend="tensorflow"):
     """Return results of a run that was killed and resumed, and of one that was not."""
     folders = {name: tmp_path / name for name in ("whole", "killed")}
