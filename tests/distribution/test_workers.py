@@ -94,6 +94,26 @@ def test_a_killed_worker_ends_the_job_which_resumes_exactly(tmp_path):
 
 
 @pytest.mark.long
+def test_a_worker_that_is_killed_as_it_writes_a_backup(tmp_path):
+    """The first worker writes; the file of the backup before stays whole."""
+    folder = tmp_path / "backup"
+    arguments = ("--backup", str(folder))
+    processes = start(SCRIPT, tmp_path, 2, (*arguments, "--die-writing", "3"))
+    assert processes[0].wait(timeout=240) == -signal.SIGKILL
+    assert processes[1].wait(timeout=60) > 0
+    # Two backups, after two batches each, were written whole.
+    assert np.load(folder / "state.npz")["position"].tolist() == [0, 4, 0]
+    resumed = results(tmp_path, start(SCRIPT, tmp_path, 2, arguments))
+    (tmp_path / "whole").mkdir()
+    whole = start(SCRIPT, tmp_path / "whole", 2, ("--backup", str(tmp_path / "other")))
+    for found, expected in zip(
+        resumed, results(tmp_path / "whole", whole), strict=True
+    ):
+        assert_same_weights(found, expected)
+    assert not folder.exists()
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_a_killed_process_resumes_exactly(tmp_path, backend):
     (resumed,), (whole,) = killed_and_whole(tmp_path, 1, backend)

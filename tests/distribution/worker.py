@@ -1,9 +1,11 @@
 """Train as one of several workers, or alone, and save weights, logs and predictions.
 
-    python -m tests.distribution.worker RESULT [--kind KIND] [--backup FOLDER] [--die-at STEP]
+    python -m tests.distribution.worker RESULT [--kind KIND] [--backup FOLDER]
+        [--die-at STEP] [--die-writing COUNT]
 
 The environment variable TF_CONFIG names the other workers. With a backup, training
-resumes where it stopped; `--die-at` kills the process after that many steps of this run.
+resumes where it stopped; `--die-at` kills the process after that many steps of this run,
+`--die-writing` in the middle of writing that backup of this run.
 """
 
 import argparse
@@ -28,6 +30,21 @@ class Die(keras.callbacks.Callback):
         self.after -= 1
         if self.after == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_writing(count, save=np.savez):
+    """Kill the process once half of a file is written."""
+    written = 0
+
+    def savez(path, **arrays):
+        nonlocal written
+        written += 1
+        save(path, **arrays)
+        if written == count:
+            os.truncate(path, os.path.getsize(path) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    np.savez = savez
 
 
 def make(noise):
@@ -82,7 +99,10 @@ def main():
     parser.add_argument("--kind", default="distiller")
     parser.add_argument("--backup")
     parser.add_argument("--die-at", type=int)
+    parser.add_argument("--die-writing", type=int)
     args = parser.parse_args()
+    if args.die_writing:
+        die_writing(args.die_writing)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(48, 8, 8, 1)).astype("float32")
     samples = kd.data.Samples(x, rng.integers(0, 3, 48).astype("int32"))
