@@ -6,15 +6,20 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_distill._backend.keras_layers import with_mask
 from keras_distill.adapters import AveragePool, Match, chain
 from keras_distill.data.selection import part_of_output
 from keras_distill.distillers import term_checks
 from keras_distill.distillers.context import PROVIDERS, Context, check_shared
 from keras_distill.distillers.ignored import weight_of_valid
+from keras_distill.distillers.masked_adapters import (
+    adapted,
+    adapter_shape,
+    build_adapter,
+    check_counts_no_padding,
+    counts_padding,
+)
 from keras_distill.distillers.mixed_labels import without_mixed
 from keras_distill.distillers.term import Term
-from keras_distill.losses._masking import without_masked
 from keras_distill.losses.schedules import advance, scheduled_variable
 from keras_distill.taps.tracing import trace
 from keras_distill.teachers.base_teacher import CLASSES
@@ -66,8 +71,9 @@ class BoundTerm(keras.Layer):
             )
             self._create_adapters(*shapes)
             self._check(*self._after_adapters(*sizes))
+            self._find_padding(*sizes)
             self.memory = term.loss.memory()
-            _build(self.memory, self._after_adapters(*shapes)[0][0])
+            build_adapter(self.memory, self._after_adapters(*shapes)[0][0])
         except ValueError as error:
             of_student, of_teacher = (
                 " and ".join(f"'{tap}'" for tap in side)
@@ -95,16 +101,16 @@ class BoundTerm(keras.Layer):
         joint = None
         if all(adapter == "auto" for adapter in given):
             joint = loss.joint_adapter(student_shapes, teacher_shapes)
-            _build(joint, student_shapes)
+            build_adapter(joint, student_shapes)
         if joint is not None:
             given = [None] * len(given)
         student, teacher = [], list(self.term.teacher_adapters)
         for layer, shape in zip(teacher, teacher_shapes, strict=True):
-            _build(layer, shape)
+            build_adapter(layer, shape)
         if not loss.trains_teacher_adapters:
             term_checks.check_frozen(self.term.name, teacher)
         teacher_shapes = [
-            _shape_after(a, shape)
+            adapter_shape(a, shape)
             for a, shape in zip(teacher, teacher_shapes, strict=True)
         ]
         for index, (adapter, shape) in enumerate(
@@ -127,13 +133,13 @@ class BoundTerm(keras.Layer):
     def _after_adapters(self, student_shapes, teacher_shapes) -> tuple[list, list]:
         """Return the shapes of both sides' tensors after their adapters."""
         student, teacher = (
-            [_shape_after(a, shape) for a, shape in zip(*side, strict=True)]
+            [adapter_shape(a, shape) for a, shape in zip(*side, strict=True)]
             for side in (
                 (self.student_adapters, student_shapes),
                 (self.teacher_adapters, teacher_shapes),
             )
         )
-        return _shape_after(self.joint_adapter, student), teacher
+        return adapter_shape(self.joint_adapter, student), teacher
 
     def _check(self, student: Sequence, teacher: Sequence) -> None:
         """Check that the loss can compare tensors of these shapes."""
@@ -147,6 +153,33 @@ class BoundTerm(keras.Layer):
             for layer, shape in pooled:
                 _check_labels_fit(layer, shape)
         _try(loss, student, teacher)
+
+    def _find_padding(self, *sizes: Sequence) -> None:
+        """Find which of the given adapters would count the padding of a sequence."""
+        term = self.term
+        sides = (
+            (term.adapters, self.student_adapters, sizes[0]),
+            (term.teacher_adapters, self.teacher_adapters, sizes[1]),
+        )
+        self.counts_padding = [
+            [
+                isinstance(own, keras.Layer) and counts_padding(layer, shape)
+                for own, layer, shape in zip(*side, strict=True)
+            ]
+            for side in sides
+        ]
+
+    def _adapt(self, side: int, tensors: Sequence, mask, training: bool) -> list:
+        """Return the tensors of a side, 0 for the student's, after their adapters."""
+        layers = (self.student_adapters, self.teacher_adapters)[side]
+        tensors = [
+            adapted(layer, x, mask, training)
+            for layer, x in zip(layers, tensors, strict=True)
+        ]
+        term_checks.check_mask(self.name, mask, tensors)
+        for layer, counts in zip(layers, self.counts_padding[side], strict=True):
+            check_counts_no_padding(self.name, layer, mask, counts)
+        return tensors
 
     def advance(self, step) -> None:
         """Set scheduled weights and temperatures to their values at this step."""
@@ -179,12 +212,10 @@ class BoundTerm(keras.Layer):
         masks = values.get("mask"), values.get("teacher_mask")
         term_checks.check_masked_scores(term, masks)
         training = context.training
-        student = _adapt_each(self.student_adapters, student, masks[0], training)
         trains = training and loss.trains_teacher_adapters
-        teacher = _adapt_each(self.teacher_adapters, teacher, masks[1], trains)
-        for mask, side in zip(masks, (student, teacher), strict=True):
-            term_checks.check_mask(self.name, mask, side)
-        student = _adapt(self.joint_adapter, student, training)
+        student = self._adapt(0, student, masks[0], training)
+        teacher = self._adapt(1, teacher, masks[1], trains)
+        student = adapted(self.joint_adapter, student, None, training)
         teacher, student = loss.arrange(teacher, student)
         weight = part_of_output(sample_weight, term.student[0], context.output_names)
         if _is_per_token(weight) and context.is_apart_from_labels(term.student[0]):
@@ -222,7 +253,7 @@ def _inferred(loss, student_shape, teacher_shape):
     """Return the layers, built, that the loss infers between two shapes."""
     sides = loss.adapters(student_shape, teacher_shape)
     for layer, shape in zip(sides, (student_shape, teacher_shape), strict=True):
-        _build(layer, shape)
+        build_adapter(layer, shape)
     return sides
 
 
@@ -230,34 +261,5 @@ def _given(layer, student_shape, teacher_shape):
     """Return a user's layer, built; one without a target shape gets the teacher's."""
     if getattr(layer, "target_shape", student_shape) is None:
         layer.target_shape = teacher_shape
-    _build(layer, student_shape)
+    build_adapter(layer, student_shape)
     return layer
-
-
-def _build(layer, shape) -> None:
-    if layer is not None and not layer.built:
-        layer.build(shape)
-
-
-def _adapt(adapter, tensor, training: bool):
-    return tensor if adapter is None else adapter(tensor, training=training)
-
-
-def _adapt_each(adapters, tensors, mask, training: bool) -> list:
-    return [
-        x if a is None else _adapt(a, _masked(a, x, mask), training)
-        for a, x in zip(adapters, tensors, strict=True)
-    ]
-
-
-def _masked(adapter, tensor, mask):
-    """Return what an adapter takes of a sequence: zeros at masked steps, and the mask."""
-    if mask is None or len(mask.shape) != 2 or len(tensor.shape) < 3:
-        return tensor
-    # Keras's own cast would lose the mask.
-    tensor = ops.cast(tensor, adapter.compute_dtype)
-    return with_mask(without_masked(tensor, mask), mask)
-
-
-def _shape_after(adapter, shape):
-    return shape if adapter is None else adapter.compute_output_shape(shape)
