@@ -21,6 +21,7 @@ from keras_distill.distillers.masked_adapters import (
 from keras_distill.distillers.mixed_labels import without_mixed
 from keras_distill.distillers.term import Term
 from keras_distill.losses.schedules import advance, scheduled_variable
+from keras_distill.losses.temperature import HIGH, is_high
 from keras_distill.taps.tracing import trace
 from keras_distill.teachers.base_teacher import CLASSES
 
@@ -186,6 +187,19 @@ class BoundTerm(keras.Layer):
         advance(self.weight, self.term.weight, step)
         for name in self.term.loss.scheduled:
             advance(getattr(self, name), getattr(self.term.loss, name), step)
+
+    def check_scheduled(self) -> None:
+        """Check that no callback assigned a temperature that the loss was not built for."""
+        loss = self.term.loss
+        if "temperature" not in loss.scheduled or is_high(loss.temperature):
+            return
+        value = float(ops.convert_to_numpy(self.temperature))
+        if value > HIGH:
+            raise ValueError(
+                f"The temperature of term '{self.name}' was {loss.temperature:g}, and "
+                f"{value:g} was assigned to it: losses at more than {HIGH:g} are computed "
+                "otherwise. Pass the loss a temperature above it, or a schedule."
+            )
 
     def compare(self, context: Context, sample_weight):
         """Return the term's loss over the batch, before its weight.

@@ -93,6 +93,11 @@ class Checking:
         """Return why a part of the loss may be NaN, beside values that are not finite."""
         return mixed_labels.cause_of_nan(self.terms, name)
 
+    def check_scheduled(self) -> None:
+        """Check the temperatures, which callbacks may have assigned to."""
+        for bound in self.terms.values():
+            bound.check_scheduled()
+
     def logged_names(self) -> set[str]:
         """Return the names in the logs of metrics and of the losses of single outputs."""
         compiled = self.compile_arguments()

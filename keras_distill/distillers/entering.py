@@ -13,6 +13,8 @@ from keras_distill.data.pipeline import (
 )
 from keras_distill.data.preparation import preparation_of
 from keras_distill.data.preprocessing import preprocessing_of
+from keras_distill.data.selection import callables_in
+from keras_distill.training import array_checks
 
 
 class Entering:
@@ -66,6 +68,8 @@ class Entering:
         prepare = preparation_of(self.entry, training=True, teach=True)
         self.drawn_before_step = tuple(prepare.random_layers() if prepare else ())
         self._warn_of_random_layers()
+        self._check_arrays(x, y, arguments.get("sample_weight"), prepare is not None)
+        self._check_validation_arrays(arguments.get("validation_data"))
         if prepare is None:
             x, weights = weighted_inputs(x, y, arguments.pop("sample_weight", None))
             arguments |= {"sample_weight": weights} if weights is not None else {}
@@ -94,6 +98,9 @@ class Entering:
     ):
         """Evaluate the student as `keras.Model.evaluate` does; raw data as in `fit`."""
         prepare = self._for_evaluation(x)
+        # Data that an evaluation in `fit` has seen before.
+        if not arguments.get("_use_cached_eval_dataset") and x is not self.prepared:
+            self._check_arrays(x, y, sample_weight, prepare is not None)
         if prepare is not None:
             x = prepared_data((x, y, sample_weight), prepare, batch_size)
             y = batch_size = sample_weight = None
@@ -120,6 +127,7 @@ class Entering:
     def test_on_batch(self, x, y=None, sample_weight=None, **arguments):
         """Evaluate the student on a batch, checked before the first time."""
         batch, prepare = (x, y, sample_weight), self._for_evaluation(x)
+        self._check_arrays(*batch, prepare is not None)
         batch = batch if prepare is None else prepared_batch(batch, prepare)
         batch = keras.utils.unpack_x_y_sample_weight(batch)
         if not self.has_checked_test or self.test_function is None:
@@ -133,6 +141,49 @@ class Entering:
         if prepare is not None:
             x, *_ = prepared_batch((x, None, None), prepare)
         return super().predict_on_batch(x)
+
+    def check_data(self, batch, sample_weight=None, device: bool = True) -> None:
+        """Check what arrays have in them, before the first step and in each by hand."""
+        x, y, own = unwrap_weight(batch)
+        weight = own if sample_weight is None else sample_weight
+        given = {"strings": self._takes_strings(), "device": device}
+        array_checks.check_data(x, y, weight, shapes=self._output_shapes(), **given)
+        array_checks.check_whole(y, self._loss_of_labels(), device)
+
+    def _check_arrays(self, x, y, sample_weight, raw: bool) -> None:
+        """Check the arrays of an evaluation, or raw ones that models preprocess."""
+        if x is None or is_batches(x):
+            return
+        x, y, own = unwrap_weight((x, y))
+        weight = own if sample_weight is None else sample_weight
+        given = {"strings": self._takes_strings(), "raw": raw}
+        array_checks.check_data(x, y, weight, shapes=self._output_shapes(), **given)
+        array_checks.check_whole(y, self._loss_of_labels())
+
+    def _check_validation_arrays(self, validation) -> None:
+        if validation is not None and not hasattr(validation, "element_spec"):
+            data = keras.utils.unpack_x_y_sample_weight(validation)
+            self._check_arrays(*data, self._for_evaluation(data[0]) is not None)
+
+    def _loss_of_labels(self):
+        """Return the loss that was compiled for labels; None for the students' own."""
+        first = getattr(self, "members", [self])[0]
+        return None if first.has_own_loss() else getattr(first, "loss", None)
+
+    def _takes_strings(self) -> bool:
+        """Whether a model or a selection may take strings."""
+        entry = self.entry
+        if callables_in(entry.inputs) or callables_in(entry.student):
+            return True
+        inputs = [getattr(model, "inputs", None) for model in entry.students]
+        return None in inputs or any(
+            x.dtype == "string" for part in inputs for x in part
+        )
+
+    def _output_shapes(self) -> list | None:
+        """Return the shapes of the students' outputs, None if one is unknown."""
+        outputs = [getattr(model, "outputs", None) for model in self.entry.students]
+        return None if None in outputs else [x.shape for part in outputs for x in part]
 
     def _for_evaluation(self, x):
         if x is None or x is self.prepared:

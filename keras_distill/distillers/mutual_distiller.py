@@ -205,6 +205,11 @@ class MutualDistiller(TrainStep, Entering, Fitting, KeptCompile, keras.Model):
         for member in self.members:
             member.check_test(batch)
 
+    def check_scheduled(self) -> None:
+        """Check the temperatures, which callbacks may have assigned to."""
+        for member in self.members:
+            member.check_scheduled()
+
     def cause_of_nan(self, name: str) -> str:
         """Return why a part of a peer's loss may be NaN, beside values that are not finite."""
         causes = (

@@ -43,7 +43,8 @@ class Term:
     Raises:
         TypeError: the adapter is not a layer, or the mask none of these.
         ValueError: the loss is not a distillation loss (a bare function, say), the weight
-            is negative, or there are more or fewer taps than the loss compares.
+            is negative or not finite, there are more or fewer taps than the loss
+            compares, or it compares gradients and taps layers.
 
     Example:
         >>> kd.Term(kd.losses.Hint(), student="stack2", teacher="stack3", weight=1.0)
@@ -70,6 +71,7 @@ class Term:
         term_checks.check_taps(self.name, loss, self.student, self.teacher)
         both_sides = *self.student, *self.teacher
         term_checks.check_takes_scores(self.name, loss, both_sides)
+        term_checks.check_gradients(self.name, loss, (*self.student, *self.teacher))
         self.weight = loss.recommended_weight if weight is None else weight
         what = f"The weight of term '{self.name}'"
         term_checks.check_not_negative(self.weight, what)

@@ -12,7 +12,7 @@ from keras_distill.adapters import Match
 from keras_distill.distillers.context import AUTO, PROVIDERS
 from keras_distill.losses._masking import fits
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import at_step
+from keras_distill.losses.schedules import start_of
 from keras_distill.taps.lengths import Lengths
 from keras_distill.teachers.base_teacher import CLASSES, LABELS
 
@@ -80,10 +80,31 @@ def check_taps(
             )
 
 
+def check_gradients(name: str, loss: DistillationLoss, taps: Sequence) -> None:
+    """Check that losses of gradients tap gradients, and losses of logits do not."""
+    layers = [tap for tap in taps if not tap.is_gradient]
+    if loss.takes_gradients and layers:
+        mirrored = " and kd.Tap.input_gradient(mirrored=True)" * (loss.taps > 1)
+        raise ValueError(
+            f"{type(loss).__name__} of term '{name}' compares gradients with respect to "
+            f"the input, but '{layers[0]}' is a tensor of a layer. Tap "
+            f"kd.Tap.input_gradient(){mirrored}, or use a loss of layers, such as "
+            "kd.losses.Hint()."
+        )
+    gradients = [tap for tap in taps if tap.is_gradient]
+    takes_logits = loss.match is Match.CLASSES or "student_head" in loss.needs
+    if gradients and takes_logits:
+        raise ValueError(
+            f"{type(loss).__name__} of term '{name}' compares logits, but "
+            f"'{gradients[0]}' is a gradient with respect to the input. Tap the output, "
+            "or use a loss of gradients, such as kd.losses.GradientAttention()."
+        )
+
+
 def check_not_negative(value, what: str) -> None:
     """Check that a number, or a schedule at its start, is zero or more."""
-    start = float(at_step(value, 0))
-    if not start >= 0.0:
+    start = start_of(value, what)
+    if start < 0.0:
         raise ValueError(
             f"{what} must be 0 or more; got {start:g}. A negative weight would push the "
             "student away from its target."

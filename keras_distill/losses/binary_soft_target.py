@@ -5,8 +5,9 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.adapters.match import Match
+from keras_distill.losses import _close
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.temperature import check_temperature, times_squared
+from keras_distill.losses.temperature import check_temperature, is_high, times_squared
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -31,7 +32,7 @@ class BinarySoftTarget(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: `temperature` is not above 0.
+        ValueError: `temperature` is not above 0, or too high, as in `SoftTarget`.
 
     Example:
         >>> kd.losses.BinarySoftTarget(temperature=4.0)(teacher_logits, student_logits)
@@ -47,7 +48,7 @@ class BinarySoftTarget(DistillationLoss):
 
     def __init__(self, temperature: float | LearningRateSchedule = 4.0, **kwargs):
         super().__init__(**kwargs)
-        check_temperature(temperature)
+        check_temperature(temperature, self.dtype)
         self.temperature = temperature
 
     def call(self, teacher, student, *, temperature):
@@ -57,8 +58,18 @@ class BinarySoftTarget(DistillationLoss):
         yes = _part(ops.log_sigmoid(teacher), ops.log_sigmoid(student))
         no = _part(ops.log_sigmoid(-teacher), ops.log_sigmoid(-student))
         values = yes + no
+        if is_high(self.temperature):
+            values = _where_close(teacher, student, values)
         values = ops.mean(values, axis=-1) if len(values.shape) > 1 else values
         return times_squared(values, temperature)
+
+
+def _where_close(teacher, student, values):
+    """Return the divergences of log-odds, those close to each other without cancellation."""
+    gap = student - teacher
+    close = ops.abs(gap) < _close.SPAN
+    p, rest = ops.sigmoid(teacher), ops.sigmoid(-teacher)
+    return ops.where(close, _close.binary(p, rest, ops.where(close, gap, 0.0)), values)
 
 
 def _part(log_p, log_q):

@@ -5,9 +5,11 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.adapters.match import Match
+from keras_distill.losses import _close
 from keras_distill.losses._entropy import at_label, entropy_terms
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.temperature import check_temperature, times_squared
+from keras_distill.losses.schedules import check_number
+from keras_distill.losses.temperature import check_temperature, is_high, times_squared
 from keras_distill.targets.target import LOG_ZERO, log_rest, one_hot_labels
 
 
@@ -34,7 +36,8 @@ class DecoupledTarget(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: `temperature` is not above 0, or a weight is negative.
+        ValueError: `temperature` is not above 0, or too high, as in `SoftTarget`; a
+            weight is negative or not finite.
 
     Example:
         >>> loss = kd.losses.DecoupledTarget(4.0, beta=8.0)
@@ -59,11 +62,9 @@ class DecoupledTarget(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_temperature(temperature)
-        if alpha < 0 or beta < 0:
-            raise ValueError(
-                f"alpha and beta must be 0 or more; got {alpha} and {beta}."
-            )
+        check_temperature(temperature, self.dtype)
+        check_number(alpha, "alpha")
+        check_number(beta, "beta")
         self.temperature = temperature
         self.alpha = alpha
         self.beta = beta
@@ -72,12 +73,17 @@ class DecoupledTarget(DistillationLoss):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         temperature = ops.cast(temperature, student.dtype)
         label = one_hot_labels(labels, student)
+        sides = teacher / temperature, student / temperature
         (true_t, rest_t, others_t), (true_s, rest_s, others_s) = (
-            _parts(logits / temperature, label) for logits in (teacher, student)
+            _parts(logits, label) for logits in sides
         )
         binary = entropy_terms(true_t, true_s)
         binary += entropy_terms(rest_t, rest_s)
         among = ops.sum(entropy_terms(others_t, others_s), axis=-1)
+        if is_high(self.temperature):
+            *values, close = _close.decoupled(*sides, label)
+            pairs = zip(values, (binary, among), strict=True)
+            binary, among = (_close.where_close(x, close, y) for x, y in pairs)
         return times_squared(self.alpha * binary + self.beta * among, temperature)
 
 

@@ -61,6 +61,8 @@ class DistillationLoss(keras.losses.Loss):
     - `masked_scores`: the kinds of attention scores, `"scores"` and `"log_scores"`, on
       which masked keys add nothing to its value; that `call` leaves out masked queries
       is not enough. Default none: scores with a mask are refused.
+    - `takes_gradients`: whether its tensors are gradients with respect to the input, so
+      that a term refuses layers as taps.
     - `scheduled`: attributes that are a number or a schedule; `call` gets their value at
       the current step under the same name.
 
@@ -89,6 +91,7 @@ class DistillationLoss(keras.losses.Loss):
     compares_samples: ClassVar[bool] = False
     needs_one_class: ClassVar[bool] = False
     masked_scores: ClassVar[tuple[str, ...]] = ()
+    takes_gradients: ClassVar[bool] = False
     scheduled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(

@@ -1,11 +1,19 @@
 """Base of losses on softened predictions: a temperature and a target."""
 
+from typing import ClassVar
+
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill.adapters.match import Match
+from keras_distill.losses._close import where_close
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.temperature import check_temperature, times_squared
+from keras_distill.losses.temperature import (
+    HIGHEST_OF_TARGETS,
+    check_temperature,
+    is_high,
+    times_squared,
+)
 from keras_distill.targets import Target
 
 
@@ -16,6 +24,10 @@ class Divergence(DistillationLoss):
     This base applies the temperature and the target, and multiplies by T^2, which keeps
     the size of the gradient, so that temperature and weight can be chosen independently.
 
+    T^2 magnifies the rounding errors of a divergence that is a difference, so that the
+    temperature is at most `highest_temperature`, by default 100. A subclass that also
+    implements `between_close` may set it higher. With a target it is at most 1000.
+
     Args:
         temperature: T > 0, a number or a schedule of steps. Default 4.
         target: a `kd.targets.Target` that is applied to the teacher's prediction.
@@ -24,7 +36,7 @@ class Divergence(DistillationLoss):
 
     Raises:
         TypeError: `target` is not a `kd.targets.Target`.
-        ValueError: `temperature` is not above 0.
+        ValueError: `temperature` is not above 0, or too high.
 
     Example:
         >>> class SquaredHellinger(kd.losses.Divergence):
@@ -35,6 +47,7 @@ class Divergence(DistillationLoss):
     match = Match.CLASSES
     predicts = "classes"
     scheduled = ("temperature",)
+    highest_temperature: ClassVar[float] = 100.0
 
     def __init__(
         self,
@@ -44,7 +57,6 @@ class Divergence(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_temperature(temperature)
         self.temperature = temperature
         if target is not None and not isinstance(target, Target):
             raise TypeError(
@@ -55,6 +67,7 @@ class Divergence(DistillationLoss):
         if target is not None:
             # A target may give masked keys a probability.
             self.masked_scores = ()
+        self._check_temperature()
         self.needs = () if target is None else target.needs
         self.needs_one_class = target is not None and target.needs_one_class
 
@@ -62,11 +75,16 @@ class Divergence(DistillationLoss):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         temperature = ops.cast(temperature, student.dtype)
         if self.target is None:
-            log_p = ops.log_softmax(teacher / temperature, axis=-1)
+            softened = teacher / temperature
+            log_p = ops.log_softmax(softened, axis=-1)
         else:
-            log_p = self.target(teacher, temperature, **context)
-        log_q = ops.log_softmax(student / temperature, axis=-1)
-        return times_squared(self.between(log_p, log_q), temperature)
+            log_p = softened = self.target(teacher, temperature, **context)
+        student = student / temperature
+        values = self.between(log_p, ops.log_softmax(student, axis=-1))
+        if is_high(self.temperature):
+            close = self.between_close(softened, student)
+            values = values if close is None else where_close(*close, values)
+        return times_squared(values, temperature)
 
     def between(self, log_p, log_q):
         """Return the divergence of log-probabilities `(..., K)`, `(...)`.
@@ -76,3 +94,21 @@ class Divergence(DistillationLoss):
             log_q: the student's.
         """
         raise NotImplementedError
+
+    def between_close(self, log_p, log_q):
+        """Return the same where rows are close, without cancellation, or None.
+
+        Args:
+            log_p: logarithms of the target up to a constant, `(..., K)`.
+            log_q: the student's.
+
+        Returns:
+            The divergence, `(...)`, finite in all rows, and which rows it is right for,
+            `(..., 1)`.
+        """
+
+    def _check_temperature(self) -> None:
+        highest, of = self.highest_temperature, type(self).__name__
+        if self.target is not None and highest > HIGHEST_OF_TARGETS:
+            highest, of = HIGHEST_OF_TARGETS, f"a loss on {type(self.target).__name__}"
+        check_temperature(self.temperature, self.dtype, highest, of)

@@ -31,6 +31,7 @@ class FlipSymmetry(DistillationLoss):
     """
 
     match = Match.NOTHING
+    takes_gradients = True
     taps = 2
     compares_teacher = False
 

@@ -33,6 +33,7 @@ class GradientAttention(DistillationLoss):
     """
 
     match = Match.SPACE
+    takes_gradients = True
 
     def call(self, teacher, student):
         """Return `(B,)` for gradients of any shape."""

@@ -34,6 +34,7 @@ class Jacobian(DistillationLoss):
     """
 
     match = Match.SPACE
+    takes_gradients = True
 
     def call(self, teacher, student):
         """Return `(B,)` for gradients of any shape."""

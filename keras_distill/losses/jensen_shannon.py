@@ -4,7 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill.losses import _close
 from keras_distill.losses.divergence import Divergence
+from keras_distill.losses.temperature import HIGHEST
 from keras_distill.targets.target import LOG_ZERO
 
 
@@ -31,6 +33,7 @@ class JensenShannon(Divergence):
     """
 
     masked_scores = ("log_scores",)
+    highest_temperature = HIGHEST
 
     def between(self, log_p, log_q):
         """Return the divergence, 0 to log 2."""
@@ -38,3 +41,7 @@ class JensenShannon(Divergence):
         log_m = ops.logaddexp(log_p, log_q) - np.log(2.0)
         terms = ops.exp(log_p) * (log_p - log_m) + ops.exp(log_q) * (log_q - log_m)
         return 0.5 * ops.sum(terms, axis=-1)
+
+    def between_close(self, log_p, log_q):
+        """Return the divergence where p and q are close, and where they are."""
+        return _close.jensen_shannon(log_p, log_q)

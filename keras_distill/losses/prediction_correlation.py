@@ -6,10 +6,12 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
+from keras_distill.losses import _close
 from keras_distill.losses._entropy import absent_on_both
 from keras_distill.losses._masking import of_both
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.temperature import check_temperature, times_squared
+from keras_distill.losses.schedules import check_number
+from keras_distill.losses.temperature import check_temperature, is_high, times_squared
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -35,7 +37,8 @@ class PredictionCorrelation(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: `temperature` is not above 0, or a weight is negative.
+        ValueError: `temperature` is not above 0, or too high, as in `SoftTarget`; a
+            weight is negative or not finite.
 
     Example:
         >>> kd.losses.PredictionCorrelation(4.0)(teacher_logits, student_logits)
@@ -59,11 +62,9 @@ class PredictionCorrelation(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_temperature(temperature)
-        if beta < 0 or gamma < 0:
-            raise ValueError(
-                f"beta and gamma must be 0 or more; got {beta} and {gamma}."
-            )
+        check_temperature(temperature, self.dtype)
+        check_number(beta, "beta")
+        check_number(gamma, "gamma")
         self.temperature = temperature
         self.beta = beta
         self.gamma = gamma
@@ -71,7 +72,12 @@ class PredictionCorrelation(DistillationLoss):
     def call(self, teacher, student, *, temperature, mask, teacher_mask):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         temperature = ops.cast(temperature, student.dtype)
-        p, q = (ops.softmax(z / temperature, axis=-1) for z in (teacher, student))
+        sides = teacher / temperature, student / temperature
+        if is_high(self.temperature):
+            # Correlations do not depend on a scale or a constant.
+            p, q = (temperature * _close.deviations(z) for z in sides)
+        else:
+            p, q = (ops.softmax(z, axis=-1) for z in sides)
         # Classes that are -inf on both sides are left out, as masked tokens are.
         counts = 1.0 - ops.cast(absent_on_both(student, teacher), p.dtype)
         rows = 1.0 - _pearson(p, q, axis=-1, counts=counts)

@@ -3,7 +3,9 @@
 import keras
 from keras import ops
 
+from keras_distill.losses import _close
 from keras_distill.losses.divergence import Divergence
+from keras_distill.losses.temperature import HIGHEST
 from keras_distill.targets.target import LOG_ZERO
 
 
@@ -33,6 +35,7 @@ class ReverseSoftTarget(Divergence):
     """
 
     masked_scores = ("log_scores",)
+    highest_temperature = HIGHEST
 
     def between(self, log_p, log_q):
         """Return `sum_k q_k (log q_k - log p_k)`."""
@@ -40,3 +43,7 @@ class ReverseSoftTarget(Divergence):
         log_q = ops.maximum(log_q, LOG_ZERO)
         log_p = ops.where(log_q > LOG_ZERO, log_p, LOG_ZERO)
         return ops.sum(ops.exp(log_q) * (log_q - log_p), axis=-1)
+
+    def between_close(self, log_p, log_q):
+        """Return the divergence where p and q are close, and where they are."""
+        return _close.divergence(log_q, log_p)

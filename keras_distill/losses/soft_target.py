@@ -13,9 +13,10 @@ from keras_distill._backend.chunks import (
 )
 from keras_distill._backend.gradients import custom_gradient
 from keras_distill._backend.products import product
+from keras_distill.losses import _close
 from keras_distill.losses._entropy import entropy_terms
 from keras_distill.losses.divergence import Divergence
-from keras_distill.losses.temperature import times_squared
+from keras_distill.losses.temperature import HIGHEST, is_high, times_squared
 
 # With this many classes or more, the tokens of a sequence are compared in chunks: a
 # 64th of the tokens, or as many as have this number of logits.
@@ -52,7 +53,8 @@ class SoftTarget(Divergence):
 
     Raises:
         TypeError: `target` is not a `kd.targets.Target`.
-        ValueError: `temperature` is not above 0.
+        ValueError: `temperature` is not above 0, or above 1e8; above 1000 with a target,
+            above 200 in float16.
 
     Example:
         >>> kd.losses.SoftTarget(temperature=4.0)(teacher_logits, student_logits)
@@ -63,16 +65,22 @@ class SoftTarget(Divergence):
     """
 
     masked_scores = ("log_scores",)
+    highest_temperature = HIGHEST
 
     def call(self, teacher, student, *, temperature, **context):
         """Return `(B,)` for logits `(B, K)`, `(B, L)` for `(B, L, V)`."""
         if not self._in_chunks(student):
             return super().call(teacher, student, temperature=temperature, **context)
-        return by_token(teacher, student, ops.cast(temperature, self.dtype))
+        temperature, high = ops.cast(temperature, self.dtype), is_high(self.temperature)
+        return by_token(teacher, student, temperature, high)
 
     def between(self, log_p, log_q):
         """Return `sum_k p_k (log p_k - log q_k)`."""
         return ops.sum(entropy_terms(log_p, log_q), axis=-1)
+
+    def between_close(self, log_p, log_q):
+        """Return the divergence where p and q are close, and where they are."""
+        return _close.divergence(log_p, log_q)
 
     def _in_chunks(self, logits) -> bool:
         sequences = self.target is None and len(logits.shape) > 2
@@ -86,13 +94,14 @@ class SoftTarget(Divergence):
         return super()._cast(tensor)
 
 
-def by_token(teacher, student, temperature):
+def by_token(teacher, student, temperature, high: bool = False):
     """Return each token's divergence times T^2, `(...)`, and hold only the gradient.
 
     It is computed in the dtype of the temperature. In TensorFlow graphs the gradient is
     computed with the value and scaled in place. Elsewhere its chunks are recomputed from
     the logits: scaling would hold two tensors of its size, and in a narrower dtype small
-    entries would be lost before scaling. It has no second derivative.
+    entries would be lost before scaling. It has no second derivative. `high` is whether
+    the temperature is, or may become so.
     """
     shape = ops.shape(student)
     width = shape[-1]
@@ -108,8 +117,7 @@ def by_token(teacher, student, temperature):
 
     def recomputed(student, upstream):
         def step(chunk, gradients):
-            p, q = (ops.softmax(x, axis=-1) for x in softened(chunk, student))
-            rows = chunk.take(upstream) * (q - p)
+            rows = chunk.take(upstream) * difference(*softened(chunk, student), high)
             return chunk.put(gradients, ops.cast(rows, student.dtype))
 
         return chunks.walk(step, empty_buffer((tokens, width), student.dtype))
@@ -117,10 +125,14 @@ def by_token(teacher, student, temperature):
     @custom_gradient
     def divergences(student):
         def step(chunk, buffers):
-            p, q = map(prediction, softened(chunk, student))
-            values = times_squared(divergence(p, q), temperature)
-            values = chunk.put(buffers[0], values)
-            return values, *(chunk.put(x, q.p - p.p) for x in buffers[1:])
+            sides = softened(chunk, student)
+            p, q = map(prediction, sides)
+            values, rows = divergence(p, q), q.p - p.p
+            if high:
+                values = _close.where_close(*_close.divergence(*sides), values)
+                rows = difference(*sides, high)
+            values = chunk.put(buffers[0], times_squared(values, temperature))
+            return values, *(chunk.put(x, rows) for x in buffers[1:])
 
         def gradient(upstream):
             upstream = temperature * ops.reshape(upstream, (-1, 1))
@@ -133,6 +145,14 @@ def by_token(teacher, student, temperature):
         return ops.reshape(buffers[0], shape[:-1]), gradient
 
     return divergences(student)
+
+
+def difference(teacher, student, high: bool):
+    """Return `q - p` of softened logits, `(..., K)`; `high` as in `by_token`."""
+    if high:
+        return _close.difference(teacher, student)
+    p, q = (ops.softmax(x, axis=-1) for x in (teacher, student))
+    return q - p
 
 
 class Prediction(NamedTuple):

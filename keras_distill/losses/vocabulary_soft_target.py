@@ -7,10 +7,12 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill._backend.chunks import Chunks, buffer, chunk_size, empty_buffer
 from keras_distill._backend.gradients import custom_gradient
 from keras_distill.adapters.match import Match
+from keras_distill.losses import _close
 from keras_distill.losses._entropy import at_label
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.soft_target import divergence, prediction
-from keras_distill.losses.temperature import check_temperature
+from keras_distill.losses.schedules import check_number
+from keras_distill.losses.soft_target import difference, divergence, prediction
+from keras_distill.losses.temperature import check_temperature, is_high
 from keras_distill.taps.heads import Head
 
 # Chunks, the least tokens of a chunk, and parts in which the kernel's gradient is summed.
@@ -44,9 +46,9 @@ class VocabularySoftTarget(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: `temperature` is not above 0, `label_weight` is negative, or `chunk`
-            is below 1; in a distiller, a tap is of another kind, or the vocabularies
-            differ.
+        ValueError: `temperature` is not above 0, or too high, as in `SoftTarget`,
+            `label_weight` is negative, or `chunk` is below 1; in a distiller, a tap is
+            of another kind, or the vocabularies differ.
 
     Example:
         >>> states = kd.Tap("head", side="input")
@@ -72,10 +74,9 @@ class VocabularySoftTarget(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_temperature(temperature)
+        check_temperature(temperature, self.dtype)
         self.temperature = temperature
-        if label_weight < 0:
-            raise ValueError(f"label_weight must be 0 or more; got {label_weight}.")
+        check_number(label_weight, "label_weight")
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be 1 token or more; got {chunk}.")
         self.label_weight = label_weight
@@ -103,7 +104,12 @@ class VocabularySoftTarget(DistillationLoss):
         if labels is not None:
             labels = _flat_labels(labels, student)
         targets = _Targets(
-            _rows(teacher), teacher_head, labels, temperature, self.label_weight
+            _rows(teacher),
+            teacher_head,
+            labels,
+            temperature,
+            self.label_weight,
+            is_high(self.temperature),
         )
         tokens = ops.shape(targets.teacher)[0]
         chunks = Chunks(tokens, self.chunk or chunk_size(tokens, COUNT, LEAST))
@@ -114,15 +120,18 @@ class VocabularySoftTarget(DistillationLoss):
 class _Targets:
     """What the student's logits of a chunk are compared with."""
 
-    def __init__(self, teacher, head, labels, temperature, label_weight):
+    def __init__(self, teacher, head, labels, temperature, label_weight, high):
         self.teacher, self.head, self.labels = teacher, head, labels
         self.temperature, self.label_weight = temperature, label_weight
+        self.high = high
         self.dtype = temperature.dtype
 
     def loss(self, chunk, student):
         """Return the loss of logits, `(size,)`."""
         sides = self._softened(chunk), student / self.temperature
         values = divergence(*map(prediction, sides))
+        if self.high:
+            values = _close.where_close(*_close.divergence(*sides), values)
         values = ops.square(self.temperature) * values
         if self.labels is None:
             return values
@@ -131,8 +140,8 @@ class _Targets:
 
     def gradient(self, chunk, student):
         """Return the gradient with respect to the logits, `(size, V)`."""
-        q = ops.softmax(student / self.temperature, axis=-1)
-        soft = self.temperature * (q - ops.softmax(self._softened(chunk), axis=-1))
+        sides = self._softened(chunk), student / self.temperature
+        soft = self.temperature * difference(*sides, self.high)
         if self.labels is None:
             return soft
         hard = ops.softmax(student, axis=-1) - self._one_hot(chunk, student)

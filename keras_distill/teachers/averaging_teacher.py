@@ -19,6 +19,9 @@ from keras_distill.teachers.base_teacher import (
 )
 from keras_distill.teachers.teacher import of_classes
 
+# The temperature above which predictions are taken to be close to each other.
+_HIGH = 20.0
+
 
 class AveragingTeacher(BaseTeacher):
     """Several members whose predictions are averaged; what ensembles and peers share.
@@ -154,15 +157,22 @@ def averaged(
     if average == "geometric" or predicts == VALUES:
         return sum(w * z for w, z in zip(weights, members, strict=True))
     members = [z / temperature for z in members]
+    # At a high temperature rounding errors of logarithms would be magnified.
+    high = ops.convert_to_tensor(temperature, "float32") > _HIGH
     if predicts == LABELS:
         sigmoid = keras.activations.log_sigmoid
         yes, no = (
             _log_mean([sigmoid(sign * z) for z in members], weights)
             for sign in (1.0, -1.0)
         )
-        return temperature * (yes - no)
+        odds, close = _mean_odds(members, weights)
+        close = ops.logical_and(high, close)
+        return temperature * ops.where(close, odds, yes - no)
     log_probabilities = [ops.log_softmax(z, axis=-1) for z in members]
-    return temperature * _log_mean(log_probabilities, weights)
+    mean, close = _log_mean_of_close(members, weights)
+    close = ops.logical_and(high, close)
+    others = _log_mean(log_probabilities, weights)
+    return temperature * ops.where(close, mean, others)
 
 
 def check_predicts(predicts: str | None, average: str) -> None:
@@ -182,6 +192,37 @@ def _log_mean(logs: Sequence, weights: Sequence):
     """Return the logarithm of the weighted mean of exponentials."""
     parts = [ops.log(w) + x for w, x in zip(weights, logs, strict=True)]
     return ops.logsumexp(ops.stack(parts), axis=0)
+
+
+def _mean_odds(members: Sequence, weights: Sequence):
+    """Return the log-odds of the mean of sigmoids near 1/2, and where they are."""
+    close = ops.max(ops.abs(ops.stack(members)), axis=0) < 1.0
+    members = [ops.where(close, z, 0.0) for z in members]
+    mean = sum(w * ops.tanh(z / 2) for w, z in zip(weights, members, strict=True))
+    return 2.0 * ops.arctanh(mean), close
+
+
+def _log_mean_of_close(members: Sequence, weights: Sequence):
+    """Return the log of the mean of softmaxes near 1 / K, and which rows are, `(..., 1)`.
+
+    It is up to a constant of the row; a class of -inf in all members stays so.
+    """
+    absent = ops.all(ops.stack(members) == -float("inf"), axis=0)
+    members = [ops.where(absent, 0.0, z) for z in members]
+    count = ops.sum(
+        ops.cast(ops.logical_not(absent), "float32"), axis=-1, keepdims=True
+    )
+    spread, total = [], 0.0
+    for weight, z in zip(weights, members, strict=True):
+        z = z - ops.max(ops.where(absent, -float("inf"), z), axis=-1, keepdims=True)
+        z = ops.where(absent, 0.0, z)
+        spread.append(z)
+        # e^z / mean of e^z, less 1.
+        grown = ops.expm1(ops.maximum(z, -1.0))
+        mean = ops.sum(grown, axis=-1, keepdims=True) / count
+        total += weight * (grown - mean) / (1.0 + mean)
+    close = ops.min(ops.stack(spread), axis=(0, -1))[..., None] > -1.0
+    return ops.where(absent, -float("inf"), ops.log1p(total)), close
 
 
 def _check_widths(members: Sequence, predicts: str) -> None:

@@ -7,7 +7,7 @@ import keras
 from keras_distill._backend.jax_state import restoring
 from keras_distill._backend.keras_trainer import TrainerHooks
 from keras_distill._backend.tensorflow_data import reads_generator
-from keras_distill.training import lean_step, resuming, watching, workers
+from keras_distill.training import array_checks, lean_step, resuming, watching, workers
 from keras_distill.training.backup import exchange_backup
 from keras_distill.training.data_checks import data_and_batch
 
@@ -58,6 +58,8 @@ class Fitting(TrainerHooks):
         """Train as `keras.Model.fit` does, once data and models are checked."""
         x, batch = data_and_batch(x, y)
         self.rows_to_check = batch_size or 32
+        if batch is not None:
+            self.check_data(batch, arguments.get("sample_weight"))
         self.check_fit(batch)
         if batch is not None:
             _, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
@@ -96,7 +98,10 @@ class Fitting(TrainerHooks):
 
     def train_on_batch(self, x, y=None, sample_weight=None, **arguments):
         """Take one step on a batch, checked before the first as `fit` checks it."""
-        if self.train_function is None:
+        is_first = self.train_function is None
+        # A look at tensors of a device waits for it, which is too slow for every step.
+        self.check_data((x, y), sample_weight, device=is_first)
+        if is_first:
             self.check_fit((x, y, sample_weight))
         return super().train_on_batch(x, y, sample_weight, **arguments)
 
@@ -131,6 +136,15 @@ class Fitting(TrainerHooks):
     def cause_of_nan(self, name: str) -> str:
         """Return why a part of the loss may be NaN, beside values that are not finite."""
         return ""
+
+    def check_data(self, batch, sample_weight=None, device: bool = True) -> None:
+        """Check what arrays have in them, as `array_checks.check_data`."""
+        x, y, own = keras.utils.unpack_x_y_sample_weight(batch)
+        weight = own if sample_weight is None else sample_weight
+        array_checks.check_data(x, y, weight, device=device)
+
+    def check_scheduled(self) -> None:
+        """Check what callbacks may have assigned to."""
 
     def epoch_logs(self, logs):
         """Return the means over all replicas, also where some metrics are not shown."""

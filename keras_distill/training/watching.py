@@ -1,8 +1,9 @@
-"""Whether the parts of the loss are still finite, checked now and then."""
+"""Whether the parts of the loss and the weights are still finite, checked now and then."""
 
 import keras
 import numpy as np
 
+from keras_distill._backend.finite import FiniteCheck
 from keras_distill._backend.jax_state import keep_state
 
 # Reading the logs waits for the device, which is too slow for every step.
@@ -10,25 +11,29 @@ EVERY = 100
 
 
 class WatchedStep:
-    """A step whose logs are checked, before a callback can save anything.
+    """A step whose logs and weights are checked, before a callback can save anything.
 
-    A mean that is not finite stays so, and is found by a check after 1, 2, 4, ... and
+    What is not finite stays so, and is found by a check after 1, 2, 4, ... and
     every hundred calls of the step, and at the end of an epoch; after each call where a
-    callback saves in the middle of an epoch.
+    callback saves in the middle of an epoch. A gradient can destroy the weights while
+    the loss of the same step, and that of rectified values after it, is finite.
     """
 
     def __init__(self, model, step):
         self.model, self.step, self.calls = model, step, 0
+        self.weights = FiniteCheck(model.trainable_variables)
 
     def __call__(self, *arguments):
-        """Take a step; raise if its logs are not finite."""
+        """Take a step; raise if its logs or the weights after it are not finite."""
         result = self.step(*arguments)
         self.calls += 1
         early = self.calls < EVERY and self.calls & (self.calls - 1) == 0
         if early or self.calls % EVERY == 0 or self.model.plan.saves_by_batch:
             logs, *state = result if isinstance(result, tuple) else (result,)
+            when = f"call {self.calls} of the step"
             try:
-                check_finite(self.model, logs, f"call {self.calls} of the step")
+                check_finite(self.model, logs, when)
+                check_weights(self.weights, when, *(part[0] for part in state))
             except ValueError:
                 if state:
                     keep_state(self.model, *state)
@@ -37,7 +42,7 @@ class WatchedStep:
 
 
 class StopAtNotFinite(keras.callbacks.Callback):
-    """Stop at the end of an epoch in which a part of the loss was not finite.
+    """Stop at the end of an epoch in which a part of the loss or a weight was not finite.
 
     It stands in front of the user's callbacks, so that the last checkpoint stays good,
     and ignores batches, at which Keras would call it in another thread.
@@ -46,8 +51,12 @@ class StopAtNotFinite(keras.callbacks.Callback):
     async_safe = True
 
     def on_epoch_end(self, epoch, logs=None):
-        """Check the means of the epoch."""
+        """Check the means of the epoch, and the weights at its end."""
         check_finite(self.model, logs or {}, f"epoch {epoch}")
+        step = self.model.train_function
+        if isinstance(step, WatchedStep):
+            check_weights(step.weights, f"epoch {epoch}")
+        self.model.check_scheduled()
 
 
 def check_finite(model, logs: dict, when: str) -> None:
@@ -68,6 +77,24 @@ def check_finite(model, logs: dict, when: str) -> None:
             "behind it are not, or its weight is too large: lower the learning rate "
             f"or the weight, clip gradients, or check the data. {causes}"
             "Earlier checkpoints are unchanged."
+        )
+
+
+def check_weights(check: FiniteCheck, when: str, values=None) -> None:
+    """Raise if a trainable weight is not finite.
+
+    Args:
+        check: of the weights.
+        when: the moment, for the error.
+        values: of the weights, where the variables do not hold them.
+    """
+    if bad := check.not_finite(values):
+        others = f" and {len(bad) - 1} more are" if len(bad) > 1 else " is"
+        raise ValueError(
+            f"Training stopped at {when}: the weight '{bad[0].path}'{others} not finite, "
+            "though the losses are. A gradient was not finite, as that of a square root "
+            "at 0, or the inputs are not: check the data, lower the learning rate, or clip "
+            "gradients. Earlier checkpoints are unchanged."
         )
 
 

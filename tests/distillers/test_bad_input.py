@@ -194,7 +194,7 @@ BAD = {
     ),
     "temperature not a number": (
         lambda: kd.losses.SoftTarget(temperature=float("nan")),
-        ["temperature must be above 0", "got nan"],
+        ["temperature must be finite", "got nan"],
     ),
     "schedule that starts below 0": (
         lambda: kd.losses.SoftTarget(
@@ -224,6 +224,43 @@ BAD = {
     "a bare function": (
         lambda: kd.Term(bare_function),
         ["bare_function", "kd.losses.DistillationLoss"],
+    ),
+    "a weight without end": (
+        lambda: kd.Term(kd.losses.SoftTarget(), weight=float("inf")),
+        ["weight of term 'soft_target' must be finite", "got inf"],
+    ),
+    "a schedule of weights that starts at NaN": (
+        lambda: kd.Term(
+            kd.losses.Hint(),
+            weight=keras.optimizers.schedules.PolynomialDecay(float("nan"), 4),
+        ),
+        ["weight of term 'hint' must be finite", "got nan"],
+    ),
+    "an infinite label weight": (
+        lambda: kd.Distiller(dense(), dense(), label_weight=float("inf")),
+        ["label_weight must be finite"],
+    ),
+    "an infinite temperature": (
+        lambda: kd.losses.BinarySoftTarget(float("inf")),
+        ["temperature must be finite", "got inf"],
+    ),
+    "gradients of a layer": (
+        lambda: kd.Term(kd.losses.Jacobian()),
+        ["Jacobian of term 'jacobian'", "'logits'", "kd.Tap.input_gradient"],
+    ),
+    "a gradient and a layer": (
+        lambda: kd.Term(kd.losses.GradientAttention(), kd.Tap.input_gradient(), "head"),
+        ["GradientAttention of term", "'head'", "kd.Tap.input_gradient"],
+    ),
+    "layers for mirrored gradients": (
+        lambda: kd.Term(kd.losses.FlipSymmetry(), student=("head", "head")),
+        ["FlipSymmetry of term", "'head'", "mirrored=True"],
+    ),
+    "logits of a gradient": (
+        lambda: kd.Term(
+            kd.losses.SoftTarget(), kd.Tap.input_gradient(), kd.Tap.input_gradient()
+        ),
+        ["SoftTarget of term", "compares logits", "GradientAttention"],
     ),
     "two terms of one name": (two_of_a_name, ["soft_target", "different names"]),
     "the name of a metric": (
@@ -350,6 +387,19 @@ def test_is_refused(make, words):
         (lambda: kd.Term(kd.losses.Hint(), adapter="dense"), ["'auto', None or a"]),
         (lambda: kd.Term(kd.losses.Hint(), student=3), ["layer path"]),
         (
+            lambda: kd.Term(kd.losses.Hint(), weight="1"),
+            ["weight of term 'hint' must be a number", "'1'"],
+        ),
+        (lambda: kd.losses.SoftTarget("4"), ["temperature must be a number", "'4'"]),
+        (
+            lambda: kd.Distiller(dense(), dense(), label_weight="1"),
+            ["label_weight must be a number", "'1'"],
+        ),
+        (
+            lambda: kd.losses.DecoupledTarget(alpha="1"),
+            ["alpha must be a number", "'1'"],
+        ),
+        (
             lambda: kd.Distiller(
                 dense(), dense(), terms=kd.Term(kd.losses.SoftTarget())
             ),
@@ -428,11 +478,12 @@ def test_logits_that_are_not_finite_stop_training(tmp_path, how):
     checkpoint = keras.callbacks.ModelCheckpoint(
         tmp_path / "{batch}.weights.h5", save_freq=1, save_weights_only=True
     )
-    arguments = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    # Of batches the first alone is looked at before the training.
+    batches = tf.data.Dataset.from_tensor_slices((x, np.zeros(16))).batch(4)
     with pytest.raises(
         ValueError, match="call 3 of the step: label_loss, soft_target are not"
     ):
-        distiller.fit(x, np.zeros(16), callbacks=[checkpoint], **arguments)
+        distiller.fit(batches, callbacks=[checkpoint], verbose=0)
     saved = sorted(file.name for file in tmp_path.iterdir())
     assert saved == ["1.weights.h5", "2.weights.h5"]
     distiller.load_weights(tmp_path / "2.weights.h5")
@@ -447,7 +498,8 @@ def test_the_student_can_be_looked_at_when_its_loss_is_not_finite():
     distiller = kd.Distiller(student, dense(name="teacher"))
     distiller.compile("sgd", CROSS_ENTROPY)
     with pytest.raises(ValueError, match="not finite"):
-        distiller.fit(x, np.zeros(16), batch_size=4, shuffle=False, verbose=0)
+        batches = tf.data.Dataset.from_tensor_slices((x, np.zeros(16))).batch(4)
+        distiller.fit(batches, verbose=0)
     assert len(student.get_weights()) == len(student.weights)
     student.set_weights([np.zeros(w.shape) for w in student.weights])
     history = distiller.fit(X[:8], Y[:8], verbose=0).history

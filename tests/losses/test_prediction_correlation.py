@@ -92,5 +92,5 @@ def replica_gradients(loss, logits, strategy):
 
 
 def test_bad_weights():
-    with pytest.raises(ValueError, match=r"got 1.0 and -2"):
+    with pytest.raises(ValueError, match="gamma must be 0 or more; got -2"):
         PredictionCorrelation(gamma=-2)

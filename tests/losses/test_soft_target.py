@@ -186,7 +186,7 @@ def test_a_batch_without_valid_tokens_is_zero(sequences):
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan")])
 def test_temperature_must_be_positive(temperature):
-    with pytest.raises(ValueError, match="temperature must be above 0; got") as error:
+    with pytest.raises(ValueError, match="temperature must be") as error:
         SoftTarget(temperature)
     assert f"{temperature:g}" in str(error.value)
 

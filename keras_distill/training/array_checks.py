@@ -1,0 +1,260 @@
+"""Checks of what arrays have in them, before the first step: kinds, sizes, finite values."""
+
+import keras
+import numpy as np
+
+from keras_distill.training.data_checks import known_loss
+
+# Rows of a block, whose sum shows whether any value is not finite.
+_ROWS = 4096
+# Rows that are looked at of what is not in memory.
+_FEW = 32
+
+
+def check_data(
+    x,
+    y=None,
+    sample_weight=None,
+    *,
+    raw: bool = False,
+    strings: bool = False,
+    shapes=None,
+    device: bool = True,
+) -> None:
+    """Check the arrays of inputs, labels and sample weights.
+
+    Parts without a shape and a dtype, such as lists of strings, are left alone; of files
+    that are mapped into memory the first rows are looked at.
+
+    Args:
+        x, y, sample_weight: structures of arrays or tensors.
+        raw: whether models preprocess them, so that they may be strings.
+        strings: whether inputs may be strings, which a layer of a model looks up.
+        shapes: of the student's outputs, batch first, for the shapes of weights; None
+            if they are unknown.
+        device: whether values of tensors on a device are looked at, which waits for it.
+
+    Raises:
+        TypeError: labels or weights are strings; anything is complex or an object.
+        ValueError: anything is empty, not finite, of another number of samples, or
+            weights are negative or of a shape that no output has.
+    """
+    parts = {"x": x, "y": y, "sample_weight": sample_weight}
+    named = {part: dict(_leaves(part, value)) for part, value in parts.items()}
+    for part, leaves in named.items():
+        for name, leaf in leaves.items():
+            allowed = raw or (strings and part == "x")
+            _check_kind(name, leaf, allowed, part)
+            _check_size(name, leaf)
+    _check_counts([pair for leaves in named.values() for pair in leaves.items()])
+    if not raw:
+        _check_shapes_of_weights(named, shapes)
+    for leaves in named.values():
+        for name, leaf in leaves.items():
+            if device or not keras.ops.is_tensor(leaf):
+                _check_values(name, leaf, name.startswith("sample_weight"))
+
+
+def _leaves(part: str, value):
+    """Yield the arrays of a part with their names, as `x['image']`."""
+    if value is None:
+        return
+    for path, leaf in keras.tree.flatten_with_path(value):
+        if hasattr(leaf, "shape") and hasattr(leaf, "__array__"):
+            keys = "".join(f"[{key!r}]" for key in path if not _is_internal(key))
+            yield part + keys, leaf
+
+
+def _is_internal(key) -> bool:
+    return isinstance(key, str) and key.startswith("kd_")
+
+
+def _check_kind(name: str, leaf, strings: bool, part: str) -> None:
+    kind = kind_of(leaf)
+    if kind == "complex":
+        raise TypeError(
+            f"{name} is complex, {leaf.dtype}, and models take real numbers: pass the "
+            "real and imaginary parts as channels, for example."
+        )
+    if kind == "string" and not strings:
+        fix = {
+            "x": "Convert them, by keras.layers.StringLookup for example.",
+            "y": "Map classes to numbers: np.unique(labels, return_inverse=True)[1].",
+        }
+        raise TypeError(
+            f"{name} is strings, {leaf.dtype}; expected numbers. {fix.get(part, '')}"
+        )
+    if kind is None:
+        raise TypeError(
+            f"{name} has the dtype {leaf.dtype}; expected numbers. An array of objects "
+            "is made of rows of different lengths, or of mixed kinds: pad the rows, or "
+            "convert it, as in np.asarray(x, 'float32')."
+        )
+
+
+def kind_of(leaf) -> str | None:
+    """Return `"number"`, `"string"`, `"complex"`, or None for any other kind."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or not hasattr(dtype, "kind"):
+        name = "string" if "string" in str(dtype) else "number"
+        return "complex" if "complex" in str(dtype) else name
+    if dtype.kind in "US":
+        return "string"
+    if dtype.kind == "O":
+        first = np.asarray(leaf).reshape(-1)
+        return "string" if all(isinstance(x, (str, bytes)) for x in first) else None
+    if dtype.kind == "c":
+        return "complex"
+    if dtype.kind in "biuf":
+        return "number"
+    # Those of ml_dtypes, such as bfloat16.
+    return "number" if dtype.name in ("bfloat16",) or "float8" in dtype.name else None
+
+
+def _check_size(name: str, leaf) -> None:
+    shape = tuple(leaf.shape)
+    if not shape:
+        raise ValueError(
+            f"{name} is one number; expected an array of samples, (B, ...)."
+        )
+    if 0 in shape:
+        what = "the data are empty" if shape[0] == 0 else "an axis has the size 0"
+        raise ValueError(
+            f"{name} is empty, of the shape {shape}: {what}. Check the filter, the split "
+            "or the path that the data come from."
+        )
+
+
+def _check_counts(leaves: list) -> None:
+    counts = {name: leaf.shape[0] for name, leaf in leaves}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise ValueError(
+            f"Inputs, labels and weights must have the same number of samples; {listed}."
+        )
+
+
+def _check_shapes_of_weights(named: dict, shapes) -> None:
+    """Check that each array of weights is one per sample, or per part of an output."""
+    others = [*named["y"].values()] or [*named["x"].values()]
+    known = [tuple(leaf.shape) for leaf in others]
+    if shapes is None and named["y"]:
+        known += [tuple(leaf.shape) for leaf in named["x"].values()]
+    known += [(None, *shape[1:]) for shape in shapes or ()]
+    for name, leaf in named["sample_weight"].items():
+        shape = tuple(leaf.shape)
+        if len(shape) > 1 and not any(_leads(shape, other) for other in known):
+            raise ValueError(
+                f"{name} has the shape {shape}; expected one weight per sample, (B,), or "
+                "one per token or pixel of the labels or outputs, whose shapes are "
+                f"{list(dict.fromkeys(known))}."
+            )
+
+
+def _leads(shape: tuple, other: tuple) -> bool:
+    """Whether a shape, behind the batch, is how another begins; 1 fits all."""
+    if all(size == 1 for size in shape[1:]):
+        return True
+    pairs = zip(shape[1:], other[1:], strict=False)
+    fits = all(a in (b, 1) or b is None for a, b in pairs)
+    return fits and len(shape) <= len(other)
+
+
+def check_whole(y, loss, device: bool = True) -> None:
+    """Check that labels of a loss that takes classes as numbers are whole numbers.
+
+    Args:
+        y: labels, or a structure of those of each output.
+        loss: what was compiled: a loss for all, or a dict or list for each output.
+        device: as in `check_data`.
+    """
+    for name, leaf in _leaves("y", y):
+        part = loss
+        for key in _keys_of(y, leaf):
+            is_own = isinstance(part, dict) and key in part
+            is_own |= isinstance(part, (list, tuple)) and isinstance(key, int)
+            part = part[key] if is_own else part
+        if _takes_classes(part) and (device or not keras.ops.is_tensor(leaf)):
+            _check_whole(name, leaf)
+
+
+def _keys_of(y, leaf) -> tuple:
+    return next(path for path, x in keras.tree.flatten_with_path(y) if x is leaf)
+
+
+def _takes_classes(loss) -> bool:
+    if isinstance(loss, (dict, list, tuple)) or loss is None:
+        return False
+    loss = known_loss(loss)
+    kind = keras.losses.SparseCategoricalCrossentropy
+    return (
+        isinstance(loss, kind) or loss is keras.losses.sparse_categorical_crossentropy
+    )
+
+
+def _check_whole(name: str, leaf) -> None:
+    array = keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf
+    array = np.asarray(array)
+    if array.dtype.kind in "biu":
+        return
+    array = array.astype("float64")
+    if (wrong := array[array != np.round(array)]).size:
+        raise ValueError(
+            f"{name} must be whole numbers, the classes that the sparse loss takes; got "
+            f"{wrong[:5].tolist()}. Rows of probabilities need "
+            "keras.losses.CategoricalCrossentropy; numbers, a loss of regression."
+        )
+
+
+def _check_values(name: str, leaf, are_weights: bool) -> None:
+    if kind_of(leaf) != "number":
+        return
+    if not is_finite(leaf):
+        fix = (
+            "Give samples that should not count a weight of 0."
+            if are_weights
+            else "Replace missing values, or leave those samples out; labels that are "
+            "missing take any number, and a sample_weight of 0."
+        )
+        raise ValueError(f"{name} is not finite: it has NaN or infinite values. {fix}")
+    if are_weights and _least(leaf) < 0:
+        raise ValueError(
+            f"{name} has negative weights, the least {_least(leaf):g}; expected 0 or "
+            "more. A negative weight would push the student away from its targets."
+        )
+
+
+def is_finite(leaf) -> bool:
+    """Whether an array or tensor has neither NaN nor infinite values."""
+    if keras.ops.is_tensor(leaf):
+        if not keras.backend.is_float_dtype(
+            keras.backend.standardize_dtype(leaf.dtype)
+        ):
+            return True
+        return bool(keras.ops.all(keras.ops.isfinite(leaf)))
+    array = _in_memory(leaf)
+    if array.dtype.kind in "biu":
+        return True
+    blocks = (array[i : i + _ROWS] for i in range(0, len(array), _ROWS))
+    return all(map(_block_is_finite, blocks))
+
+
+def _block_is_finite(block) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum is not finite if a value is not, and seldom else.
+        wide = "float64" if block.dtype.itemsize == 8 else "float32"
+        return bool(np.isfinite(block.sum(dtype=wide)) or np.isfinite(block).all())
+
+
+def _least(leaf) -> float:
+    if keras.ops.is_tensor(leaf):
+        return float(keras.ops.convert_to_numpy(keras.ops.min(leaf)))
+    return float(_in_memory(leaf).min())
+
+
+def _in_memory(leaf):
+    """Return an array, of a mapped or stored one its first rows."""
+    is_stored = isinstance(leaf, np.memmap) or not (
+        isinstance(leaf, np.ndarray) or hasattr(leaf, "iloc") or hasattr(leaf, "numpy")
+    )
+    return np.asarray(leaf[:_FEW] if is_stored else leaf)

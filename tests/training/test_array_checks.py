@@ -1,0 +1,151 @@
+"""Arrays that no step could take are refused before it, by the argument's name."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_distill as kd
+from keras_distill.training import array_checks
+
+X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+Y, W = np.arange(8) % 3, np.ones(8, "float32")
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def changed(array, value, at=5):
+    array = np.array(array, "float32" if array.dtype.kind != "f" else array.dtype)
+    array[at] = value
+    return array
+
+
+NAN, INF = float("nan"), float("inf")
+BAD = {
+    "NaN in the inputs": ((changed(X, NAN), Y, W), ["x is not finite"]),
+    "infinite inputs": ((changed(X, -INF), Y, W), ["x is not finite"]),
+    "infinite half floats": (
+        (changed(X, 1e6).astype("float16"), Y, W),
+        ["x is not finite"],
+    ),
+    "NaN in labels": ((X, changed(Y, NAN), W), ["y is not finite"]),
+    "infinite labels": ((X, changed(Y, INF), W), ["y is not finite"]),
+    "fractional labels": ((X, Y + 0.5, W), ["y", "whole numbers", "0.5"]),
+    "labels that are strings": ((X, Y.astype(str), W), ["y is strings", "np.unique"]),
+    "labels that are objects": (
+        (X, np.array([*"abcdefg", 1], dtype=object), W),
+        ["y has the dtype object"],
+    ),
+    "complex labels": ((X, Y + 1j, W), ["y is complex"]),
+    "complex inputs": ((X + 1j, Y, W), ["x is complex"]),
+    "inputs that are objects": (
+        (np.array([[1, None, 2, 3]] * 8, dtype=object), Y, W),
+        ["x has the dtype object"],
+    ),
+    "inputs that are strings": ((X.astype(str), Y, W), ["x is strings"]),
+    "more labels": ((X, np.arange(9) % 3, W), ["x has 8", "y has 9"]),
+    "fewer labels": ((X, Y[:7], W), ["x has 8", "y has 7"]),
+    "fewer weights": ((X, Y, W[:7]), ["sample_weight has 7"]),
+    "no features": ((X[:, :0], Y, W), ["x is empty", "(8, 0)"]),
+    "one label": ((X, np.array(1), W), ["y is one number"]),
+    "weights of another shape": (
+        (X, Y, np.ones((8, 7), "float32")),
+        ["sample_weight has the shape (8, 7)", "(B,)"],
+    ),
+    "weights of one more axis": (
+        (X, Y, np.ones((8, 1, 3), "float32")),
+        ["sample_weight has the shape (8, 1, 3)"],
+    ),
+    "negative weights": ((X, Y, changed(W, -1.0)), ["sample_weight", "-1"]),
+    "NaN in weights": ((X, Y, changed(W, NAN)), ["sample_weight is not finite"]),
+    "weights that are strings": ((X, Y, W.astype(str)), ["sample_weight is strings"]),
+}
+
+
+def dense(name):
+    return keras.Sequential([keras.Input((4,)), layers.Dense(3)], name=name)
+
+
+def make(mutual=False):
+    models = dense("one"), dense("two")
+    distiller = kd.MutualDistiller(models) if mutual else kd.Distiller(*models)
+    distiller.compile("sgd", LOSS)
+    return distiller
+
+
+def as_batches(x, y, weight):
+    return Batches([(x, y) if weight is None else (x, y, weight)] * 2)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+WAYS = {
+    "fit": lambda d, x, y, w: d.fit(x, y, sample_weight=w, batch_size=4, verbose=0),
+    "train_on_batch": lambda d, x, y, w: d.train_on_batch(x, y, w),
+    "a batch of fit": lambda d, *batch: d.fit(as_batches(*batch), verbose=0),
+    "evaluate": lambda d, x, y, w: d.evaluate(x, y, sample_weight=w, verbose=0),
+    "test_on_batch": lambda d, x, y, w: d.test_on_batch(x, y, w),
+    "validation": lambda d, *batch: d.fit(X, Y, verbose=0, validation_data=batch),
+}
+
+
+@pytest.mark.parametrize("way, mutual", [*((x, False) for x in WAYS), ("fit", True)])
+@pytest.mark.parametrize("batch, words", BAD.values(), ids=BAD)
+def test_is_refused_and_changes_nothing(batch, words, way, mutual):
+    distiller = make(mutual)
+    models = distiller.peers if mutual else [distiller.student]
+    before = [weight for model in models for weight in model.get_weights()]
+    with pytest.raises((ValueError, TypeError)) as error:
+        WAYS[way](distiller, *batch)
+    for word in words:
+        assert word in str(error.value)
+    after = [weight for model in models for weight in model.get_weights()]
+    assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_right_passes(way):
+    weights = np.array([0, 1, 2.5, 1, 1, 1, 0, 3], "float32")
+    for weight in (None, weights, weights[:, None]):
+        for x in (X, X.astype("float64"), X.astype("float16"), (9 * X).astype("int8")):
+            WAYS[way](make(), x, Y.astype("uint8"), weight)
+
+
+def test_values_anywhere_in_large_arrays():
+    x = np.full((10_000, 3), 3e38, "float32")
+    array_checks.check_data(x)
+    for row in (0, 4095, 4096, 9999):
+        bad = x.copy()
+        bad[row, 1] = np.nan
+        with pytest.raises(ValueError, match="x is not finite"):
+            array_checks.check_data(bad)
+
+
+def test_the_part_is_named():
+    with pytest.raises(ValueError, match=r"x\['mask'\] is not finite"):
+        array_checks.check_data({"image": X, "mask": changed(X, NAN)})
+
+
+def test_mapped_files_are_not_read_as_a_whole(tmp_path):
+    x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", "float32", (100, 2))
+    x[99] = np.nan
+    array_checks.check_data(x)
+    x[0] = np.nan
+    with pytest.raises(ValueError, match="x is not finite"):
+        array_checks.check_data(x)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 1), (8, 5), (8, 1, 1), (8, 5, 1)])
+def test_shapes_of_weights(shape):
+    labels = np.zeros((8, 5, 1), "int32")
+    weights = np.ones(shape)
+    array_checks.check_data(X, labels, weights, shapes=[(None, 5, 3)])
