@@ -16,7 +16,7 @@ class UnitEmbedding(Adapter):
         width: size of the embedding. Default 128.
 
     Raises:
-        ValueError: a sequence has a mask; raised by a call.
+        ValueError: when built, a size is unknown; in a call, a sequence has a mask.
 
     Example:
         >>> kd.adapters.UnitEmbedding(128)(features)
@@ -30,6 +30,12 @@ class UnitEmbedding(Adapter):
         self.width = width
 
     def build(self, input_shape: tuple):
+        if None in input_shape[1:]:
+            raise ValueError(
+                "UnitEmbedding flattens features, with a weight for each value, so every "
+                f"size must be known; got {tuple(input_shape)}. Fix the input size, or "
+                "tap a layer behind the pooling."
+            )
         self.dense = layers.Dense(self.width, name="dense")
         self.dense.build((input_shape[0], math.prod(input_shape[1:])))
 

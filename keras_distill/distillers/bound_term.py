@@ -20,6 +20,7 @@ from keras_distill.distillers.masked_adapters import (
 )
 from keras_distill.distillers.mixed_labels import without_mixed
 from keras_distill.distillers.term import Term
+from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import advance, scheduled_variable
 from keras_distill.losses.temperature import HIGH, is_high
 from keras_distill.taps.tracing import trace
@@ -265,6 +266,14 @@ def _try(loss, student: Sequence, teacher: Sequence) -> None:
 
 def _inferred(loss, student_shape, teacher_shape):
     """Return the layers, built, that the loss infers between two shapes."""
+    has_own = type(loss).adapters is not DistillationLoss.adapters
+    if has_own and None in (student_shape[-1], teacher_shape[-1]):
+        raise ValueError(
+            f"{type(loss).__name__} creates layers for a known number of channels, the "
+            f"last axis; got the student's shape {student_shape} and the teacher's "
+            f"{teacher_shape}. Tap layers whose channels are known, or use a loss without "
+            "such layers, such as kd.losses.SimilarityMatrix."
+        )
     sides = loss.adapters(student_shape, teacher_shape)
     for layer, shape in zip(sides, (student_shape, teacher_shape), strict=True):
         build_adapter(layer, shape)

@@ -26,15 +26,24 @@ def of_both(mask, teacher_mask):
 
 
 def inverse_fraction(mask, dtype):
-    """Return the number of steps over that of valid ones, `(B,)`.
+    """Return the number of steps, or of pixels, over that of valid ones, `(B,)`.
 
     A mean over all steps, in which masked ones are 0, times this is the mean over the
     valid ones.
     """
     if mask is None:
         return 1.0
-    valid = ops.sum(ops.cast(mask, dtype), axis=1)
+    mask = ops.reshape(ops.cast(mask, dtype), (ops.shape(mask)[0], -1))
+    valid = ops.sum(mask, axis=1)
     return ops.cast(ops.shape(mask)[1], dtype) / ops.maximum(valid, 1.0)
+
+
+def expanded(mask, features, dtype):
+    """Return a mask of the rank of features, ones and zeros, 1 along the axes it lacks."""
+    mask = ops.cast(mask, dtype)
+    while len(mask.shape) < len(features.shape):
+        mask = ops.expand_dims(mask, axis=-1)
+    return mask
 
 
 def fits(mask, features) -> bool:

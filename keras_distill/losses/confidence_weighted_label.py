@@ -6,7 +6,7 @@ from keras import ops
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
 from keras_distill.losses._entropy import at_label
-from keras_distill.losses._masking import of_both
+from keras_distill.losses._masking import expanded, of_both
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.targets.target import label_rows
 
@@ -53,5 +53,6 @@ def _mean(values, mask):
     values = strategies.gather(values)
     if mask is None:
         return ops.mean(values)
-    mask = strategies.gather(ops.cast(mask, values.dtype))
+    mask = strategies.gather(expanded(mask, values, values.dtype))
+    mask = mask * ops.ones_like(values)
     return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)

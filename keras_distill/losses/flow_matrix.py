@@ -71,7 +71,8 @@ def _positions(features, mask):
     """Return the number of positions, without masked ones, by sample if there are."""
     if mask is None:
         return ops.cast(ops.shape(features)[1], features.dtype)
-    valid = ops.sum(ops.cast(mask, features.dtype), axis=1)
+    mask = ops.reshape(ops.cast(mask, features.dtype), (ops.shape(mask)[0], -1))
+    valid = ops.sum(mask, axis=1)
     return ops.maximum(valid, 1.0)[:, None, None]
 
 

@@ -8,7 +8,7 @@ from keras_distill import strategies
 from keras_distill.adapters.match import Match
 from keras_distill.losses import _close
 from keras_distill.losses._entropy import absent_on_both
-from keras_distill.losses._masking import of_both
+from keras_distill.losses._masking import expanded, of_both
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import check_number
 from keras_distill.losses.temperature import check_temperature, is_high, times_squared
@@ -83,7 +83,7 @@ class PredictionCorrelation(DistillationLoss):
         rows = 1.0 - _pearson(p, q, axis=-1, counts=counts)
         mask = of_both(mask, teacher_mask)
         if mask is not None:
-            counts = counts * ops.expand_dims(ops.cast(mask, p.dtype), axis=-1)
+            counts = counts * expanded(mask, counts, p.dtype)
         p, q, counts = (
             strategies.gather(ops.reshape(x, (-1, x.shape[-1]))) for x in (p, q, counts)
         )

@@ -54,6 +54,11 @@ class Review(DistillationLoss):
             raise ValueError(
                 f"Review fuses maps (B, H, W, C); got {student} and {teacher}."
             )
+        if any(None in shape[1:] for shape in (*student, *teacher)):
+            raise ValueError(
+                "Review fuses maps of known sizes and channels; got "
+                f"{student} and {teacher}. Fix the input size."
+            )
         return adapters.ReviewFusion(teacher, width=self.width, name="fusion")
 
     def call(self, teacher, student):

@@ -66,8 +66,27 @@ def label_rows(labels, logits):
     if len(labels.shape) == len(logits.shape):
         if labels.shape[-1] == logits.shape[-1] > 1:
             return ops.cast(labels, logits.dtype)
+        _check_labels(
+            labels.shape[:-1] if labels.shape[-1] == 1 else labels.shape, logits
+        )
         labels = ops.squeeze(labels, axis=-1)
+    _check_labels(labels.shape, logits)
     return ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1], dtype=logits.dtype)
+
+
+def _check_labels(shape, logits) -> None:
+    """Check that there is a label for each row of logits."""
+    rows = tuple(logits.shape[:-1])
+    pairs = zip(shape, rows, strict=False)
+    if len(shape) != len(rows) or not all(
+        a == b or {a, b} & {None, 1} for a, b in pairs
+    ):
+        raise ValueError(
+            f"Expected a label for each of the logits {tuple(logits.shape)}: classes of "
+            f"the shape {rows}, or rows of probabilities {tuple(logits.shape)}; got "
+            f"labels of the shape {tuple(shape)}. Compare logits that have labels, or use "
+            "a loss without labels, such as kd.losses.SoftTarget."
+        )
 
 
 def one_hot_labels(labels, logits):
