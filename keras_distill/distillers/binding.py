@@ -111,7 +111,7 @@ def _declaring_model(student, teacher):
 
 
 def _vary_alike(terms, lengths: BoundLengths) -> None:
-    """Let sizes vary of a teacher without models where those of the student do."""
+    """Note as varying the sizes of a teacher without models that vary in the student."""
     student, teacher = lengths.student, lengths.teacher
     for term in terms:
         sides = map(str, term.student), map(str, term.teacher)
