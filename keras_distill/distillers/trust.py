@@ -49,11 +49,16 @@ def warn_of_poor_teacher(distiller, seen, y, sample_weight) -> None:
 
 def _message(distiller, found: str) -> str:
     names = ", ".join(f"'{model.name}'" for model in distiller.teacher.models)
+    if not names:
+        return (
+            f"What the teacher gives may be of other samples or classes: on the first "
+            f"batch {found}. Check that its rows and classes are in the order of the data."
+        )
     return (
         f"The teacher {names} may know nothing: on the first batch {found}. In inference "
         "form that is usually batch normalization whose moving statistics have not "
         "settled (train longer, or with a lower momentum), inputs that are scaled "
-        "otherwise than in its training, or classes in another order."
+        "differently than in its training, or classes in another order."
     )
 
 
