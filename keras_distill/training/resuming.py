@@ -105,6 +105,11 @@ def _per_epoch(steps: int | None, steps_per_execution: int) -> int | None:
 
 def _check_passes(x, counted: int | None, batch_size: int | None, epochs: int) -> None:
     """Check that data can be advanced to where any epoch of counted steps begins."""
+    if counted is not None and hasattr(x, "element_spec") and not hasattr(x, "skip"):
+        raise ValueError(
+            f"BackupAndRestore cannot advance a {type(x).__name__} to where an epoch of "
+            "steps_per_epoch begins. Pass the tf.data.Dataset itself, which `fit` divides."
+        )
     batches = _batches_of(x, batch_size)
     if counted is None or not batches > counted:
         return

@@ -238,3 +238,15 @@ def test_two_replicas(tmp_path, two_replicas):
         )
     assert np.array(whole.optimizer.iterations.value) == EPOCHS * BATCHES
     assert_same(whole, again)
+
+
+def test_counted_steps_on_distributed_data_are_refused(tmp_path, two_replicas):
+    with (
+        two_replicas.scope(),
+        pytest.raises(ValueError, match="cannot advance a Distr"),
+    ):
+        fit(
+            lambda: two_replicas.experimental_distribute_dataset(stream(0)),
+            [kd.BackupAndRestore(tmp_path)],
+            steps_per_epoch=4,
+        )
