@@ -21,7 +21,7 @@ class Term:
         student: the student's tensor: `"logits"`, its output; a layer path; a `kd.Tap`;
             or a tuple of these for a loss that compares several layers. Default: the
             output.
-        teacher: the same of the teacher. A loss that does not compare it has none.
+        teacher: likewise for the teacher. A loss that does not compare it has none.
         weight: a number >= 0 or a schedule of steps. Default: the loss's
             `recommended_weight`.
         adapter: `"auto"` (default) infers from the shapes what fits the student to the

@@ -28,7 +28,7 @@ def gaps(log_p, log_q):
 
     Args:
         log_p: logarithms up to a constant, `(..., K)`.
-        log_q: the same of the other distribution.
+        log_q: those of the other distribution.
     """
     gap = ops.where(absent_on_both(log_q, log_p), 0.0, log_q - log_p)
     most, least = (f(gap, axis=-1, keepdims=True) for f in (ops.max, ops.min))
@@ -81,7 +81,7 @@ def decoupled(log_p, log_q, label):
 
     Args:
         log_p: logarithms up to a constant, `(..., K)`.
-        log_q: the same of the other distribution.
+        log_q: those of the other distribution.
         label: one-hot, `(..., K)`.
 
     Returns:

@@ -17,7 +17,7 @@ class TapPair:
         student: path of the student's layer.
         teacher: path of the teacher's.
         student_shape: of the output of the student's layer, batch first.
-        teacher_shape: the same of the teacher's.
+        teacher_shape: of the output of the teacher's layer.
         stage_end: whether both are the last of their resolution, or the last vector.
 
     Example:
