@@ -26,14 +26,33 @@ def preprocessing_of(model) -> Callable | None:
 def carry_preprocessing(model: keras.Model, copy: keras.Model) -> keras.Model:
     """Carry preprocessing over to a copy of a model, which Keras makes without it.
 
+    A copy of the model's class has a preprocessor of its own, by its configuration, and
+    gets the vocabulary, which is in no configuration.
+
     Returns:
         The copy.
     """
     function = preprocessing_of(model)
-    if function is not None and preprocessing_of(copy) is None:
+    if function is None:
+        return copy
+    if preprocessing_of(copy) is None:
         # A bound method is no layer, so that Keras neither tracks nor saves it.
         copy.preprocess_samples = function
+        return copy
+    pair = [getattr(x, "preprocessor", None) for x in (model, copy)]
+    if pair[0] is not pair[1] and all(isinstance(x, keras.Layer) for x in pair):
+        for layer, new in zip(*map(flatten_layers, pair), strict=True):
+            _copy_assets(layer, new)
     return copy
+
+
+def _copy_assets(layer: keras.Layer, copy: keras.Layer) -> None:
+    if not all(callable(getattr(layer, f"{x}_assets", None)) for x in ("save", "load")):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        layer.save_assets(folder)
+        if any(pathlib.Path(folder).iterdir()):
+            copy.load_assets(folder)
 
 
 def renew_assets(model) -> None:

@@ -40,7 +40,8 @@ def as_logits(model: keras.Model) -> keras.Model:
         model: a built `keras.Model`.
 
     Returns:
-        A model whose weights are copies, shared with no other model. That of a subclass
+        A model whose weights are copies, shared with no other model; that of a task of
+        keras_hub preprocesses as the task does. That of a subclass
         whose configuration does not name the activation can't be saved, as loading would
         restore it.
 
@@ -56,11 +57,11 @@ def as_logits(model: keras.Model) -> keras.Model:
     check_trained(model)
     copy = _from_config(model)
     if copy is not None:
-        return copy
+        return carry_preprocessing(model, copy)
     if graph_of(model) is None:
         copy = _copy_of(model, model.get_config())
         leave_out(copy, _specs_of(model))
-        return copy
+        return carry_preprocessing(model, copy)
     everything = {id(layer) for layer in flatten_layers(model)}
     try:
         copy = Copier(graphs_of(model), (), everything, None).copy(model)

@@ -201,6 +201,29 @@ def test_a_task_of_keras_hub_stays_one():
     assert type(copy) is hub.BertTextClassifier
 
 
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_a_task_of_keras_hub_keeps_its_preprocessing(name, tmp_path):
+    pytest.importorskip("keras_hub")
+    from tests import hub_tasks
+
+    student, task = hub_tasks.pair(name)
+    config = {**task.get_config(), "activation": "softmax"}
+    model = type(task).from_config({**config, "preprocessor": task.preprocessor})
+    model.set_weights(task.get_weights())
+    (x, _), copy = hub_tasks.data_of(name), kd.as_logits(model)
+    z = copy.predict(x, verbose=0)
+    p = model.predict(x, verbose=0)
+    np.testing.assert_allclose(softmax(z), p, rtol=1e-4, atol=1e-6)
+    distiller = kd.Distiller(student, copy, label_weight=0.0)
+    distiller.compile(keras.optimizers.SGD(0.0))
+    found = distiller.fit(x, verbose=0).history["soft_target"][0]
+    p, q = softmax(z, 4.0), softmax(student.predict(x, verbose=0), 4.0)
+    assert found == pytest.approx(16 * (p * np.log(p / q)).sum(-1).mean(), rel=1e-3)
+    copy.save(tmp_path / "copy.keras")
+    loaded = keras.saving.load_model(tmp_path / "copy.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), z, rtol=1e-5)
+
+
 def test_a_distiller_learns_from_it():
     student, model = functional(scaled_logits), functional(ENDS["dense"])
     distiller = kd.Distiller(student, kd.as_logits(model), label_weight=0.0)
