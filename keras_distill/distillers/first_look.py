@@ -11,6 +11,7 @@ from keras_distill.adapters import Match
 from keras_distill.data.preparation import of_member
 from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.distillers import tasks
+from keras_distill.distillers.masked_keys import warn_of_masked_keys
 from keras_distill.distillers.probabilities import POSSIBLE, SURE, Probabilities
 from keras_distill.distillers.trust import warn_of_poor_teacher
 from keras_distill.strategies.replicas import worker
@@ -18,7 +19,11 @@ from keras_distill.taps import Tap
 from keras_distill.taps.tracing import trace
 from keras_distill.teachers.base_teacher import LABELS, VALUES, check_keeps_state
 from keras_distill.teachers.self_teacher import SelfTeacher
-from keras_distill.training.data_checks import of_logits, takes_probabilities
+from keras_distill.training.data_checks import (
+    of_probabilities,
+    takes_means,
+    takes_probabilities,
+)
 
 
 class Look(NamedTuple):
@@ -95,6 +100,7 @@ def check_first_batch(distiller, x, y, sample_weight) -> None:
                     sides = "teacher", model, inner, tensor, given
                     _check_tap(probabilities, bound, *sides)
         _check_left_out_classes(distiller, bound, seen)
+        warn_of_masked_keys(bound, seen.features, seen.knowledge)
     if seen.outputs is not None and not distiller.has_own_loss():
         _check_outputs(probabilities, distiller, seen)
     if distiller.teacher.checks_first_batch:
@@ -208,16 +214,15 @@ def _check_outputs(probabilities: Probabilities, distiller, seen: Look) -> None:
         names = names_of_outputs(distiller.student)
         loss = part_of_output(distiller.loss, tap, names)
         takes = None if loss is None else takes_probabilities(loss)
+        place = name and f" at {name!r}"
+        if loss is not None and takes_means(loss):
+            _check_positive(tensor, place)
         if takes is None:
             continue
-        place = name and f" at {name!r}"
         compiled = f"the loss {getattr(loss, 'name', loss)!r} takes"
         given = "student", distiller.student, tap, tensor, seen.inputs
         if takes and probabilities.are_logits(*given[1:]):
-            raise ValueError(
-                f"The student returns logits{place}, but {compiled} probabilities "
-                f"(from_logits=False). Use, for example, {of_logits(loss)}."
-            )
+            raise ValueError(of_probabilities(loss, place))
         if takes:
             continue
         found = probabilities.judge(tasks.task_of_loss(loss, tensor.shape[-1]), *given)
@@ -230,6 +235,15 @@ def _check_outputs(probabilities: Probabilities, distiller, seen: Look) -> None:
         if found == POSSIBLE:
             what = f"The student's outputs{place} may be probabilities"
             probabilities.warn(distiller.student, tap, what, fix)
+
+
+def _check_positive(tensor, place: str) -> None:
+    if bool(ops.any(tensor < 0.0)):
+        raise ValueError(
+            f"The student returns negative values{place}, but the loss Poisson takes their "
+            "logarithm: it compares counts with positive means. End the student in "
+            "activation='softplus' or 'exponential'."
+        )
 
 
 def _named(distiller, outputs) -> list:

@@ -9,31 +9,65 @@ import numpy as np
 
 from keras_distill._backend.tensorflow_data import reads_generator
 
+# Losses of probabilities without a from_logits.
+_WITHOUT_CHOICE = (
+    "Dice dice Tversky tversky KLDivergence kl_divergence "
+    "CategoricalGeneralizedCrossEntropy categorical_generalized_cross_entropy"
+)
+
 
 def check_logits_loss(loss) -> None:
     """Check that no compiled loss takes probabilities, for a student of logits."""
     for part in keras.tree.flatten(loss):
         if takes_probabilities(part):
-            raise ValueError(
-                f"The student returns logits, but the loss {getattr(part, 'name', part)!r} "
-                "takes probabilities (from_logits=False). Use, for example, "
-                f"{of_logits(part)}."
-            )
+            raise ValueError(of_probabilities(part))
 
 
-def of_logits(loss) -> str:
-    """Return how to write a loss of Keras so that it takes logits.
+def of_probabilities(loss, where: str = "") -> str:
+    """Return the message for a student of logits whose loss takes probabilities.
 
     Args:
         loss: as in `takes_probabilities`.
+        where: of several outputs, which one.
     """
-    loss = None if loss in ("crossentropy", "ce") else known_loss(loss)
-    name = type(loss).__name__
-    if not isinstance(loss, keras.losses.Loss):
-        name = getattr(loss, "__name__", "").title().replace("_", "")
+    name = getattr(loss, "name", getattr(loss, "__name__", loss))
+    start = (
+        f"The student returns logits{where}, but the loss {name!r} takes probabilities"
+    )
+    known = None if loss in ("crossentropy", "ce") else known_loss(loss)
+    if _is_one_of(known, _WITHOUT_CHOICE):
+        return (
+            f"{start}, and has no from_logits. Compile a function that takes the softmax "
+            "of the logits, or their sigmoid for independent labels, such as lambda y, z: "
+            f"keras.losses.{_function_name(known)}(y, keras.ops.softmax(z))."
+        )
+    name = type(known).__name__
+    if not isinstance(known, keras.losses.Loss):
+        name = getattr(known, "__name__", "").title().replace("_", "")
     if not hasattr(keras.losses, name or " "):
         name = "SparseCategoricalCrossentropy"
-    return f"keras.losses.{name}(from_logits=True)"
+    return (
+        f"{start} (from_logits=False). Use, for example, "
+        f"keras.losses.{name}(from_logits=True)."
+    )
+
+
+def takes_means(loss) -> bool:
+    """Whether a loss takes the logarithm of a prediction, which then is positive."""
+    return _is_one_of(known_loss(loss), "Poisson poisson")
+
+
+def _is_one_of(loss, names: str) -> bool:
+    """Whether a loss is one of Keras's; a subclass may compute anything."""
+    known = [
+        getattr(keras.losses, x) for x in names.split() if hasattr(keras.losses, x)
+    ]
+    return any(loss is x or type(loss) is x for x in known)
+
+
+def _function_name(loss) -> str:
+    function = getattr(loss, "fn", loss)
+    return function.__name__
 
 
 def takes_probabilities(loss) -> bool | None:
@@ -48,6 +82,8 @@ def takes_probabilities(loss) -> bool | None:
     while isinstance(loss, functools.partial):
         loss, chosen = loss.func, {**loss.keywords, **chosen}
     loss = known_loss(loss)
+    if _is_one_of(loss, _WITHOUT_CHOICE):
+        return True
     if isinstance(loss, keras.losses.Loss):
         from_logits = loss.get_config().get("from_logits")
         return None if from_logits is None else not from_logits

@@ -321,3 +321,47 @@ def test_the_loss_that_was_passed_is_advised_with_logits(kind, declared):
     advice = rf"keras\.losses\.{name}\(from_logits=True\)"
     with pytest.raises(ValueError, match=advice):
         fit(kd.Distiller(student, teacher), X, y, loss=loss)
+
+
+class OfLogits(keras.losses.Dice):
+    def call(self, y_true, y_pred):
+        return super().call(y_true, ops.softmax(y_pred))
+
+
+WITHOUT_CHOICE = {
+    "dice": keras.losses.Dice(),
+    "tversky": keras.losses.Tversky,
+    "kl_divergence": "kld",
+    "categorical_generalized_cross_entropy": (
+        keras.losses.CategoricalGeneralizedCrossEntropy()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_CHOICE)
+@pytest.mark.parametrize("declared", [True, False])
+def test_losses_of_probabilities_without_a_choice_are_refused(name, declared):
+    y = Y if name.startswith("categorical") else np.eye(4, dtype="float32")[Y]
+    end = None if declared else lambda z: 20.0 * z
+    advice = rf"returns logits.*{name}\(y, keras\.ops\.softmax\(z\)\)"
+    loss, terms = WITHOUT_CHOICE[name], [kd.Term(kd.losses.Hint(), "hidden", "hidden")]
+    with pytest.raises(ValueError, match=advice):
+        distiller = kd.Distiller(net(3, end=end), net(3, seed=1), terms=terms)
+        fit(distiller, X, y, loss=loss)
+    distiller = kd.Distiller(net(3, end=ops.softmax), net(3, seed=1), terms=terms)
+    assert "loss" in fit(distiller, X, y, loss=loss)
+
+
+def test_the_advice_for_losses_without_a_choice_is_right():
+    y = np.eye(4, dtype="float32")[Y]
+    for loss in (OfLogits(), lambda y, z: keras.losses.dice(y, ops.softmax(z))):
+        found = fit(kd.Distiller(net(3), net(3, seed=1)), X, y, loss=loss)
+        assert 0.0 < found["label_loss"][0] < 1.0
+
+
+def test_poisson_takes_no_negative_means():
+    y = np.ones((len(X), 4), "float32")
+    with pytest.raises(ValueError, match=r"negative values.*activation='softplus'"):
+        fit(kd.Distiller(net(3), net(3, seed=1)), X, y, loss="poisson")
+    pair = [net(3, seed=i, activation="softplus") for i in range(2)]
+    assert "loss" in fit(kd.Distiller(*pair), X, y, loss=keras.losses.Poisson())

@@ -1,5 +1,7 @@
 """Attention scores with a mask: masked keys add nothing to a loss, or it is refused."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -14,11 +16,21 @@ TOKENS = np.where(VALID, RNG.integers(1, 9, (4, 12)), 0).astype("int32")
 LABELS = np.array([0, 1, 0, 1])
 
 
-def net(seed):
+@keras.saving.register_keras_serializable(package="tests")
+class LosesMask(layers.Layer):
+    def call(self, x):
+        return 1.0 * x
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
+
+
+def net(seed, lost=False):
     keras.utils.set_random_seed(seed)
     wide = keras.initializers.RandomNormal(stddev=1.0)
     tokens = keras.Input((None,), dtype="int32")
     x = layers.Embedding(9, 8, wide, mask_zero=True)(tokens)
+    x = LosesMask()(x) if lost else x
     attend = layers.MultiHeadAttention(
         2, 4, kernel_initializer="orthogonal", name="attention"
     )
@@ -190,3 +202,18 @@ def test_all_keys_count_where_none_is_masked():
     found = distiller.fit(x, verbose=0).history["k"][0]
     expected = np.mean(np.square(s.astype("float64") - t))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["scores", "log_scores"])
+@pytest.mark.parametrize("lost", ["student", "teacher", "none", "both"])
+def test_a_mask_that_one_side_has_lost_is_warned_of(side, lost):
+    loss = losses.AttentionMap() if side == "scores" else losses.SoftTarget(1.0)
+    pair = net(1, lost in ("student", "both")), net(2, lost in ("teacher", "both"))
+    distiller = kd.Distiller(*pair, terms=[term_of(loss, side)], label_weight=0.0)
+    distiller.compile(keras.optimizers.SGD(0.0))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        distiller.fit(TOKENS, verbose=0)
+    found = [str(x.message) for x in caught if "leaves keys out" in str(x.message)]
+    assert len(found) == (lost in ("student", "teacher"))
+    assert all(f"Did the {lost} lose its mask?" in text for text in found)
