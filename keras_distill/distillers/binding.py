@@ -9,6 +9,7 @@ from keras_distill.data.preparation import inputs_of_models, of_member
 from keras_distill.data.selection import names_of_outputs
 from keras_distill.distillers import context, tasks, term_checks
 from keras_distill.distillers.bound_term import BoundTerm
+from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.taps import Tap, heads, tracing
 from keras_distill.taps.layer_paths import check_short_forms, layers_of
 from keras_distill.taps.layouts import check_channels_last
@@ -202,7 +203,8 @@ def settle(
         distiller: a `Distiller`.
         lengths: with the shapes of its taps, or None if they are not known yet.
         otherwise: the task where no loss shows it, or those by the terms' names.
-            Default: by the number of outputs.
+            Default: by the loss that the teacher was compiled with, else by the number
+            of outputs.
     """
     by_name = otherwise if isinstance(otherwise, dict) else {}
     otherwise = None if isinstance(otherwise, dict) else otherwise
@@ -214,6 +216,10 @@ def settle(
         loaded = None if distiller.compiled else getattr(bound.term, "task", None)
         of_teacher = getattr(distiller.teacher, "predicts", None)
         shown = task or by_name.get(bound.name) or otherwise
+        if isinstance(bound.term, TaskTerm):
+            of_teacher = of_teacher or tasks.task_of_teacher(
+                distiller, bound.term, shapes
+            )
         likely = shown or loaded or of_teacher or by_width
         fitting = bound.term.for_task(likely)
         if fitting is not bound.term:
@@ -222,6 +228,9 @@ def settle(
                 _bind_term(bound, lengths)
         bound.task = task
         bound.predicts = fitting.loss.predicts or likely
+        bound.is_guess = isinstance(fitting, TaskTerm) and not (
+            shown or loaded or of_teacher
+        )
         bounds.append(bound)
     if changed:
         distiller.replace_terms(bounds)

@@ -42,6 +42,8 @@ class BoundTerm(keras.Layer):
         self.term = term
         # What the student is known to predict, and what outputs are taken for.
         self.task, self.predicts = None, term.loss.predicts or CLASSES
+        # Whether the number of outputs alone says what they are.
+        self.is_guess = False
         self.weight = scheduled_variable(self, "weight", term.weight)
         for name in term.loss.scheduled:
             value = getattr(term.loss, name)

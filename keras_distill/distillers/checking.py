@@ -23,7 +23,7 @@ class Checking:
     A mixin in front of `keras.Model`.
     """
 
-    first_batch_checked = warned_of_labels = False
+    first_batch_checked = warned_of_labels = warned_of_guesses = False
 
     def check_fit(self, batch) -> None:
         """Check teacher, data and loss before the first step.
@@ -44,6 +44,7 @@ class Checking:
             term_checks.check_keyed(self.unnamed_outputs, labels=y, losses=loss)
             label_tasks.follow_labels(self, y)
             tasks.check(self)
+            label_tasks.warn_of_guesses(self, y)
             self.entry.build(x)
             self.check_labels(y, loss)
             self.warn_of_unused_labels(y)

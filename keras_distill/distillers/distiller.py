@@ -58,8 +58,9 @@ class Distiller(
             the one passed to `compile`: soft targets at temperature 4 of classes
             (`SoftTarget`) or of independent labels (`BinarySoftTarget`), or regression
             on the outputs (`OutputRegression`). With a loss that is not Keras's own the
-            labels of the data show which. Without a loss, `BinarySoftTarget` for one
-            output, else `SoftTarget`.
+            labels of the data show which. Without a loss, the one that the teacher was
+            compiled with counts; else `BinarySoftTarget` for one output, `SoftTarget`
+            for more.
         label_weight: weight of the compiled loss, a number >= 0 or a schedule of steps.
             Default 1. It is a variable, to which a callback may `assign`.
         student_inputs: the student's part of the batch's inputs: a key, an index, a

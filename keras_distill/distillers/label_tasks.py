@@ -1,6 +1,7 @@
 """What outputs are by their labels, where the compiled loss does not show it."""
 
 import contextlib
+import warnings
 
 import numpy as np
 from keras import ops
@@ -9,7 +10,7 @@ from keras_distill._backend.keras_trainer import strategy_of
 from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.distillers import binding
 from keras_distill.distillers.task_term import TaskTerm
-from keras_distill.distillers.tasks import task_of_term
+from keras_distill.distillers.tasks import ARE, task_of_term
 from keras_distill.taps import Tap
 from keras_distill.teachers.base_teacher import CLASSES, LABELS, VALUES
 
@@ -48,6 +49,41 @@ def follow_labels(distiller, labels) -> None:
     if [type(bound.term.loss) for bound in distiller.terms.values()] != before:
         # Compiled for the terms before.
         distiller.train_function = distiller.test_function = None
+
+
+def warn_of_guesses(distiller, labels) -> None:
+    """Warn once of default terms that are chosen by the number of outputs alone."""
+    has_loss = distiller.loss_of_task() is not None or distiller.has_own_loss()
+    knows_classes = getattr(distiller.teacher, "classes", None) is not None
+    if has_loss or knows_classes or distiller.warned_of_guesses:
+        return
+    names = names_of_outputs(distiller.student)
+    for bound in distiller.terms.values():
+        tap = bound.term.student[0]
+        shape = distiller.shapes["student"].get(str(tap))
+        part = None if labels is None else part_of_output(labels, tap, names)
+        is_shown = shape is not None and task_of_labels(part, shape) == bound.predicts
+        if bound.is_guess and not is_shown:
+            distiller.warned_of_guesses = True
+            warnings.warn(_guessed(bound), stacklevel=5)
+            return
+
+
+def _guessed(bound) -> str:
+    others = {
+        CLASSES: "SoftTarget() for classes",
+        LABELS: "BinarySoftTarget() for labels",
+    }
+    del others[bound.predicts]
+    return (
+        f"The default term '{bound.name}' takes the outputs for "
+        f"{ARE[bound.predicts]}, by their number alone: neither the distiller nor its "
+        f"teacher was compiled with a loss. If they are something else, pass "
+        f"terms=[kd.Term(loss)] with loss = kd.losses.{next(iter(others.values()))} or "
+        f"kd.losses.OutputRegression() for values; if not, pass kd.losses."
+        f"{type(bound.term.loss).__name__}(4.0), or compile the distiller or the teacher "
+        "with its loss."
+    )
 
 
 def _loss_of(distiller, tap: Tap):

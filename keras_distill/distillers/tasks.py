@@ -25,7 +25,7 @@ _LOSSES = {
     "Huber huber LogCosh log_cosh Poisson poisson "
     "CosineSimilarity cosine_similarity Circle circle",
 }
-_ARE = {
+ARE = {
     CLASSES: "the logits of one softmax over classes",
     LABELS: "logits of independent labels, a sigmoid each",
     VALUES: "values of a regression",
@@ -81,8 +81,8 @@ def check(distiller) -> None:
         if wanted in (CLASSES, LABELS) and bound.task not in (None, wanted):
             raise ValueError(
                 f"Term '{term.name}' does not fit the task: {_name(term.loss)} takes "
-                f"outputs as {_ARE[wanted]}, but the loss that the student is compiled "
-                f"with says that they are {_ARE[bound.task]}. Use "
+                f"outputs as {ARE[wanted]}, but the loss that the student is compiled "
+                f"with says that they are {ARE[bound.task]}. Use "
                 f"kd.losses.{_name(loss_for(bound.task))}."
             )
     requests = distiller.requests
@@ -114,7 +114,7 @@ def _check_gradients(distiller, term) -> None:
             raise ValueError(
                 f"Term '{term.name}' taps '{tap}', a gradient of the labels' softmax "
                 "cross-entropy, but the student's outputs are "
-                f"{_ARE[task if task in (LABELS, VALUES) else LABELS]}. Tap "
+                f"{ARE[task if task in (LABELS, VALUES) else LABELS]}. Tap "
                 "kd.Tap.input_gradient('first_class'), that of its largest output."
             )
 
@@ -135,6 +135,19 @@ def _task_of_output(distiller, tap: Tap, width: int | None) -> str | None:
         distiller.loss_of_task(), tap, names_of_outputs(distiller.student)
     )
     return None if loss is None else task_of_loss(loss, width)
+
+
+def task_of_teacher(distiller, term, shapes) -> str | None:
+    """Return what the teacher's models were compiled to predict, None if unknown."""
+    if distiller.teacher is None or not term.teacher[0].is_output:
+        return None
+    (_, tap), width = term.teacher[0].of_member(), width_of(term, shapes)
+    found = set()
+    for model in distiller.teacher.models:
+        loss = getattr(model, "loss", None) if model.compiled else None
+        loss = part_of_output(loss, tap, names_of_outputs(model))
+        found.add(None if loss is None else task_of_loss(loss, width))
+    return found.pop() if len(found) == 1 else None
 
 
 def width_of(term, shapes: dict) -> int | None:

@@ -1,6 +1,8 @@
 """The default term follows what the student predicts; a term that does not fit is refused."""
 
 import functools
+import re
+import warnings
 
 import keras
 import numpy as np
@@ -98,6 +100,76 @@ def test_without_a_loss_it_follows_the_shape(outputs, name, formula):
     expected = formula(*predictions(student, teacher))
     found = parts(kd.Distiller(student, teacher), None, X)
     np.testing.assert_allclose(found[name], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "name", "formula"),
+    [
+        (BINARY, 3, "binary_soft_target", bernoulli),
+        ("mse", 3, "output_regression", squares),
+        ("mse", 1, "output_regression", squares),
+        (SPARSE, 3, "soft_target", categorical),
+    ],
+)
+def test_without_a_loss_it_follows_the_teachers(loss, outputs, name, formula):
+    student, teacher = pair(outputs)
+    teacher.compile("sgd", loss)
+    distiller = kd.Distiller(student, teacher, label_weight=0.0)
+    distiller.compile(keras.optimizers.SGD(0.0))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = distiller.fit(X, verbose=0).history[name][0]
+    assert found == pytest.approx(formula(*predictions(student, teacher)), rel=1e-4)
+    assert not guesses(caught)
+    distiller.compile(keras.optimizers.SGD(0.0), BINARY)
+    assert list(distiller.terms) == ["binary_soft_target"]
+
+
+def guesses(caught):
+    return [str(x.message) for x in caught if "by their number" in str(x.message)]
+
+
+@pytest.mark.parametrize(
+    ("make", "advice"),
+    [
+        (
+            lambda: pair(3),
+            r"softmax.*BinarySoftTarget\(\) for labels.*SoftTarget\(4.0\)",
+        ),
+        (lambda: pair(1), r"a sigmoid each.*SoftTarget\(\) for classes"),
+        (lambda: (pair(3)[0], kd.EnsembleTeacher(pair(3))), "softmax"),
+    ],
+)
+def test_a_task_that_only_the_shape_shows_is_warned_of_once(make, advice):
+    distiller = kd.Distiller(*make(), label_weight=0.0)
+    distiller.compile(keras.optimizers.SGD(0.0))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        distiller.fit(X, verbose=0)
+        distiller.fit(X, verbose=0)
+    (text,) = guesses(caught)
+    assert re.search(advice, text)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"y": np.arange(32) % 3},
+        {"loss": SPARSE, "y": np.arange(32) % 3},
+        {"classes": [0, 2, 1]},
+        {"terms": [kd.Term(kd.losses.SoftTarget(4.0))]},
+    ],
+    ids=["labels", "loss", "classes", "terms"],
+)
+def test_a_task_that_is_evident_is_not_warned_of(settings):
+    student, teacher = pair(3)
+    teacher = kd.Teacher(teacher, classes=settings.get("classes"))
+    distiller = kd.Distiller(student, teacher, terms=settings.get("terms"))
+    distiller.compile(keras.optimizers.SGD(0.0), settings.get("loss"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        distiller.fit(X, settings.get("y"), verbose=0)
+    assert not guesses(caught)
 
 
 def test_a_loss_of_ones_own_is_read_by_the_shape():
