@@ -122,10 +122,16 @@ class _Classes(_Predictions):
     def _disagreement(self, student: Shape, teacher: Shape) -> str:
         if student[-1] == teacher[-1] or 1 in (len(student), len(teacher)):
             return super()._disagreement(student, teacher)
+        if 1 in (student[-1], teacher[-1]):
+            return (
+                f"the numbers of outputs differ: {student[-1]} of the student, "
+                f"{teacher[-1]} of the teacher. Both must predict the same values or "
+                "classes in the same order; no adapter can join them."
+            )
         return (
             f"the class counts differ: the student returns {student[-1]} logits, the "
-            f"teacher {teacher[-1]}. Both must predict the same classes in the same "
-            "order; no adapter can join them."
+            f"teacher {teacher[-1]}. Both must predict the same classes, or values, in "
+            "the same order; no adapter can join them."
         )
 
 

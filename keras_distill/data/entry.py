@@ -138,6 +138,8 @@ class Entry:
             check_parts(x, *of_both)
             if self.inputs is None:
                 check_parts(x, self.student, self.teacher)
+                if self.student is None:
+                    _check_whole_is_taken(x, "student", self.students)
         for layer in layers_in(self.inputs, self.teacher):
             if layer.trainable_variables:
                 raise ValueError(
@@ -190,6 +192,25 @@ class Entry:
         shared = x.get(SHARED, {})
         known = [(run, shared[str(n)]) for n, run in enumerate(self.common)]
         return select(x[WHOLE], selection, training, known)
+
+
+def _check_whole_is_taken(x, side: str, models: Sequence) -> None:
+    """Check that models of one input are not given a dict of several.
+
+    Keras takes a dict for a functional model if it has the name of the input.
+    """
+    for model in models:
+        inputs = getattr(model, "inputs", None) or []
+        if not isinstance(x, Mapping) or len(inputs) != 1 or len(x) == 1:
+            continue
+        is_stack = isinstance(model, keras.Sequential)
+        takes_it = not is_stack and inputs[0].name in x
+        if not takes_it and preprocessing_of(model) is None:
+            raise ValueError(
+                f"The {side} '{model.name}' takes one input, but the inputs of a batch "
+                f"are a dict of {list(x)}. Name its part, as in "
+                f"{side}_inputs={next(iter(x))!r}."
+            )
 
 
 def is_wrapped(x) -> bool:

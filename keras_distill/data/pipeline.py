@@ -37,10 +37,20 @@ def prepared_data(
                 f"A {type(x).__name__} has labels, weights and batch size of its own; got "
                 f"{' and '.join(names)} beside it. Leave them out."
             )
+        _check_batched(x)
         return _mapped(x, prepare)
     prepared = _mapped(_batched(data, batch_size or 32, shuffle), prepare)
     prepared.order_is_drawn = shuffle
     return prepared
+
+
+def _check_batched(x) -> None:
+    """Check that the elements of a `tf.data.Dataset` are batches."""
+    specs = keras.tree.flatten(getattr(x, "element_spec", ()))
+    if any(getattr(spec, "shape", None) == () for spec in specs):
+        raise ValueError(
+            "The tf.data.Dataset has single samples; expected batches. Call .batch(n)."
+        )
 
 
 def is_batches(x) -> bool:

@@ -70,7 +70,9 @@ class Preparation:
         if not any(map(preprocessing_of, entry.students)):
             if self.teach and entry.student_runs_in_step:
                 return {}, y, sample_weight
-            return {STUDENT: self._student_part(x)}, y, sample_weight
+            inputs = self._student_part(x)
+            _check_not_strings(entry.students, inputs)
+            return {STUDENT: inputs}, y, sample_weight
         inputs = self._student_part(x)
         batches = self._run(entry.students, inputs, (y, sample_weight), runs)
         inputs, y, sample_weight = _of_all(batches)
@@ -86,9 +88,11 @@ class Preparation:
         if not entry.teachers:
             return {TEACHER: _without_strings(entry.teacher_part(x))}
         if not any(map(preprocessing_of, entry.teachers)):
-            return (
-                {} if entry.teacher_runs_in_step else {TEACHER: entry.teacher_part(x)}
-            )
+            if entry.teacher_runs_in_step:
+                return {}
+            inputs = entry.teacher_part(x)
+            _check_not_strings(entry.teachers, inputs)
+            return {TEACHER: inputs}
         inputs = entry.teacher_part(x)
         batches = self._run(entry.teachers, inputs, (None, None), runs)
         return {TEACHER: by_member([batch[0] for batch in batches])}
@@ -116,9 +120,24 @@ def _is_string(x) -> bool:
     return name.startswith("str") or name in ("bytes", "object")
 
 
+def _check_not_strings(models: Sequence, inputs) -> None:
+    """Check that models without preprocessing, which declare numbers, get no strings."""
+    if not any(map(_is_string, keras.tree.flatten(inputs))):
+        return
+    for model in models:
+        declared = getattr(model, "inputs", None) or []
+        if declared and not any(x.dtype == "string" for x in declared):
+            raise TypeError(
+                f"The inputs are strings, but '{model.name}' has no preprocessor of its "
+                "own and takes numbers. Give it a preprocessor, or set that of all models "
+                "to None and pass tokens."
+            )
+
+
 def _preprocess(model, inputs, y, sample_weight) -> tuple:
     function = preprocessing_of(model)
     if function is None:
+        _check_not_strings([model], inputs)
         return inputs, y, sample_weight
     batch = function(inputs, y, sample_weight)
     x, made_y, made_weight = keras.utils.unpack_x_y_sample_weight(batch)

@@ -125,6 +125,15 @@ def names_of_outputs(model) -> list[str]:
     return sorted(outputs) if isinstance(outputs, Mapping) else names
 
 
+def outputs_by_name(outputs) -> list:
+    """Return a model's outputs with their names, `""` for the only one."""
+    if isinstance(outputs, Mapping):
+        return [(name, x) for name, x in outputs.items() if hasattr(x, "shape")]
+    if isinstance(outputs, (list, tuple)):
+        return [(str(i), x) for i, x in enumerate(outputs) if hasattr(x, "shape")]
+    return [("", outputs)] if hasattr(outputs, "shape") else []
+
+
 def part_of_output(structure, tap: Tap, names: Sequence[str]):
     """Return the part of one output: of labels, sample weights or compiled losses.
 

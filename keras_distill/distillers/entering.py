@@ -13,8 +13,15 @@ from keras_distill.data.pipeline import (
 )
 from keras_distill.data.preparation import preparation_of
 from keras_distill.data.preprocessing import preprocessing_of
-from keras_distill.data.selection import callables_in
+from keras_distill.data.selection import (
+    callables_in,
+    names_of_outputs,
+    outputs_by_name,
+    part_of_output,
+)
+from keras_distill.taps import Tap
 from keras_distill.training import array_checks
+from keras_distill.training.label_shapes import check_label_shape
 
 
 class Entering:
@@ -149,6 +156,7 @@ class Entering:
         given = {"strings": self._takes_strings(), "device": device}
         array_checks.check_data(x, y, weight, shapes=self._output_shapes(), **given)
         array_checks.check_whole(y, self._loss_of_labels(), device)
+        self._check_label_shapes(y)
 
     def _check_arrays(self, x, y, sample_weight, raw: bool) -> None:
         """Check the arrays of an evaluation, or raw ones that models preprocess."""
@@ -159,6 +167,16 @@ class Entering:
         given = {"strings": self._takes_strings(), "raw": raw}
         array_checks.check_data(x, y, weight, shapes=self._output_shapes(), **given)
         array_checks.check_whole(y, self._loss_of_labels())
+        if not raw:
+            self._check_label_shapes(y)
+
+    def _check_label_shapes(self, y) -> None:
+        """Check labels against the outputs that the students declare."""
+        for student in self.entry.students:
+            for name, x in _declared_outputs(student):
+                of_part = Tap.output(name), names_of_outputs(student)
+                loss = part_of_output(self._loss_of_labels(), *of_part)
+                check_label_shape(part_of_output(y, *of_part), loss, x.shape)
 
     def _check_validation_arrays(self, validation) -> None:
         if validation is not None and not hasattr(validation, "element_spec"):
@@ -231,6 +249,13 @@ class Entering:
         if weights is None or y is not None or not self._teaches_in_evaluation():
             return validation
         return (weighted_inputs(x, y, weights)[0],)
+
+
+def _declared_outputs(model) -> list:
+    """Return the outputs that a model declares with their names."""
+    outputs = getattr(model, "outputs", None) or []
+    # A Sequential has no `output`.
+    return outputs_by_name(model.output if len(outputs) > 1 else (*outputs, None)[0])
 
 
 def _split(data: tuple, fraction: float) -> tuple:

@@ -9,7 +9,11 @@ from keras import ops
 from keras_distill import taps
 from keras_distill.adapters import Match
 from keras_distill.data.preparation import of_member
-from keras_distill.data.selection import names_of_outputs, part_of_output
+from keras_distill.data.selection import (
+    names_of_outputs,
+    outputs_by_name,
+    part_of_output,
+)
 from keras_distill.distillers import tasks
 from keras_distill.distillers.masked_keys import warn_of_masked_keys
 from keras_distill.distillers.probabilities import POSSIBLE, SURE, Probabilities
@@ -24,6 +28,7 @@ from keras_distill.training.data_checks import (
     takes_means,
     takes_probabilities,
 )
+from keras_distill.training.label_shapes import check_label_shape
 
 
 class Look(NamedTuple):
@@ -102,7 +107,7 @@ def check_first_batch(distiller, x, y, sample_weight) -> None:
         _check_left_out_classes(distiller, bound, seen)
         warn_of_masked_keys(bound, seen.features, seen.knowledge)
     if seen.outputs is not None and not distiller.has_own_loss():
-        _check_outputs(probabilities, distiller, seen)
+        _check_outputs(probabilities, distiller, seen, y)
     if distiller.teacher.checks_first_batch:
         warn_of_poor_teacher(distiller, seen, y, sample_weight)
 
@@ -207,12 +212,13 @@ def _is_not_finite(tensor) -> bool:
     return not bool(ops.all(ops.cast(tensor, "float32") < np.inf))
 
 
-def _check_outputs(probabilities: Probabilities, distiller, seen: Look) -> None:
-    """Check that each compiled loss takes what the student returns."""
-    for name, tensor in _named(distiller, seen.outputs):
+def _check_outputs(probabilities: Probabilities, distiller, seen: Look, y) -> None:
+    """Check that each compiled loss takes the labels and what the student returns."""
+    for name, tensor in outputs_by_name(seen.outputs):
         tap = Tap.output(name)
         names = names_of_outputs(distiller.student)
         loss = part_of_output(distiller.loss, tap, names)
+        check_label_shape(part_of_output(y, tap, names), loss, tuple(tensor.shape))
         takes = None if loss is None else takes_probabilities(loss)
         place = name and f" at {name!r}"
         if loss is not None and takes_means(loss):
@@ -244,11 +250,3 @@ def _check_positive(tensor, place: str) -> None:
             "logarithm: it compares counts with positive means. End the student in "
             "activation='softplus' or 'exponential'."
         )
-
-
-def _named(distiller, outputs) -> list:
-    if isinstance(outputs, dict):
-        return [(name, x) for name, x in outputs.items() if hasattr(x, "shape")]
-    if isinstance(outputs, (list, tuple)):
-        return [(str(i), x) for i, x in enumerate(outputs) if hasattr(x, "shape")]
-    return [("", outputs)]

@@ -160,6 +160,7 @@ def _pairs(student: Sequence, teacher: Sequence) -> list:
 
 def _kinds(features: Features) -> str:
     """Return the resolutions and kinds of a model's layers, for an error."""
-    kinds = list(map(str, features.maps))
+    shares = ", ".join(map(str, features.maps))
+    kinds = [f"maps at {shares} of the input's height and width"] if shares else []
     kinds += ["sequences"] if features.blocks else []
     return ", ".join(kinds + (["a vector"] if features.vector else [])) or "none"

@@ -263,9 +263,11 @@ def check_call(teacher: BaseTeacher) -> None:
 def check_trained(model) -> None:
     """Check that a teacher is a built model."""
     if not isinstance(model, keras.Model):
+        is_function = callable(model) and not isinstance(model, (keras.Layer, type))
+        fix = " Pass a function as kd.FunctionTeacher(function)." if is_function else ""
         raise TypeError(
             "A teacher is a keras.Model, a kd.Teacher or a kd.EnsembleTeacher; got "
-            f"{type(model).__name__}."
+            f"{type(model).__name__}.{fix}"
         )
     if not model.built:
         raise ValueError(

@@ -62,12 +62,12 @@ class GivenTeacher(BaseTeacher):
         """Check that a batch has all columns."""
         for tap, column in self.columns.items():
             if not _has(inputs, column):
-                kind = type(inputs).__name__
-                parts = list(inputs) if isinstance(inputs, Mapping) else kind
+                parts = _parts_of(inputs)
                 raise ValueError(
                     f"The data have no column {column!r}, which kd.GivenTeacher takes for "
                     f"'{tap}'; they have {parts}. Put it into the inputs of each batch, "
-                    "beside the student's."
+                    "beside the student's. With validate_terms=True validation data need "
+                    "it too; leave that out to evaluate the student alone."
                 )
 
     def student_selection(self, selection, sample_ids=None):
@@ -118,9 +118,16 @@ def _has(x, key) -> bool:
     return is_index and -len(x) <= key < len(x)
 
 
+def _parts_of(x) -> str:
+    """Return what inputs have, for an error."""
+    if isinstance(x, Mapping):
+        return f"{list(x)}"
+    return f"{len(x)} parts" if isinstance(x, (list, tuple)) else "one array of inputs"
+
+
 def _part(x, key):
     if not _has(x, key):
-        parts = list(x) if isinstance(x, Mapping) else type(x).__name__
+        parts = _parts_of(x)
         raise ValueError(
             f"The batch's inputs have no part {key!r}; they are {parts}. Name one of them "
             "in student_inputs."

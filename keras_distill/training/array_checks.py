@@ -115,7 +115,8 @@ def _check_size(name: str, leaf) -> None:
     shape = tuple(leaf.shape)
     if not shape:
         raise ValueError(
-            f"{name} is a scalar; expected an array of samples, of shape (B, ...)."
+            f"{name} is a scalar; expected an array of samples, of shape (B, ...). "
+            "To batch a tf.data.Dataset of samples, call .batch(n)."
         )
     if 0 in shape:
         what = "the data are empty" if shape[0] == 0 else "an axis has the size 0"

@@ -176,6 +176,18 @@ BAD = {
         lambda: kd.Distiller(dense(3), dense(4)),
         ["class counts differ", "3 logits", "teacher 4"],
     ),
+    "other numbers of outputs": (
+        lambda: kd.Distiller(dense(1), dense(4)),
+        ["numbers of outputs differ", "1 of the student", "4 of the teacher"],
+    ),
+    "samples that are not batched": (
+        lambda: fit(x=tf.data.Dataset.from_tensor_slices((X, Y)), y=None),
+        ["y is a scalar", "call .batch(n)"],
+    ),
+    "a dict for a student of one input": (
+        lambda: fit(x={"image": X, "sample_id": Y}),
+        ["takes one input", "['image', 'sample_id']", "student_inputs='image'"],
+    ),
     "teacher ends in softmax": (
         lambda: first_look_at(dense(), dense(activation="softmax", name="soft")),
         ["teacher's 'logits' of 'soft'", "probabilities", "kd.as_logits"],
@@ -276,7 +288,9 @@ BAD = {
         ["['mean_error']", "Keras logs"],
     ),
     "the name of an output's loss": (
-        lambda: named("h1_loss", outputs=2, loss=dict.fromkeys(["h0", "h1"], "mse")),
+        lambda: named(
+            "h1_loss", outputs=2, loss=dict.fromkeys(["h0", "h1"], CROSS_ENTROPY)
+        ),
         ["['h1_loss']", "Keras logs"],
     ),
     "the name of an output's metric": (
@@ -426,6 +440,10 @@ def test_is_refused(make, words):
         (
             lambda: kd.Distiller(dense(), WithoutScores()),
             ["WithoutScores", "(inputs, taps)", "scores=None"],
+        ),
+        (
+            lambda: kd.Distiller(dense(), lambda x: x),
+            ["got function", "kd.FunctionTeacher(function)"],
         ),
     ],
 )

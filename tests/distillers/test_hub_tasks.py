@@ -210,6 +210,15 @@ def test_caches_and_specialists_of_tasks_say_what_to_do(tmp_path):
             make()
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_texts_to_a_model_without_a_preprocessor_name_it(side):
+    pair = [hub_tasks.bert(8), hub_tasks.bert(8)]
+    pair[side].preprocessor = None
+    distiller = compiled(kd.Distiller(*pair, label_weight=0.0))
+    with pytest.raises(TypeError, match=f"'{pair[side].name}' has no preprocessor"):
+        distiller.fit(TEXTS, verbose=0)
+
+
 def test_without_a_preprocessor_a_task_takes_tensors():
     student, teacher = hub_tasks.pair("bert")
     tensors = student.preprocessor(TEXTS)

@@ -127,7 +127,7 @@ def test_nothing_in_common():
     inputs = keras.Input((7, 7, 2))
     x = layers.Flatten()(layers.Conv2D(2, 3)(inputs))
     other = keras.Model(inputs, layers.Dense(3)(x))
-    with pytest.raises(ValueError, match=r"No layer of .* can be paired"):
+    with pytest.raises(ValueError, match="of the input's height and width"):
         kd.suggest_taps(one, other)
 
 
