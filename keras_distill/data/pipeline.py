@@ -60,11 +60,13 @@ def is_batches(x) -> bool:
 
 
 def weighted_inputs(x, y, sample_weight) -> tuple:
-    """Return inputs that hold the weights where there are no labels, and the weights.
+    """Return inputs that hold the weights where Keras would lose them, and the weights.
 
-    Keras packs no weights without labels.
+    Keras packs no weights without labels, and one array of weights for labels of several
+    outputs once for each output, of which terms on other layers are none.
     """
-    if y is not None or sample_weight is None or is_batches(x):
+    is_one = hasattr(sample_weight, "shape") and isinstance(y, (dict, list, tuple))
+    if not (y is None or is_one) or sample_weight is None or is_batches(x):
         return x, sample_weight
     return {WHOLE: lists_to_tuples(x), WEIGHT: sample_weight}, None
 

@@ -21,7 +21,7 @@ from keras_distill.data.selection import (
 )
 from keras_distill.taps import Tap
 from keras_distill.training import array_checks
-from keras_distill.training.label_shapes import check_label_shape
+from keras_distill.training.label_shapes import check_label_shape, check_weight_shape
 
 
 class Entering:
@@ -156,7 +156,7 @@ class Entering:
         given = {"strings": self._takes_strings(), "device": device}
         array_checks.check_data(x, y, weight, shapes=self._output_shapes(), **given)
         array_checks.check_whole(y, self._loss_of_labels(), device)
-        self._check_label_shapes(y)
+        self._check_label_shapes(y, weight)
 
     def _check_arrays(self, x, y, sample_weight, raw: bool) -> None:
         """Check the arrays of an evaluation, or raw ones that models preprocess."""
@@ -168,15 +168,17 @@ class Entering:
         array_checks.check_data(x, y, weight, shapes=self._output_shapes(), **given)
         array_checks.check_whole(y, self._loss_of_labels())
         if not raw:
-            self._check_label_shapes(y)
+            self._check_label_shapes(y, weight)
 
-    def _check_label_shapes(self, y) -> None:
-        """Check labels against the outputs that the students declare."""
+    def _check_label_shapes(self, y, sample_weight) -> None:
+        """Check labels and weights against the outputs that the students declare."""
         for student in self.entry.students:
             for name, x in _declared_outputs(student):
                 of_part = Tap.output(name), names_of_outputs(student)
                 loss = part_of_output(self._loss_of_labels(), *of_part)
                 check_label_shape(part_of_output(y, *of_part), loss, x.shape)
+                weight = part_of_output(sample_weight, *of_part)
+                check_weight_shape(weight, loss, x.shape)
 
     def _check_validation_arrays(self, validation) -> None:
         if validation is not None and not hasattr(validation, "element_spec"):

@@ -137,6 +137,8 @@ def check_term_labels(
             )
         if term.loss.needs_one_class:
             _check_one_class(labels, classes, term)
+        if term.loss.compares_samples and "labels" in term.loss.needs:
+            _check_of_samples(labels, classes, term)
         shared = term.shared_classes
         if shared and "labels" in term.loss.needs and _are_classes(labels):
             _check_classes(labels, min(classes or shared, shared), ignored)
@@ -198,6 +200,18 @@ def _check_one_class(labels, classes: int | None, term) -> None:
             "are mixed: rows of several nonzero entries, as MixUp, CutMix and smoothing "
             "make. Use a term without labels, such as kd.losses.SoftTarget(), or one "
             "that takes rows, such as kd.losses.ConfidenceWeightedLabel()."
+        )
+
+
+def _check_of_samples(labels, classes: int | None, term) -> None:
+    """Check that labels are one class per sample, as a number or a row."""
+    shape = tuple(getattr(labels, "shape", ()))
+    if len(shape) > 2 or (len(shape) == 2 and shape[1] not in (1, classes)):
+        raise ValueError(
+            f"{type(term.loss).__name__} of term '{term.name}' compares samples by their "
+            f"class, but the labels have the shape {shape}: expected one class per "
+            "sample, (B,), or a row of classes. Use a loss of tokens, or one that takes "
+            "no labels, such as kd.losses.SimilarityMatrix()."
         )
 
 

@@ -53,6 +53,30 @@ def check_label_shape(labels, loss, output: Sequence[int | None]) -> None:
     )
 
 
+def check_weight_shape(weight, loss, output: Sequence[int | None]) -> None:
+    """Check that weights of samples are not taken for those of tokens or pixels.
+
+    Keras multiplies them with a value for each, which a backend refuses, or spreads over
+    the tokens where their number is that of the samples.
+
+    Args:
+        weight: of the output; anything without a shape is left alone.
+        loss, output: as in `check_label_shape`.
+
+    Raises:
+        ValueError: there is one weight per sample for a loss of several values for each.
+    """
+    entries = tuple(output[1:-1])
+    of_samples = hasattr(weight, "shape") and len(weight.shape) == 1
+    if _kind_of(loss) is None or not of_samples or entries in ((), (1,)):
+        return
+    raise ValueError(
+        f"sample_weight has the shape {tuple(weight.shape)}, but the loss has a value for "
+        f"each of {entries} parts of a sample. Pass one weight for each, or "
+        "sample_weight[:, None] with as many axes for one per sample."
+    )
+
+
 def _kind_of(loss):
     """Return the class of a loss of Keras's, None for any other."""
     if isinstance(loss, (dict, list, tuple)) or loss is None:

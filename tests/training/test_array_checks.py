@@ -149,3 +149,70 @@ def test_shapes_of_weights(shape):
     labels = np.zeros((8, 5, 1), "int32")
     weights = np.ones(shape)
     array_checks.check_data(X, labels, weights, shapes=[(None, 5, 3)])
+
+
+def sequences(name, classes=3):
+    tokens = [layers.Dense(5, name="hidden"), layers.Dense(classes)]
+    return keras.Sequential([keras.Input((8, 2)), *tokens], name=name)
+
+
+TOKENS = np.random.default_rng(1).normal(size=(8, 8, 2)).astype("float32")
+ROWS = np.eye(3, dtype="float32")[np.arange(64).reshape(8, 8) % 3]
+
+
+@pytest.mark.parametrize("way", ["fit", "train_on_batch", "evaluate"])
+@pytest.mark.parametrize(
+    "loss, y, weight, words",
+    [
+        # Eight samples of eight tokens, over which Keras would spread the weights.
+        (LOSS, ROWS.argmax(-1), W, ["sample_weight has the shape (8,)", "[:, None]"]),
+        ("mse", ROWS[:, :, 0], None, ["y has the shape (8, 8)", "(None, 8, 3)"]),
+        ("mse", ROWS[:, 0], None, ["y has the shape (8, 3)", "(None, 8, 3)"]),
+        (LOSS, ROWS, None, ["y has the shape (8, 8, 3)", "categorical"]),
+    ],
+)
+def test_labels_and_weights_of_tokens(loss, y, weight, words, way):
+    term = kd.Term(kd.losses.Hint(), "hidden", "hidden")
+    distiller = kd.Distiller(sequences("one"), sequences("two"), terms=[term])
+    distiller.compile("sgd", loss)
+    with pytest.raises(ValueError) as error:
+        WAYS[way](distiller, TOKENS, y, weight)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [kd.losses.Verification, kd.losses.ClassTriplet])
+def test_losses_of_samples_refuse_labels_of_tokens(kind):
+    term = kd.Term(kind(), "hidden", "hidden")
+    distiller = kd.Distiller(sequences("one"), sequences("two"), terms=[term])
+    distiller.compile("sgd", LOSS)
+    with pytest.raises(ValueError, match=f"{kind.__name__} of term .* one class per"):
+        distiller.fit(TOKENS, ROWS.argmax(-1), verbose=0)
+
+
+def test_one_array_of_weights_for_several_outputs_weighs_hidden_layers():
+    def net(name):
+        inputs = keras.Input((4,))
+        hidden = layers.Dense(5, name="hidden")(inputs)
+        heads = {key: layers.Dense(3, name=key)(hidden) for key in "ab"}
+        return keras.Model(inputs, heads, name=name)
+
+    def distiller():
+        keras.utils.set_random_seed(0)
+        term = kd.Term(kd.losses.Hint(), "hidden", "hidden", weight=1.0)
+        made = kd.Distiller(net("one"), net("two"), terms=[term])
+        made.compile("sgd", "mse")
+        return made
+
+    rows = np.eye(3, dtype="float32")[Y]
+    labels, weights = {"a": rows, "b": rows}, np.arange(8, dtype="float32")
+    made = distiller()
+    hidden = [
+        X @ np.array(model.get_layer("hidden").kernel)
+        for model in (made.student, made.teacher.model)
+    ]
+    expected = (weights * 0.5 * np.square(hidden[0] - hidden[1]).mean(-1)).mean()
+    logs = made.fit(X, labels, sample_weight=weights, batch_size=8, verbose=0).history
+    assert logs["hint"][0] == pytest.approx(expected, rel=1e-4)
+    logs = distiller().train_on_batch(X, labels, weights, return_dict=True)
+    assert float(logs["hint"]) == pytest.approx(expected, rel=1e-4)
