@@ -46,7 +46,7 @@ BAD = {
     "fewer labels": ((X, Y[:7], W), ["x has 8", "y has 7"]),
     "fewer weights": ((X, Y, W[:7]), ["sample_weight has 7"]),
     "no features": ((X[:, :0], Y, W), ["x is empty", "(8, 0)"]),
-    "one label": ((X, np.array(1), W), ["y is one number"]),
+    "one label": ((X, np.array(1), W), ["y is a scalar"]),
     "weights of another shape": (
         (X, Y, np.ones((8, 7), "float32")),
         ["sample_weight has the shape (8, 7)", "(B,)"],
@@ -166,9 +166,9 @@ ROWS = np.eye(3, dtype="float32")[np.arange(64).reshape(8, 8) % 3]
     [
         # Eight samples of eight tokens, over which Keras would spread the weights.
         (LOSS, ROWS.argmax(-1), W, ["sample_weight has the shape (8,)", "[:, None]"]),
-        ("mse", ROWS[:, :, 0], None, ["y has the shape (8, 8)", "(None, 8, 3)"]),
-        ("mse", ROWS[:, 0], None, ["y has the shape (8, 3)", "(None, 8, 3)"]),
-        (LOSS, ROWS, None, ["y has the shape (8, 8, 3)", "categorical"]),
+        ("mse", ROWS[:, :, 0], None, ["labels have the shape (8, 8)", "(B, 8, 3)"]),
+        ("mse", ROWS[:, 0], None, ["labels have the shape (8, 3)", "(B, 8, 3)"]),
+        (LOSS, ROWS, None, ["labels have the shape (8, 8, 3)", "CategoricalCrossentropy"]),
     ],
 )
 def test_labels_and_weights_of_tokens(loss, y, weight, words, way):
