@@ -168,7 +168,12 @@ ROWS = np.eye(3, dtype="float32")[np.arange(64).reshape(8, 8) % 3]
         (LOSS, ROWS.argmax(-1), W, ["sample_weight has the shape (8,)", "[:, None]"]),
         ("mse", ROWS[:, :, 0], None, ["labels have the shape (8, 8)", "(B, 8, 3)"]),
         ("mse", ROWS[:, 0], None, ["labels have the shape (8, 3)", "(B, 8, 3)"]),
-        (LOSS, ROWS, None, ["labels have the shape (8, 8, 3)", "CategoricalCrossentropy"]),
+        (
+            LOSS,
+            ROWS,
+            None,
+            ["labels have the shape (8, 8, 3)", "CategoricalCrossentropy"],
+        ),
     ],
 )
 def test_labels_and_weights_of_tokens(loss, y, weight, words, way):
