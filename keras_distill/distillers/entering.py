@@ -75,7 +75,9 @@ class Entering:
         prepare = preparation_of(self.entry, training=True, teach=True)
         self.drawn_before_step = tuple(prepare.random_layers() if prepare else ())
         self._warn_of_random_layers()
-        self._check_arrays(x, y, arguments.get("sample_weight"), prepare is not None)
+        if prepare is not None:
+            # Others are checked as a whole once they are known to be arrays.
+            self._check_arrays(x, y, arguments.get("sample_weight"), raw=True)
         self._check_validation_arrays(arguments.get("validation_data"))
         if prepare is None:
             x, weights = weighted_inputs(x, y, arguments.pop("sample_weight", None))

@@ -71,7 +71,7 @@ class Term:
         term_checks.check_taps(self.name, loss, self.student, self.teacher)
         both_sides = *self.student, *self.teacher
         term_checks.check_takes_scores(self.name, loss, both_sides)
-        term_checks.check_gradients(self.name, loss, (*self.student, *self.teacher))
+        term_checks.check_gradients(self.name, loss, both_sides)
         self.weight = loss.recommended_weight if weight is None else weight
         what = f"The weight of term '{self.name}'"
         term_checks.check_not_negative(self.weight, what)

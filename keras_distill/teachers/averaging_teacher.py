@@ -157,22 +157,23 @@ def averaged(
     if average == "geometric" or predicts == VALUES:
         return sum(w * z for w, z in zip(weights, members, strict=True))
     members = [z / temperature for z in members]
+    plain, of_close = (
+        (_odds, _mean_odds)
+        if predicts == LABELS
+        else (_log_mean_of_classes, _log_mean_of_close)
+    )
+
+    def at_high():
+        mean, close = of_close(members, weights)
+        return ops.where(close, mean, plain(members, weights))
+
     # At a high temperature rounding errors of logarithms would be magnified.
-    high = ops.convert_to_tensor(temperature, "float32") > _HIGH
-    if predicts == LABELS:
-        sigmoid = keras.activations.log_sigmoid
-        yes, no = (
-            _log_mean([sigmoid(sign * z) for z in members], weights)
-            for sign in (1.0, -1.0)
-        )
-        odds, close = _mean_odds(members, weights)
-        close = ops.logical_and(high, close)
-        return temperature * ops.where(close, odds, yes - no)
-    log_probabilities = [ops.log_softmax(z, axis=-1) for z in members]
-    mean, close = _log_mean_of_close(members, weights)
-    close = ops.logical_and(high, close)
-    others = _log_mean(log_probabilities, weights)
-    return temperature * ops.where(close, mean, others)
+    if isinstance(temperature, (int, float)):
+        mean = at_high() if temperature > _HIGH else plain(members, weights)
+    else:
+        high = ops.convert_to_tensor(temperature, "float32") > _HIGH
+        mean = ops.cond(high, at_high, lambda: plain(members, weights))
+    return temperature * mean
 
 
 def check_predicts(predicts: str | None, average: str) -> None:
@@ -192,6 +193,20 @@ def _log_mean(logs: Sequence, weights: Sequence):
     """Return the logarithm of the weighted mean of exponentials."""
     parts = [ops.log(w) + x for w, x in zip(weights, logs, strict=True)]
     return ops.logsumexp(ops.stack(parts), axis=0)
+
+
+def _log_mean_of_classes(members: Sequence, weights: Sequence):
+    """Return the log of the mean of softmaxes."""
+    return _log_mean([ops.log_softmax(z, axis=-1) for z in members], weights)
+
+
+def _odds(members: Sequence, weights: Sequence):
+    """Return the log-odds of the mean of sigmoids."""
+    sigmoid = keras.activations.log_sigmoid
+    yes, no = (
+        _log_mean([sigmoid(sign * z) for z in members], weights) for sign in (1.0, -1.0)
+    )
+    return yes - no
 
 
 def _mean_odds(members: Sequence, weights: Sequence):

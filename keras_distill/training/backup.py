@@ -257,11 +257,14 @@ def exchange_backup(callbacks: list | keras.callbacks.CallbackList):
         The backup, or None.
     """
     listed = getattr(callbacks, "callbacks", callbacks)
-    kinds = BackupAndRestore, keras.callbacks.BackupAndRestore
-    for callback in listed:
-        if isinstance(callback, BackupAndRestore) or type(callback) in kinds:
-            break
-    else:
+    found = (
+        x
+        for x in listed
+        if isinstance(x, BackupAndRestore)
+        or type(x) is keras.callbacks.BackupAndRestore
+    )
+    callback = next(found, None)
+    if callback is None:
         return None
     backup = callback if isinstance(callback, BackupAndRestore) else _like(callback)
     if backup is not callback and listed is not callbacks:
