@@ -6,13 +6,11 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from keras_distill.taps.last_activations import SIGMOID, SOFTMAX, last_activation
 from keras_distill.taps.layer_paths import find_layer
-from keras_distill.taps.outlines import outline
 from keras_distill.taps.passes import forward
 from keras_distill.taps.tap import Tap
 from keras_distill.taps.tracing import input_of, trace
-
-_PROBABILITIES = "softmax", "sigmoid", "log_softmax"
 
 
 class Head(NamedTuple):
@@ -132,12 +130,6 @@ def _no_head(model, tap: Tap, problem: str) -> ValueError:
     )
 
 
-def ends_in_probabilities(layer: keras.Layer | None) -> bool:
-    """Whether a last layer returns probabilities."""
-    activation = getattr(getattr(layer, "activation", None), "__name__", "")
-    return isinstance(layer, keras.layers.Softmax) or activation in _PROBABILITIES
-
-
 def ends_in_logits(layer: keras.Layer | None) -> bool:
     """Whether a last layer is known to return numbers of any size, by no activation."""
     linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
@@ -168,19 +160,27 @@ def lie_around(tensor, value: float) -> bool:
     return bool(ops.any(above)) and not bool(ops.all(above))
 
 
-def check_logits(model: keras.Model, role: str) -> None:
-    """Check that a model does not end in probabilities, if it declares its inputs."""
-    inputs = input_of(model)
-    if inputs is not None:
-        check_last_layer(model, outline(model, inputs)[1], role)
+def check_logits(
+    model: keras.Model, role: str, inputs=None, tap: Tap | None = None
+) -> None:
+    """Check that no layer shows that an output of a model is of probabilities.
 
-
-def check_last_layer(model: keras.Model, layer: keras.Layer | None, role: str) -> None:
-    """Check that the last layer of a model does not return probabilities."""
-    if ends_in_probabilities(layer):
+    Args:
+        model: any model.
+        role: names it in the error.
+        inputs: specs of its inputs. Default: those that it declares; without any, nothing
+            is checked.
+        tap: of the output. Default: the only one.
+    """
+    inputs = input_of(model) if inputs is None else inputs
+    outputs = getattr(model, "outputs", None) or ()
+    if inputs is None or (tap is None and len(outputs) > 1):
+        return
+    found = last_activation(model, inputs, tap or Tap.output())
+    if found in (SIGMOID, SOFTMAX):
         raise ValueError(
-            f"The {role} '{model.name}' ends in probabilities (layer '{layer.name}'), but "
-            "logits are expected: a softmax of a softmax teaches next to nothing. Pass "
+            f"The {role} '{model.name}' ends in probabilities (a {found}), but logits are "
+            "expected: a softmax of a softmax teaches next to nothing. Pass "
             "kd.as_logits(model), a copy without its last activation, and use a loss with "
             "from_logits=True."
         )

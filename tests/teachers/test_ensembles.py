@@ -211,3 +211,21 @@ def test_members_that_end_in_probabilities():
     ]
     with pytest.raises(ValueError, match="The member 'sure0' ends in probabilities"):
         kd.Ensemble(nets)
+
+
+def test_members_that_move_their_probabilities():
+    """What is behind a reshape is found, and log-probabilities are logits."""
+    inputs = keras.Input((4,))
+
+    def nets(activation):
+        for i in range(2):
+            x = keras.layers.Dense(3, activation)(inputs)
+            yield keras.Model(inputs, keras.layers.Reshape((1, 3))(x), name=f"net{i}")
+
+    with pytest.raises(ValueError, match=r"'net0' ends in probabilities \(a softmax"):
+        kd.Ensemble(list(nets("softmax")))
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    members = list(nets("log_softmax"))
+    p = np.mean([np.exp(np.array(net(x))) for net in members], axis=0)
+    found = np.array(kd.Ensemble(members)(x), "float64")
+    np.testing.assert_allclose(softmax(found), p, atol=1e-6)

@@ -3,11 +3,10 @@
 import json
 from collections.abc import Sequence
 
-from keras_distill import taps as tapping
 from keras_distill.data.preprocessing import preprocessing_of
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap, heads
-from keras_distill.teachers.base_teacher import CLASSES, BaseTeacher, Request
+from keras_distill.teachers.base_teacher import CLASSES, VALUES, BaseTeacher, Request
 from keras_distill.teachers.cache.contents import Contents
 
 
@@ -67,11 +66,14 @@ def check_views(views) -> None:
         )
 
 
-def check_logits(teacher: BaseTeacher, inputs) -> None:
-    """Check that a teacher ends in logits, not in probabilities."""
-    for model in teacher.models:
-        _, last_layer = tapping.outline(model, inputs)
-        heads.check_last_layer(model, last_layer, "teacher")
+def check_logits(teacher: BaseTeacher, inputs, taps: Sequence) -> None:
+    """Check that the outputs which are cached are logits, not probabilities."""
+    if getattr(teacher, "predicts", None) == VALUES:
+        return
+    for index, tap in {tap.of_member() for tap in taps if tap.is_output}:
+        models = teacher.models if index is None else [teacher.models[index]]
+        for model in models:
+            heads.check_logits(model, "teacher", inputs, tap)
 
 
 def check_shapes(shapes_of_taps: dict) -> None:

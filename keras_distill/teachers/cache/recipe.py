@@ -69,8 +69,7 @@ class Recipe:
         exact = tuple(np.asarray(x).dtype.kind in "iub" for x in leaves)
         sample = keras.tree.map_structure(ops.convert_to_tensor, sample)
         inputs = self._prepared(sample)
-        if any(tap.is_output for tap in self.taps):
-            checks.check_logits(self.teacher, inputs)
+        checks.check_logits(self.teacher, inputs, self.taps)
         # A function's shapes are found here.
         found = self.teacher.shapes(inputs, self.taps)
         with keras.StatelessScope() as scope:

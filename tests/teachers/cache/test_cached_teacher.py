@@ -394,6 +394,9 @@ def test_bad_input(tmp_path, teacher, student, samples):
     soft.add(keras.layers.Dense(10, "softmax"))
     with pytest.raises(ValueError, match="ends in probabilities"):
         cache(tmp_path / "none", soft, samples)
+    soft.add(keras.layers.Reshape((2, 5)))
+    with pytest.raises(ValueError, match="ends in probabilities"):
+        cache(tmp_path / "none", soft, samples)
     empty = kd.CachedTeacher(tmp_path / "none", teacher)
     with pytest.raises(ValueError, match=r"is empty: call build\(data\)"):
         kd.Distiller(student, empty, student_inputs="image")
