@@ -34,12 +34,6 @@ def test_as_far_as_the_deepest_tap(backend):
 
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_frozen_normalization_equals_numpy(backend):
-    run(backend, "tests/teachers/test_freezing.py", "-k", "numpys")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_frozen_nets(backend):
     run(backend, "tests/teachers/test_freezing.py")
 

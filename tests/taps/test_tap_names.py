@@ -86,7 +86,9 @@ def test_a_last_layer_of_that_name_is_no_clash():
     for model in (net(5, "a", last="logits"), Subclassed()):
         distiller = kd.Distiller(model, net(6, "b", last="logits"), terms=[term])
         distiller.compile("sgd")
-        distiller.fit(X, verbose=0)
+        logs = distiller.fit(X, verbose=0).history
+        assert logs["soft_target"] == logs["loss"] != [0.0]
+        assert distiller.shapes["student"] == distiller.shapes["teacher"]
 
 
 def test_of_several_outputs_one_may_be_named_as_a_layer():

@@ -67,9 +67,14 @@ def test_peers_and_members_may_share():
     first, second = with_head(backbone, "first"), with_head(backbone, "second")
     mutual = kd.MutualDistiller([first, second])
     mutual.compile("sgd", CROSS_ENTROPY)
+    start = backbone.get_weights()
     mutual.fit(X, Y, verbose=0)
+    trained = backbone.get_weights()
+    assert not np.array_equal(start[0], trained[0])
     fit(kd.Distiller(linear("student"), kd.EnsembleTeacher([first, second])))
+    np.testing.assert_array_equal(backbone.get_weights()[0], trained[0])
     fit(kd.Distiller(first, kd.MeanTeacher(first)))
+    assert not np.array_equal(backbone.get_weights()[0], trained[0])
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

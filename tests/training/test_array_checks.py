@@ -117,7 +117,13 @@ def test_what_is_right_passes(way):
     weights = np.array([0, 1, 2.5, 1, 1, 1, 0, 3], "float32")
     for weight in (None, weights, weights[:, None]):
         for x in (X, X.astype("float64"), X.astype("float16"), (9 * X).astype("int8")):
-            WAYS[way](make(), x, Y.astype("uint8"), weight)
+            distiller = make()
+            before = distiller.student.get_weights()
+            WAYS[way](distiller, x, Y.astype("uint8"), weight)
+            after = distiller.student.get_weights()
+            trained = not all(map(np.array_equal, before, after))
+            assert trained == (way not in ("evaluate", "test_on_batch"))
+            assert all(np.isfinite(w).all() for w in after)
 
 
 def test_values_anywhere_in_large_arrays():

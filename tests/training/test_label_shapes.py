@@ -83,7 +83,11 @@ def test_labels_of_another_resolution(run, subclassed, loss):
 def test_labels_of_its_resolution_pass(run, subclassed, labels):
     distiller = kd.Distiller(*pair(subclassed))
     distiller.compile("sgd", IGNORING)
+    before = distiller.student.get_weights()
     run(distiller, labels)
+    after = distiller.student.get_weights()
+    trained = not all(map(np.array_equal, before, after))
+    assert trained == (run is not ALONE["evaluate"])
 
 
 def test_of_several_outputs_one_is_named():
