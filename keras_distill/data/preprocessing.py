@@ -41,14 +41,21 @@ def carry_preprocessing(model: keras.Model, copy: keras.Model) -> keras.Model:
         return copy
     pair = [getattr(x, "preprocessor", None) for x in (model, copy)]
     if pair[0] is not pair[1] and all(isinstance(x, keras.Layer) for x in pair):
-        for layer, new in zip(*map(flatten_layers, pair), strict=True):
+        # Packers, which have no assets, are built with the first batch.
+        for layer, new in zip(*map(_with_assets, pair), strict=True):
             _copy_assets(layer, new)
     return copy
 
 
+def _with_assets(preprocessor: keras.Layer) -> list[keras.Layer]:
+    def keeps(layer):
+        methods = (getattr(layer, f"{x}_assets", None) for x in ("save", "load"))
+        return all(map(callable, methods))
+
+    return [layer for layer in flatten_layers(preprocessor) if keeps(layer)]
+
+
 def _copy_assets(layer: keras.Layer, copy: keras.Layer) -> None:
-    if not all(callable(getattr(layer, f"{x}_assets", None)) for x in ("save", "load")):
-        return
     with tempfile.TemporaryDirectory() as folder:
         layer.save_assets(folder)
         if any(pathlib.Path(folder).iterdir()):
