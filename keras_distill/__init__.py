@@ -3,6 +3,7 @@
 from keras_distill import (
     adapters,
     analysis,
+    callbacks,
     data,
     losses,
     models,
@@ -11,8 +12,15 @@ from keras_distill import (
     targets,
 )
 
+# Suggestions of weights and terms for a pair of models.
+from keras_distill.analysis.suggested_terms import SuggestedTerms, suggest_terms
+from keras_distill.analysis.suggested_weights import SuggestedWeights, suggest_weights
+
 # Distillers: what `compile` and `fit` are called on.
 from keras_distill.distillers import Distiller, MutualDistiller, SelfDistiller, Term
+
+# Schedules of weights and temperatures.
+from keras_distill.losses.schedules import ScaledSchedule
 
 # Schemes: several trainings, one after another.
 from keras_distill.schemes import (
@@ -74,9 +82,12 @@ __all__ = [
     "MutualDistiller",
     "ParaphraserStage",
     "RemotePeers",
+    "ScaledSchedule",
     "SelfDistiller",
     "SpecialistEnsemble",
     "Stage",
+    "SuggestedTerms",
+    "SuggestedWeights",
     "Tap",
     "TapPair",
     "TapPairs",
@@ -85,6 +96,7 @@ __all__ = [
     "adapters",
     "analysis",
     "as_logits",
+    "callbacks",
     "choose_assistants",
     "cluster_classes",
     "copy_weights",
@@ -101,6 +113,8 @@ __all__ = [
     "record_metadata",
     "strategies",
     "suggest_taps",
+    "suggest_terms",
+    "suggest_weights",
     "taps",
     "targets",
 ]

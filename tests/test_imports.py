@@ -37,7 +37,8 @@ MAY_IMPORT = {
     | {"targets", "teachers", "training"},
     "schemes": {"_backend", "adapters", "data", "distillers", "losses", "taps"}
     | {"teachers", "training"},
-    "analysis": {"_backend", "data", "distillers", "losses", "taps"},
+    "analysis": {"_backend", "adapters", "data", "distillers", "losses", "taps"},
+    "callbacks": {"_backend", "analysis", "distillers"},
 }
 # Their losses, adapters and models run on every backend.
 PORTABLE = {"adapters", "losses", "models", "taps", "targets"}

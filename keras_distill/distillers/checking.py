@@ -6,6 +6,7 @@ import keras
 
 from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.distillers import (
+    balancing,
     first_look,
     label_tasks,
     log_names,
@@ -26,9 +27,17 @@ class Checking:
     first_batch_checked = warned_of_labels = warned_of_guesses = False
 
     def check_fit(self, batch) -> None:
-        """Check teacher, data and loss before the first step.
+        """Check teacher, data and loss before the first step, and balance weights.
 
         A batch is `(x, y, ...)`, all of the data if they are arrays; or None.
+        """
+        self.check_before_step(batch)
+        balancing.balance(self, batch)
+
+    def check_before_step(self, batch) -> None:
+        """Check teacher, data and loss before the first step.
+
+        A batch is as in `check_fit`.
         """
         term_checks.check_has_teacher(self.teacher)
         log_names.check_names(self.part_names(), self.logged_names())

@@ -17,6 +17,7 @@ from keras_distill.distillers.own_methods import keras_arguments
 from keras_distill.distillers.peer import Peer
 from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.distillers.term import Term
+from keras_distill.losses.schedules import BALANCED
 from keras_distill.teachers.base_teacher import check_stateless
 from keras_distill.teachers.copies import Copies
 from keras_distill.teachers.peers import Peers
@@ -89,6 +90,7 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
             [TaskTerm(temperature=1.0)] if terms is None else term_checks.listed(terms)
         )
         term_checks.check_terms(terms)
+        _check_weights(terms)
         super().__init__(name=name)
         self.peers = list(peers)
         self.sources, self.label_source = terms, label_weight
@@ -276,6 +278,15 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
                 member.bind_to(x)
         _check_classes(self.members)
         self.built = True
+
+
+def _check_weights(terms: Sequence[Term]) -> None:
+    """Check that no weight is to be measured, for which there is no one student."""
+    if names := [term.name for term in terms if term.weight == BALANCED]:
+        raise ValueError(
+            f"The weight of {', '.join(names)} is '{BALANCED}', which a Distiller measures "
+            "for its student; peers are several. Pass a number or a schedule."
+        )
 
 
 def _check_peers(peers) -> None:

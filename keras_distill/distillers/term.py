@@ -22,7 +22,9 @@ class Term:
             or a tuple of these for a loss that compares several layers. Default: the
             output.
         teacher: likewise for the teacher. A loss that does not compare it has none.
-        weight: a number >= 0 or a schedule of steps. Default: the loss's
+        weight: a number >= 0, a schedule of steps, or `"balanced"`: with which the term's
+            gradient by the student's weights is `loss.share` times as long as that of
+            the labels, measured once as `fit` begins. Default: the loss's
             `recommended_weight`.
         adapter: `"auto"` (default) infers from the shapes what fits the student to the
             teacher; None for no adapter; a `keras.layers.Layer` for the student's side;
@@ -55,7 +57,7 @@ class Term:
         loss: DistillationLoss,
         student: str | Tap | Sequence[str | Tap] = Tap.output(),  # noqa: B008
         teacher: str | Tap | Sequence[str | Tap] = Tap.output(),  # noqa: B008
-        weight: float | LearningRateSchedule | None = None,
+        weight: float | LearningRateSchedule | str | None = None,
         adapter: str | keras.Layer | Sequence | None = "auto",
         name: str | None = None,
         mask: str | int | Callable | Sequence | None = AUTO,
@@ -74,7 +76,7 @@ class Term:
         term_checks.check_gradients(self.name, loss, both_sides)
         self.weight = loss.recommended_weight if weight is None else weight
         what = f"The weight of term '{self.name}'"
-        term_checks.check_not_negative(self.weight, what)
+        term_checks.check_weight(self.weight, what)
         self.adapter = adapter
         several = isinstance(adapter, (tuple, list))
         self.adapters = tuple(adapter) if several else (adapter,) * loss.taps

@@ -12,7 +12,7 @@ from keras_distill.adapters import Match
 from keras_distill.distillers.context import AUTO, PROVIDERS
 from keras_distill.losses._masking import fits
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import start_of
+from keras_distill.losses.schedules import BALANCED, start_of
 from keras_distill.taps.lengths import Lengths
 from keras_distill.teachers.base_teacher import CLASSES, LABELS
 
@@ -99,6 +99,16 @@ def check_gradients(name: str, loss: DistillationLoss, taps: Sequence) -> None:
             f"'{gradients[0]}' is a gradient with respect to the input. Tap the output, "
             "or use a loss of gradients, such as kd.losses.GradientAttention()."
         )
+
+
+def check_weight(value, what: str) -> None:
+    """Check the weight of a term: a number, a schedule, or that it is to be balanced."""
+    if isinstance(value, str) and value != BALANCED:
+        raise ValueError(
+            f"{what} is a number, a schedule or '{BALANCED}'; got {value!r}."
+        )
+    if not isinstance(value, str):
+        check_not_negative(value, what)
 
 
 def check_not_negative(value, what: str) -> None:

@@ -43,6 +43,8 @@ class DistillationLoss(keras.losses.Loss):
     - `trains_teacher_adapters`: whether adapters on the teacher's side are trained by it
       too; the teacher itself never is.
     - `recommended_weight`: the weight of a term that has none of its own.
+    - `share`: how many times as long as the labels' gradient that of a term is whose
+      weight is `"balanced"`. Default 1.
     - `needs`: keyword arguments that `call` takes in addition to the tensors, out of `labels`,
       `student_logits`, `teacher_logits`, `sample_ids`, `step`; `mask` and
       `teacher_mask`, the valid steps of each side, `(B, L)`, None where all are (a side
@@ -86,6 +88,7 @@ class DistillationLoss(keras.losses.Loss):
     several_teachers: ClassVar[bool] = False
     trains_teacher_adapters: ClassVar[bool] = False
     recommended_weight: ClassVar[float] = 1.0
+    share: ClassVar[float] = 1.0
     needs: ClassVar[tuple[str, ...]] = ()
     labels_are_classes: ClassVar[bool] = False
     compares_samples: ClassVar[bool] = False

@@ -15,7 +15,7 @@ from keras_distill.distillers import term_checks
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.kept_compile import copied
 from keras_distill.distillers.term import Term
-from keras_distill.losses.schedules import at_step
+from keras_distill.losses.schedules import BALANCED
 from keras_distill.schemes.stage_data import StageData
 from keras_distill.taps import Tap, tracing
 
@@ -261,4 +261,6 @@ def check_at_least_one(count: int, name: str = "epochs") -> int:
 
 def may_be_positive(weight) -> bool:
     """Return True if a weight, or the value of its schedule, can be above 0."""
-    return isinstance(weight, LearningRateSchedule) or float(at_step(weight, 0)) > 0
+    if weight == BALANCED or isinstance(weight, LearningRateSchedule):
+        return True
+    return float(weight) > 0

@@ -33,24 +33,33 @@ class TapPair:
 
     def __str__(self) -> str:
         """Return a line for the list of terms, with a loss that needs no tuning first."""
-        ranks = len(self.student_shape), len(self.teacher_shape)
-        loss = {4: "AttentionMap", 2: "DistanceRelation"}.get(max(ranks), "Hint")
         own, other = (
             "x".join(str(size or "?") for size in shape[1:])
             for shape in (self.student_shape, self.teacher_shape)
         )
-        name = re.sub(r"[^\w.-]", ".", self.student)
-        taps = f'"{self.student}", "{self.teacher}", name="{name}"{self._adapter()}'
-        return f"kd.Term(kd.losses.{loss}(), {taps}),  # {own} from {other}"
+        taps = f'"{self.student}", "{self.teacher}", name="{self.name}"'
+        for side, size in self.map_sizes().items():
+            taps += f", {side}=kd.adapters.TokensToMap({size})"
+        return f"kd.Term(kd.losses.{self.loss}(), {taps}),  # {own} from {other}"
 
-    def _adapter(self) -> str:
-        """Return the argument that turns tokens of patches to a map."""
+    @property
+    def name(self) -> str:
+        """The name of a term on the pair: the student's path, as logs can show it."""
+        return re.sub(r"[^\w.-]", ".", self.student)
+
+    @property
+    def loss(self) -> str:
+        """The name of a loss that needs no tuning first."""
+        rank = max(len(self.student_shape), len(self.teacher_shape))
+        return {4: "AttentionMap", 2: "DistanceRelation"}.get(rank, "Hint")
+
+    def map_sizes(self) -> dict[str, tuple]:
+        """Return, by the argument of `kd.Term`, the size of the map that tokens become."""
         shapes = self.student_shape, self.teacher_shape
         if len(shapes[0]) == len(shapes[1]):
-            return ""
+            return {}
         side = "adapter" if len(shapes[0]) == 3 else "teacher_adapter"
-        size = max(shapes, key=len)[1:-1]
-        return f", {side}=kd.adapters.TokensToMap({size})"
+        return {side: max(shapes, key=len)[1:-1]}
 
 
 class TapPairs(tuple):

@@ -21,12 +21,14 @@ class Plan:
         length_is_known: whether Keras asks for no batch past the end of the data.
         saves_by_batch: whether a callback saves in the middle of an epoch.
         first: the first batch, of data that are read once.
+        batch: the first, or all of the data if they are arrays; None if unknown.
     """
 
     left_out: int = 0
     length_is_known: bool = False
     saves_by_batch: bool = False
     first: object = None
+    batch: object = None
 
 
 class Fitting(TrainerHooks):
@@ -44,6 +46,8 @@ class Fitting(TrainerHooks):
     drawn_before_step = ()
     # Rows of arrays that are looked at before training: a batch.
     rows_to_check = 32
+    # Rows of a step; None where the data are batches.
+    rows_of_step = None
 
     def fit(
         self,
@@ -58,6 +62,10 @@ class Fitting(TrainerHooks):
         """Train as `keras.Model.fit` does, once data and models are checked."""
         x, batch = data_and_batch(x, y)
         self.rows_to_check = batch_size or 32
+        is_array = batch is not None and batch[0] is x
+        self.rows_of_step = self.rows_to_check if is_array else None
+        if is_array and arguments.get("sample_weight") is not None:
+            batch = *batch, arguments["sample_weight"]
         if batch is not None:
             self.check_data(batch, arguments.get("sample_weight"))
         self.check_fit(batch)
@@ -81,6 +89,7 @@ class Fitting(TrainerHooks):
             lean_step.length_is_known(x),
             watching.saves_by_batch(callbacks),
             batch if reads_generator(x) else None,
+            batch,
         )
         watching.restart(self.train_function)
         if left_out:
@@ -98,7 +107,7 @@ class Fitting(TrainerHooks):
 
     def train_on_batch(self, x, y=None, sample_weight=None, **arguments):
         """Take one step on a batch, checked before the first as `fit` checks it."""
-        is_first = self.train_function is None
+        is_first, self.rows_of_step = self.train_function is None, None
         # A look at tensors of a device waits for it, which is too slow for every step.
         self.check_data((x, y), sample_weight, device=is_first)
         if is_first:
