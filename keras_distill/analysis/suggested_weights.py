@@ -32,6 +32,10 @@ class SuggestedWeights(dict):
         gradients: the values, norms and cosines that were measured.
         label_weight: at which the labels pull.
         against: name of the part that the terms were balanced against.
+
+    Example:
+        >>> weights = kd.suggest_weights(distiller, train)
+        >>> kd.Term(kd.losses.Hint(), "stack3", "stack3", weight=weights["hint"])
     """
 
     def __init__(

@@ -49,7 +49,8 @@ def _tap(tap: Tap) -> str:
     if tap == Tap(tap.path):
         return f'"{tap.path}"'
     parts = [f'"{tap.path}"']
-    for name, default in (("call", 0), ("side", "output"), ("kind", "layer")):
+    usual = Tap(tap.path, tap.call, tap.side).kind
+    for name, default in (("call", 0), ("side", "output"), ("kind", usual)):
         if getattr(tap, name) != default:
             parts.append(f"{name}={getattr(tap, name)!r}")
     return f"kd.Tap({', '.join(parts)})"

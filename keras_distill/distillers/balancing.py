@@ -10,8 +10,9 @@ from keras_distill.distillers.part_gradients import LABELS, PartGradients, measu
 from keras_distill.losses.schedules import BALANCED, UNMEASURED, at_step
 from keras_distill.training import data_checks
 
-# Batches of arrays, and the gradient below which a part is taken to have none.
-BATCHES, NO_GRADIENT = 4, 1e-12
+# Batches of arrays, and gradients that are taken for none: of the reference, and of a
+# term relative to it.
+BATCHES, NONE, RELATIVE = 4, 1e-12, 1e-7
 
 
 def reference(distiller, found: PartGradients) -> tuple[str, float]:
@@ -33,7 +34,7 @@ def reference(distiller, found: PartGradients) -> tuple[str, float]:
         weight = bound.term.loss.recommended_weight if is_balanced else weight
         weight = _number(at_step(weight, step))
     pull = weight * found.norms[name]
-    if not np.isfinite(pull) or pull < NO_GRADIENT:
+    if not np.isfinite(pull) or pull < NONE:
         raise ValueError(
             f"Weights are balanced against '{name}', whose gradient by the student's "
             f"weights is {found.norms[name]:g} at weight {weight:g}. Compile a loss for "
@@ -60,7 +61,7 @@ def balanced_weights(
     weights = {}
     for name, share in shares.items():
         norm = found.norms[name]
-        if not np.isfinite(norm) or norm < NO_GRADIENT:
+        if not np.isfinite(norm) or norm < RELATIVE * pull:
             raise ValueError(
                 f"The weight of term '{name}' cannot be measured: its gradient by the "
                 f"student's weights is {norm:g} on the first batches. Tap another layer, "

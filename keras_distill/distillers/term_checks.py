@@ -64,6 +64,11 @@ def check_log_name(name: str) -> None:
             f"A term's name must be letters, digits, '_', '-' or '.', and none of "
             f"{_RESERVED}, which the logs use; got {name!r}."
         )
+    if "." in name and keras.backend.backend() == "torch":
+        raise ValueError(
+            f"torch takes no '.' in the name of a layer, as that of a term is; got "
+            f"{name!r}. Use '_'."
+        )
 
 
 def check_taps(
@@ -104,8 +109,8 @@ def check_gradients(name: str, loss: DistillationLoss, taps: Sequence) -> None:
 def check_weight(value, what: str) -> None:
     """Check the weight of a term: a number, a schedule, or that it is to be balanced."""
     if isinstance(value, str) and value != BALANCED:
-        raise ValueError(
-            f"{what} is a number, a schedule or '{BALANCED}'; got {value!r}."
+        raise TypeError(
+            f"{what} must be a number, a schedule or '{BALANCED}'; got {value!r}."
         )
     if not isinstance(value, str):
         check_not_negative(value, what)

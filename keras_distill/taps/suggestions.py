@@ -45,7 +45,7 @@ class TapPair:
     @property
     def name(self) -> str:
         """The name of a term on the pair: the student's path, as logs can show it."""
-        return re.sub(r"[^\w.-]", ".", self.student)
+        return re.sub(r"[^\w-]", "_", self.student)
 
     @property
     def loss(self) -> str:
