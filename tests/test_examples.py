@@ -13,12 +13,12 @@ EXAMPLES, BENCHMARKS = ROOT / "examples", ROOT / "benchmarks"
 SHORT = {"quickstart"}
 
 
-def scripts(folder):
+def scripts(folder, pattern="*.py"):
     return [
         pytest.param(
             file, id=file.stem, marks=[pytest.mark.long] * (file.stem not in SHORT)
         )
-        for file in sorted(folder.glob("*.py"))
+        for file in sorted(folder.glob(pattern))
     ]
 
 
@@ -47,9 +47,7 @@ def test_benchmark(script, tmp_path):
     assert "| -" in done.stdout and (tmp_path / "table.json").stat().st_size
 
 
-@pytest.mark.parametrize(
-    "notebook", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda f: f.stem
-)
+@pytest.mark.parametrize("notebook", scripts(EXAMPLES, "*.ipynb"))
 def test_notebook(notebook, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")

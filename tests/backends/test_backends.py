@@ -33,6 +33,7 @@ def on_tensorflow(tmp_path_factory):
     return folder, train("tensorflow", folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_two_steps_equal_those_on_tensorflow(backend, on_tensorflow):
     if importlib.util.find_spec(backend) is None:

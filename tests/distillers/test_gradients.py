@@ -201,7 +201,9 @@ def test_flip_symmetry_is_learnt_and_wants_images(nets, images):
 
 
 @both
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile", [False, pytest.param(True, marks=pytest.mark.long)]
+)
 def test_nets_with_normalisation_and_pooling_learn(loss, tap, jit_compile):
     def net(filters, name):
         x = inputs = keras.Input((8, 8, 1))

@@ -69,6 +69,7 @@ def test_one_side_alone_preprocesses(side):
     np.testing.assert_array_equal(distiller.predict(IMAGES), pair[0].predict(IMAGES))
 
 
+@pytest.mark.long
 def test_members_of_an_ensemble_have_their_own():
     student, first = nets({"size": 8}, {"size": 16})
     second = nets({"size": 24, "scale": 1 / 50.0})[0]
@@ -78,6 +79,7 @@ def test_members_of_an_ensemble_have_their_own():
     assert soft_target(distiller, IMAGES) == expected(mean, student)
 
 
+@pytest.mark.long
 def test_peers_have_their_own():
     peers = nets({"size": 8}, {"size": 16})
     peers[0].name, peers[1].name = "small", "large"
@@ -93,6 +95,7 @@ def test_peers_have_their_own():
         assert logs.history[f"val_{peer.name}_loss"][0] == pytest.approx(own["loss"])
 
 
+@pytest.mark.long
 def test_a_task_that_distils_itself():
     net = hub_tasks.resnet(1)
     exits = [net.pooler.name]
@@ -102,6 +105,7 @@ def test_a_task_that_distils_itself():
     np.testing.assert_allclose(found, net.predict(IMAGES), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_copies_keep_the_preprocessing():
     """A mean of the student, and a frozen teacher, which Keras copies without it."""
     student, teacher = hub_tasks.pair("resnet")
@@ -155,6 +159,7 @@ def texts():
     )
 
 
+@pytest.mark.long
 def test_texts_come_in_any_form(texts):
     distiller, gap = texts
     for kind, data in FORMS.items():
@@ -196,6 +201,7 @@ def test_a_shared_random_layer_augments_raw_images():
     assert soft_target(distiller, IMAGES) == pytest.approx(0.0, abs=1e-5)
 
 
+@pytest.mark.long
 def test_caches_and_specialists_of_tasks_say_what_to_do(tmp_path):
     task = nets()[0]
     # Softmax is refused in front of it.
@@ -219,6 +225,7 @@ def test_texts_to_a_model_without_a_preprocessor_name_it(side):
         distiller.fit(TEXTS, verbose=0)
 
 
+@pytest.mark.long
 def test_without_a_preprocessor_a_task_takes_tensors():
     student, teacher = hub_tasks.pair("bert")
     tensors = student.preprocessor(TEXTS)

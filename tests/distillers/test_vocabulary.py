@@ -70,7 +70,11 @@ def same_step(make, tap=STATES, other=STATES, rtol=1e-5, **arguments):
     return found[0]
 
 
-HOW = [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}]
+HOW = [
+    {"jit_compile": False},
+    pytest.param({"jit_compile": True}, marks=pytest.mark.long),
+    {"run_eagerly": True},
+]
 
 
 @pytest.mark.parametrize("how", HOW, ids=str)

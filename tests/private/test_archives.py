@@ -3,7 +3,6 @@
 import io
 import os
 import resource
-import time
 import zipfile
 
 import numpy as np
@@ -126,11 +125,10 @@ def test_nothing_is_unpacked_of_what_is_too_large(tmp_path):
             for _ in range(96):
                 part.write(bytes(2**25))
     assert os.path.getsize(tmp_path / "a.npz") < 4e6
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.time()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(files.Damaged, match="would take 3,221,"):
         files.read_arrays(tmp_path / "a.npz")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
-    assert time.time() - start < 2
 
 
 def test_headers_are_checked_before_arrays_are_read(tmp_path):

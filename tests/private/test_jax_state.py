@@ -17,6 +17,7 @@ RATE = 0.1
 
 
 @pytest.mark.skipif(ON_JAX, reason="the tests below run")
+@pytest.mark.long
 def test_these_tests_pass_on_jax():
     printed = processes.run("pytest", "jax", "-n", "0", "-q", __file__)
     assert "6 passed" in printed

@@ -201,6 +201,7 @@ def test_a_task_of_keras_hub_stays_one():
     assert type(copy) is hub.BertTextClassifier
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_a_task_of_keras_hub_keeps_its_preprocessing(name, tmp_path):
     pytest.importorskip("keras_hub")

@@ -137,7 +137,7 @@ def test_a_killed_run_ends_as_another(tmp_path, executions, save_freq, validatio
     "after",
     [
         pytest.param(14, marks=pytest.mark.long),
-        30,
+        pytest.param(30, marks=pytest.mark.long),
         pytest.param(40, marks=pytest.mark.long),
     ],
 )

@@ -373,6 +373,7 @@ def test_of_two_teachers_in_two_processes_one_has_the_folder(tmp_path):
         assert len(cached.read(samples().ids)["logits"]["logits"]) == 12
 
 
+@pytest.mark.long
 def test_a_process_opens_few_files_of_many_shards(tmp_path):
     """1,100 shards under a limit of 64 open files."""
     count = 1100
@@ -389,6 +390,7 @@ def open_files():
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limit", [joining.LIMIT, 0], ids=["in memory", "on disk"])
 def test_fifty_caches_leave_few_files_open(tmp_path, limit, monkeypatch):
     """None where rows are in memory; else those that were read last."""
