@@ -206,7 +206,9 @@ def kill(subject, case, backup, after) -> bool:
 
 def epochs_in(folder) -> int:
     """Return the number of epochs that the files of a scheme's trainings list."""
-    logs = pathlib.Path(folder).glob("*/[0-9]*.json")
+    files = pathlib.Path(folder).glob("*/[0-9]*.json")
+    # Others are not whole yet.
+    logs = [file for file in files if file.stem.isdecimal()]
     return sum(len(json.loads(file.read_text())) for file in logs)
 
 

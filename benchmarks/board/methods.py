@@ -1,0 +1,140 @@
+"""The rows of the board: what the student learns beside the labels.
+
+One rule for all: labels have weight 1, and each term `weight="balanced"`, so that it
+pulls as hard as the labels as the training begins. Nothing is tuned for a method, and all
+parts are learnt together, also where a paper trains stages.
+"""
+
+import itertools
+from collections.abc import Callable
+
+import keras_distill as kd
+from keras_distill import losses
+
+BALANCED = "balanced"
+
+
+def term(loss, taps=None, **arguments) -> kd.Term:
+    """Return a balanced term, on the outputs or a pair of taps."""
+    return kd.Term(loss, *(taps or ()), weight=BALANCED, **arguments)
+
+
+def on_stages(loss, pair, last: bool = False) -> list[kd.Term]:
+    """Return a term for each pair of stages, or for the last."""
+    pairs = pair.stages[-1:] if last else pair.stages
+    return [term(loss, taps, name=f"{loss.name}_{taps[0]}") for taps in pairs]
+
+
+def logits(loss) -> Callable:
+    """Return a row that compares logits, which can be read from a cache."""
+
+    def terms(pair, images):
+        return [term(loss)]
+
+    return terms
+
+
+def stages(loss, last: bool = False) -> Callable:
+    """Return a row that compares the ends of stages."""
+
+    def terms(pair, images):
+        return on_stages(loss, pair, last)
+
+    return terms
+
+
+def pooled(*of_pool) -> Callable:
+    """Return a row that compares the vectors after pooling."""
+
+    def terms(pair, images):
+        return [term(loss, ("pool", "pool")) for loss in of_pool]
+
+    return terms
+
+
+def flows(pair, images):
+    """Return FSP's terms, between the ends of stages that follow each other."""
+    ends = [tap for tap, _ in pair.stages]
+    loss = losses.FlowMatrix()
+    return [
+        term(loss, (between, between), name=f"{loss.name}_{between[-1]}")
+        for between in itertools.pairwise(ends)
+    ]
+
+
+def contrastive(pair, images):
+    """Return CRD's term."""
+    return [term(losses.Contrastive(images, negatives=4096), ("pool", "pool"))]
+
+
+def review(pair, images):
+    """Return ReviewKD's term on all stages at once."""
+    students, teachers = zip(*pair.stages, strict=True)
+    return [term(losses.Review(len(students)), (students, teachers))]
+
+
+def before_activation(loss) -> Callable:
+    """Return a row that compares what goes into the last activation of each stage."""
+
+    def terms(pair, images):
+        sides = [tuple(kd.Tap(x, side="input") for x in taps) for taps in pair.stages]
+        return [term(loss, taps, name=f"{loss.name}_{taps[0].path}") for taps in sides]
+
+    return terms
+
+
+def both(*rows) -> Callable:
+    """Return a row of several rows' terms."""
+
+    def terms(pair, images):
+        return [found for row in rows for found in row(pair, images)]
+
+    return terms
+
+
+KD = logits(losses.SoftTarget(4.0))
+AT = stages(losses.AttentionMap())
+HINT = stages(losses.Hint(), last=True)
+SP = stages(losses.SimilarityMatrix(), last=True)
+# In the order of their worth.
+METHODS = {
+    "alone": None,
+    "KD": KD,
+    "AT": AT,
+    "FitNet": HINT,
+    "FSP": flows,
+    "RKD": pooled(losses.DistanceRelation(), losses.AngleRelation()),
+    "DKD": logits(losses.DecoupledTarget(4.0)),
+    "DIST": logits(losses.PredictionCorrelation(4.0)),
+    "CRD": contrastive,
+    "ReviewKD": review,
+    "SP": SP,
+    "PKT": pooled(losses.ConditionalProbability()),
+    "VID": stages(losses.VariationalInformation()),
+    "NST": stages(losses.NeuronSelectivity(), last=True),
+    "AB": before_activation(losses.ActivationBoundary()),
+    "OFD": before_activation(losses.MarginActivation()),
+    "KD+AT": both(KD, AT),
+    "KD+Hint": both(KD, HINT),
+    "KD+SP": both(KD, SP),
+    "F-ActT": stages(losses.FullActivation()),
+    "CC": pooled(losses.CorrelationCongruence()),
+    "suggested": None,
+}
+# Rows that compare logits alone.
+FROM_LOGITS = ("KD", "DKD", "DIST")
+
+
+def terms_of(method: str, pair, models, images: int) -> list[kd.Term]:
+    """Return the terms of a row; none for the student alone.
+
+    Args:
+        method: name of the row.
+        pair: of networks.
+        models: the student and the teacher.
+        images: number of the student's images.
+    """
+    if method == "suggested":
+        return list(kd.suggest_terms(*models))
+    make = METHODS[method]
+    return [] if make is None else make(pair, images)

@@ -1,0 +1,144 @@
+"""The board: cells that go on where they were killed, its page, and the GPU's form."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import keras_distill as kd
+
+BOARD = pathlib.Path(__file__).parent.parent / "benchmarks" / "board"
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """Return the board's modules by name, which import each other as a script's do."""
+    monkeypatch.syspath_prepend(str(BOARD))
+    names = "cells", "methods", "pairs", "training", "run", "table"
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield lambda name: importlib.import_module(name)
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def images(count=300):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(count, 32, 32, 3)).astype("float32")
+    samples = kd.data.Samples(x, rng.integers(0, 10, count).astype("int32"))
+    return kd.data.ImageSet("random", samples, samples[:50], 10)
+
+
+def small_pair(pairs, **settings):
+    net = pairs.Net("small", "resnet", {"depth": 8, "width": 2})
+    wide = pairs.Net("wide", "resnet", {"depth": 8, "width": 4})
+    return pairs.Pair(wide, net, **{"images": 256, "epochs": 2, **settings})
+
+
+def test_every_row_has_balanced_terms_on_each_pair(board):
+    methods, pairs, run = board("methods"), board("pairs"), board("run")
+    main, *_ = pairs.PAIRS
+    rows = {main: methods.METHODS, **run.OTHER}
+    for name, pair in pairs.PAIRS.items():
+        models = pair.student.build(0), pair.teacher.build(0)
+        for method in rows[name]:
+            terms = methods.terms_of(method, pair, models, 256)
+            assert bool(terms) == (method != "alone")
+            assert {term.weight for term in terms} <= {"balanced"}
+            kd.Distiller(*models, terms=terms, sample_ids=1)
+
+
+def test_the_queue_begins_with_the_rows_that_others_are_compared_with(board):
+    queue = board("run").queue()
+    assert len(set(queue)) == len(queue)
+    first = [(cell.method, cell.seed) for cell in queue[:9]]
+    rows = "alone", "KD", "AT"
+    assert first == [(row, seed) for row in rows for seed in range(3)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["alone", "KD", "AT", "CRD"])
+def test_a_cell_that_is_killed_goes_on(board, method, tmp_path, monkeypatch):
+    training, cells, pairs = board("training"), board("cells"), board("pairs")
+    pair, data = small_pair(pairs), images()
+    teacher = pair.teacher.build(0)
+    cell = cells.Cell(method, "small", 0)
+    arguments = cell, pair, teacher, data
+
+    class Kill(training.Progress):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+            super().on_epoch_begin(epoch, logs)
+
+    training.run_cell(*arguments, tmp_path / "whole", tmp_path / "a")
+    whole = cell.read(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "Progress", Kill)
+        with pytest.raises(KeyboardInterrupt):
+            training.run_cell(*arguments, tmp_path / "cut", tmp_path / "b")
+    assert not cell.is_done(tmp_path / "cut")
+    training.run_cell(*arguments, tmp_path / "cut", tmp_path / "b")
+    again = cell.read(tmp_path / "cut")
+    assert len(again["history"]["loss"]) == pair.epochs
+    assert again["history"]["loss"][0] == whole["history"]["loss"][0]
+    if method != "alone":
+        assert again["weights"] == whole["weights"]
+        assert again["balanced"] == whole["balanced"]
+
+
+def test_the_page_says_how_many_seeds_each_row_has(board, tmp_path, monkeypatch):
+    cells, table = board("cells"), board("table")
+    for method, values in {
+        "alone": [50.0, 52.0],
+        "KD": [60.0],
+        "teacher": [70.0],
+    }.items():
+        for seed, value in enumerate(values):
+            cells.Cell(method, "pair", seed).write(
+                tmp_path, accuracy=value, settings={"images": 10, "epochs": 1}
+            )
+    page = tmp_path / "board.md"
+    monkeypatch.setattr(
+        sys, "argv", ["table.py", "--cells", str(tmp_path), "--page", str(page)]
+    )
+    table.main()
+    lines = page.read_text("utf-8").splitlines()
+    rows = [[x.strip() for x in line.split("|")] for line in lines if "|" in line]
+    assert ["", "KD", "60.00", "1", ""] in rows
+    assert ["", "alone", "51.00 ± 1.00", "2", ""] in rows
+    assert ["", "pair", "70.00", ""] in rows
+
+
+@pytest.mark.long
+def test_the_gpu_form_runs_on_a_cpu(tmp_path):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    data = images(260)
+    scaled = np.clip(64 * data.train.images + 128, 0, 255).astype("uint8")
+    arrays = {"x": scaled, "y": data.train.labels}
+    files = {
+        f"{k}_{split}": v for split in ("train", "test") for k, v in arrays.items()
+    }
+    np.savez(tmp_path / "data.npz", **files)
+    done = subprocess.run(
+        [
+            *(sys.executable, str(BOARD / "gpu.py"), "--smoke", "--out", str(tmp_path)),
+            *("--data", str(tmp_path / "data.npz"), "--methods", "alone,KD+AT,CRD"),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(x.read_text()) for x in sorted(tmp_path.glob("*.json"))]
+    assert {x["method"] for x in found} == {"teacher", "alone", "KD+AT", "CRD"}
+    for cell in found:
+        assert all(np.isfinite(cell["history"]["loss"])) and cell["weights"]
