@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python benchmarks/board/gpu.py --minutes 10
 
 Trains the teachers that are missing, then rows in the order of their worth, attention's
-table first, the seeds of a row side by side, and writes the cells of each as it ends.
+table first, and writes each cell as it ends; the seeds of a row share one compilation.
 Images are cropped and mirrored on the device.
 `--data FILE.npz` reads `x_train`, `y_train`, `x_test` and `y_test` (uint8) in place of
 TFDS.
@@ -113,10 +113,7 @@ def variables_of(model) -> tuple:
 
 
 def epoch_function(model, images, labels):
-    """Return a compiled function that trains an epoch, for several seeds side by side.
-
-    It takes the state of each seed, stacked, and a key for each.
-    """
+    """Return a compiled function of a state and a key that trains an epoch."""
     steps = len(labels) // BATCH
 
     def step(state, choice):
@@ -130,16 +127,15 @@ def epoch_function(model, images, labels):
         order = jax.random.permutation(order, len(labels))[: steps * BATCH]
         choices = order.reshape(steps, BATCH), jax.random.split(keys, steps)
         *state, metrics = state
-        state, logs = jax.lax.scan(
-            step, (*state, jax.tree.map(jnp.zeros_like, metrics)), choices
-        )
+        zeros = jax.tree.map(jnp.zeros_like, metrics)
+        state, logs = jax.lax.scan(step, (*state, zeros), choices)
         return state, jax.tree.map(lambda x: x[-1], logs)
 
-    return jax.jit(jax.vmap(epoch), donate_argnums=0)
+    return jax.jit(epoch, donate_argnums=0)
 
 
-def train(make, images, labels, epochs: int, seeds) -> list[tuple]:
-    """Train the same model from several seeds side by side.
+def train(make, images, labels, epochs: int, seeds):
+    """Train the same model from several seeds, with one compiled epoch.
 
     Args:
         make: from a seed to a compiled model or distiller.
@@ -147,34 +143,29 @@ def train(make, images, labels, epochs: int, seeds) -> list[tuple]:
         epochs: of the training.
         seeds: numbers.
 
-    Returns:
-        For each seed a trained model, its history, and the weights that were balanced.
+    Yields:
+        For each seed its model, trained, its history, and the weights that were balanced.
     """
     few = np.asarray(images[: 4 * BATCH]), np.asarray(labels[: 4 * BATCH])
-    # Single operations compile in less time for the host.
-    with jax.default_device(jax.devices("cpu")[0]):
-        models = [make(seed) for seed in seeds]
-        measured = [build(model, *few) for model in models]
-    states = [tuple([v.value for v in k] for k in variables_of(m)) for m in models]
-    state = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *states)
-    del states
-    run, history = epoch_function(models[0], images, labels), []
-    keys = jax.vmap(lambda s: jax.random.split(jax.random.key(s), epochs))(
-        jnp.asarray(seeds)
-    )
-    for epoch in range(epochs):
-        state, logs = run(state, keys[:, epoch])
-        history.append({name: np.array(x) for name, x in logs.items()})
-    state = jax.tree.map(np.array, state)
-    for index, model in enumerate(models):
+    run = None
+    for seed in seeds:
+        # Single operations compile in less time for the host.
+        with jax.default_device(jax.devices("cpu")[0]):
+            model = make(seed)
+            measured = build(model, *few)
+        state = [[np.array(v.value) for v in kind] for kind in variables_of(model)]
+        state = jax.tree.map(jnp.asarray, tuple(state))
+        # The step of the first model: the states of the others fit it.
+        run = run or epoch_function(model, images, labels)
+        history = {}
+        for key in jax.random.split(jax.random.key(seed), epochs):
+            state, logs = run(state, key)
+            for name, value in logs.items():
+                history.setdefault(name, []).append(float(value))
         for kind, values in zip(variables_of(model), state, strict=True):
             for variable, value in zip(kind, values, strict=True):
-                variable.assign(value[index])
-    of_seeds = [
-        {name: [float(row[name][index]) for row in history] for name in history[0]}
-        for index in range(len(models))
-    ]
-    return list(zip(models, of_seeds, measured, strict=True))
+                variable.assign(value)
+        yield model, history, measured
 
 
 def accuracy(model, images, labels) -> float:
@@ -207,7 +198,10 @@ def teacher_of(net: Net, data, folder, epochs: int) -> keras.Model:
         on_device = jnp.asarray(images), jnp.asarray(labels)
         ((model, history, _),) = train(make, *on_device, epochs, [0])
         folder.mkdir(parents=True, exist_ok=True)
-        model.save_weights(file)
+        # Without the optimizer.
+        plain = net.build(seed=0)
+        plain.set_weights(model.get_weights())
+        plain.save_weights(file)
         Cell("teacher", net.name, 0).write(
             folder,
             accuracy=accuracy(model, *data[2:]),
@@ -222,8 +216,8 @@ def teacher_of(net: Net, data, folder, epochs: int) -> keras.Model:
     return model
 
 
-def run_row(cells: list[Cell], pair: Pair, teacher, data, folder) -> None:
-    """Train a student by a row of the board, all seeds at once, and write the cells."""
+def run_row(cells: list[Cell], pair: Pair, teacher, data, folder, end: float) -> None:
+    """Train a student by a row of the board, seed by seed, until time is over."""
     images, labels = (part[: pair.images] for part in data[:2])
     settings = {"epochs": pair.epochs, "images": len(labels)}
 
@@ -241,20 +235,22 @@ def run_row(cells: list[Cell], pair: Pair, teacher, data, folder) -> None:
         return model
 
     begin, on_device = time.time(), (jnp.asarray(images), jnp.asarray(labels))
-    seeds = [cell.seed for cell in cells]
-    done = train(make, *on_device, pair.epochs, seeds)
-    seconds = round((time.time() - begin) / len(cells), 1)
+    done = train(make, *on_device, pair.epochs, [cell.seed for cell in cells])
     for cell, (model, history, measured) in zip(cells, done, strict=True):
         student = getattr(model, "student", model)
         cell.write(
             folder,
             accuracy=accuracy(student, *data[2:]),
-            seconds=seconds,
+            seconds=round(time.time() - begin, 1),
             settings=settings,
             balanced=measured,
             history=history,
             weights=weights_hash(student),
         )
+        print(cell.read(folder)["accuracy"], cell, flush=True)
+        begin = time.time()
+        if begin > end:
+            return
 
 
 def main():
@@ -280,19 +276,11 @@ def main():
     for name, pair in pairs.items():
         epochs = 1 if args.smoke else TEACHER_EPOCHS
         teacher = teacher_of(pair.teacher, data, args.out, epochs)
-        longest = 0.0
         for method in args.methods.split(","):
             cells = [Cell(method, name, seed) for seed in range(args.seeds)]
-            cells, begin = [x for x in cells if not x.is_done(args.out)], time.time()
-            if not cells:
-                continue
-            if begin + longest > end:
-                print("No time is left for another row.")
-                return
-            run_row(cells, pair, teacher, data, args.out)
-            longest = max(longest, time.time() - begin)
-            found = [cell.read(args.out)["accuracy"] for cell in cells]
-            print(name, method, found, f"{time.time() - begin:.0f} s", flush=True)
+            cells = [cell for cell in cells if not cell.is_done(args.out)]
+            if cells and time.time() < end:
+                run_row(cells, pair, teacher, data, args.out, end)
 
 
 if __name__ == "__main__":
