@@ -6,7 +6,10 @@ import keras
 
 
 def by_variables(
-    before: Callable, function: Callable, variables: Sequence[keras.Variable]
+    before: Callable,
+    function: Callable,
+    variables: Sequence[keras.Variable],
+    regularized: Sequence[keras.Variable] = (),
 ) -> tuple[dict, dict]:
     """Run a function and differentiate each scalar that it returns by variables.
 
@@ -16,19 +19,22 @@ def by_variables(
         before: what is run first, outside of the gradient.
         function: from what `before` returned to a dict of scalars.
         variables: to differentiate by.
+        regularized: those that have a regularizer, of which Keras takes the value from
+            the scope of such a run alone. Default: none.
 
     Returns:
         The scalars, and for each a list of gradients, None where it does not depend on a
         variable.
     """
     run = {"tensorflow": _tensorflow, "torch": _torch, "jax": _jax}
-    return run[keras.backend.backend()](before, function, variables)
+    held = [(variable, variable.value) for variable in regularized]
+    return run[keras.backend.backend()](before, function, variables, held)
 
 
-def _tensorflow(before, function, variables):
+def _tensorflow(before, function, variables, held):
     import tensorflow as tf
 
-    with keras.StatelessScope():
+    with keras.StatelessScope(held):
         known = before()
         with tf.GradientTape(persistent=True) as tape:
             scalars = function(known)
@@ -45,10 +51,10 @@ def _dense(gradient):
     return None if gradient is None else tf.convert_to_tensor(gradient)
 
 
-def _torch(before, function, variables):
+def _torch(before, function, variables, held):
     import torch
 
-    with keras.StatelessScope():
+    with keras.StatelessScope(held):
         with torch.no_grad():
             known = before()
         with torch.enable_grad():
@@ -64,12 +70,12 @@ def _torch(before, function, variables):
     return {name: x.detach() for name, x in scalars.items()}, gradients
 
 
-def _jax(before, function, variables):
+def _jax(before, function, variables, held):
     import jax
     import jax.numpy as jnp
 
     def run(values):
-        with keras.StatelessScope(list(zip(variables, values, strict=True))):
+        with keras.StatelessScope([*held, *zip(variables, values, strict=True)]):
             return function(before())
 
     scalars, pull_back = jax.vjp(run, [variable.value for variable in variables])

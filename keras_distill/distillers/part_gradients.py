@@ -67,7 +67,8 @@ def _of_batch(distiller, data) -> PartGradients:
         }
 
     variables = distiller.student.trainable_variables
-    scalars, gradients = by_variables(before, parts, variables)
+    regularized = [v for v in distiller.trainable_variables if v.regularizer]
+    scalars, gradients = by_variables(before, parts, variables, regularized)
     scale = float(ops.convert_to_numpy(scale))
     names = [name for name in distiller.part_names() if name in scalars]
     products = _products([gradients[name] for name in names], variables) / scale**2

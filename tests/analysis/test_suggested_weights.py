@@ -77,6 +77,26 @@ def test_weights_norms_and_cosines_equal_the_closed_form():
         assert found == pytest.approx(cosines[name], rel=1e-4)
 
 
+def test_penalties_are_no_part_of_a_gradient():
+    x, y, kernels = problem()
+    inputs, penalty = keras.Input((5,)), keras.regularizers.L2(0.1)
+    dense = keras.layers.Dense(4, use_bias=False, kernel_regularizer=penalty)
+    student = keras.Model(inputs, dense(inputs))
+    dense.set_weights([kernels[0]])
+    adapter = keras.layers.Dense(4, kernel_regularizer=penalty)
+    terms = [
+        kd.Term(kd.losses.SoftTarget(T)),
+        kd.Term(kd.losses.Hint(), "logits", "logits", adapter=adapter),
+    ]
+    distiller = kd.Distiller(student, linear(kernels[1], "teacher"), terms=terms)
+    distiller.compile("sgd", LOSS)
+    found = kd.suggest_weights(distiller, (x, y), batch_size=64).gradients.norms
+    expected, _ = norms(x, y, kernels, 64)
+    for name in ("label_loss", "soft_target"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-5)
+    assert found["hint"] > 0
+
+
 def test_shares_of_single_terms():
     x, y, kernels = problem()
     once, shared = (
