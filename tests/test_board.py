@@ -1,9 +1,11 @@
 """The board: cells that go on where they were killed, its page, and the GPU's form."""
 
+import importlib
 import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def board(monkeypatch):
     """Return the board's modules by name, which import each other as a script's do."""
     monkeypatch.syspath_prepend(str(BOARD))
-    names = "cells", "methods", "pairs", "training", "run", "table"
+    names = "cells", "methods", "pairs", "reference_torch", "training", "run", "table"
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield lambda name: importlib.import_module(name)
@@ -142,3 +144,51 @@ def test_the_gpu_form_runs_on_a_cpu(tmp_path):
     assert {x["method"] for x in found} == {"teacher", "alone", "KD+AT", "CRD"}
     for cell in found:
         assert all(np.isfinite(cell["history"]["loss"])) and cell["weights"]
+
+
+@pytest.mark.long
+def test_the_reference_in_torch_runs_on_the_boards_teacher(tmp_path):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    rng, arrays = np.random.default_rng(0), {}
+    for split in ("train", "test"):
+        arrays[f"x_{split}"] = rng.integers(0, 255, (256, 32, 32, 3), "uint8")
+        arrays[f"y_{split}"] = rng.integers(0, 10, 256)
+    np.savez(tmp_path / "data.npz", **arrays)
+    shutil.copy(BOARD / "cells" / "resnet20.weights.h5", tmp_path)
+    done = subprocess.run(
+        [
+            *(sys.executable, str(BOARD / "reference_torch.py"), "--seeds", "1"),
+            *("--data", str(tmp_path / "data.npz"), "--out", str(tmp_path)),
+            *("--images", "256", "--epochs", "1"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(x.read_text()) for x in tmp_path.glob("*.json")]
+    assert {x["method"]: len(x["balanced"]) for x in found} == {
+        "alone": 0,
+        "KD": 1,
+        "AT": 3,
+    }
+
+
+@pytest.mark.long
+def test_the_reference_has_the_boards_network(board, tmp_path):
+    """Its logits and maps are those of the same weights in Keras."""
+    torch = pytest.importorskip("torch")
+    reference, pairs = board("reference_torch"), board("pairs")
+    teacher = pairs.RESNET20.build(0)
+    teacher.load_weights(BOARD / "cells" / "resnet20.weights.h5")
+    images = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), "uint8")
+    x = reference.normalized(images)
+    plain = reference.load_teacher(BOARD / "cells" / "resnet20.weights.h5")
+    with torch.no_grad():
+        logits, maps = plain(x)
+    channels_last = x.numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(logits, teacher(channels_last), atol=1e-4)
+    stage = pairs.keras.Model(teacher.input, teacher.get_layer("stack3").output)
+    found = maps[-1].numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(found, stage(channels_last), atol=1e-4)
