@@ -6,9 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill._backend.weak_calls import weakly
 
-def call_on_host(function: Callable, inputs, shapes: Sequence[tuple]) -> list:
-    """Call a function of NumPy arrays from a step, compiled or not.
+
+def call_on_host(owner, function: Callable, inputs, shapes: Sequence[tuple]) -> list:
+    """Call a function of an object and NumPy arrays from a step, compiled or not.
 
     It is called once a step, on each replica; no gradient passes through it.
 
@@ -16,7 +18,9 @@ def call_on_host(function: Callable, inputs, shapes: Sequence[tuple]) -> list:
     which no public issue asks.
 
     Args:
-        function: from a structure of arrays to arrays of float32, one for each shape.
+        owner: first argument of the function; lives as long as the step.
+        function: from the owner and a structure of arrays to arrays of float32, one for
+            each shape. It doesn't refer to the owner.
         inputs: a structure of tensors, batch first.
         shapes: of the arrays that it returns, without the batch.
 
@@ -24,7 +28,7 @@ def call_on_host(function: Callable, inputs, shapes: Sequence[tuple]) -> list:
         Tensors, batch first.
     """
     call = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
-    return call[keras.backend.backend()](function, inputs, shapes)
+    return call[keras.backend.backend()](owner, function, inputs, shapes)
 
 
 def compiles_with_xla() -> bool:
@@ -37,15 +41,18 @@ def takes_unknown_sizes() -> bool:
     return keras.backend.backend() != "jax"
 
 
-def _tensorflow(function, inputs, shapes):
+def _tensorflow(owner, function, inputs, shapes):
     import tensorflow as tf
 
     flat = keras.tree.flatten(inputs)
 
-    def run(*arrays):
-        return list(function(keras.tree.pack_sequence_as(inputs, arrays)))
+    # Without the tensors, which would keep the graph.
+    structure = keras.tree.map_structure(lambda x: 0, inputs)
 
-    results = tf.numpy_function(run, flat, [tf.float32] * len(shapes))
+    def run(owner, *arrays):
+        return list(function(owner, keras.tree.pack_sequence_as(structure, arrays)))
+
+    results = tf.numpy_function(weakly(owner, run), flat, [tf.float32] * len(shapes))
     # Eagerly, one result is no list.
     results = results if isinstance(results, list) else [results]
     for result, shape in zip(results, shapes, strict=True):
@@ -53,18 +60,18 @@ def _tensorflow(function, inputs, shapes):
     return results
 
 
-def _jax(function, inputs, shapes):
+def _jax(owner, function, inputs, shapes):
     import jax
 
     rows = ops.shape(keras.tree.flatten(inputs)[0])[0]
     specs = [jax.ShapeDtypeStruct((rows, *shape), "float32") for shape in shapes]
 
     def run(inputs):
-        return list(function(keras.tree.map_structure(np.asarray, inputs)))
+        return list(function(owner, keras.tree.map_structure(np.asarray, inputs)))
 
     return jax.pure_callback(run, specs, inputs)
 
 
-def _torch(function, inputs, shapes):
+def _torch(owner, function, inputs, shapes):
     arrays = keras.tree.map_structure(ops.convert_to_numpy, inputs)
-    return [ops.convert_to_tensor(x) for x in function(arrays)]
+    return [ops.convert_to_tensor(x) for x in function(owner, arrays)]

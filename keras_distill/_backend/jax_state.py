@@ -52,6 +52,23 @@ def keep_state(model, state) -> None:
     model._jax_state = dict(zip(names, state, strict=True))
 
 
+def keep_state_before(model, arguments: tuple) -> None:
+    """Set a model's state to that before a step that failed, so that no weight is lost.
+
+    `fit` takes the values out of the variables. Those whose buffers the step has donated
+    can't be kept.
+
+    Args:
+        model: of the step.
+        arguments: of the step; on JAX the first is the state.
+    """
+    if keras.backend.backend() != "jax" or not isinstance(arguments[0], tuple):
+        return
+    state = arguments[0]
+    if not any(value.is_deleted() for part in state for value in part):
+        keep_state(model, state)
+
+
 def restoring(model, function):
     """Return a test function that leaves a model's variables as they were if it fails.
 

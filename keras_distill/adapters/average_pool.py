@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.adapters.adapter import Adapter
 
 
@@ -27,6 +28,7 @@ class AveragePool(Adapter):
 
     def __init__(self, size: tuple[int, ...], **kwargs):
         super().__init__(**kwargs)
+        check_integers(1, **{f"size[{i}]": n for i, n in enumerate(size)})
         self.size = tuple(size)
 
     def call(self, inputs, mask=None):

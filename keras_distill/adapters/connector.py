@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.adapters.adapter import Adapter, linear
 
 
@@ -25,6 +26,7 @@ class Connector(Adapter):
 
     def __init__(self, channels: int, **kwargs):
         super().__init__(**kwargs)
+        check_integers(1, channels=channels)
         self.channels = channels
 
     def build(self, input_shape: tuple):

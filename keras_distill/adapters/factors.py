@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 
 from keras_distill import taps as tapping
+from keras_distill._backend.number_checks import check_finite, check_integers
 from keras_distill.adapters.adapter import Adapter, linear
 
 
@@ -51,6 +52,7 @@ class Translator(_Steps):
 
     def __init__(self, channels: int, **kwargs):
         super().__init__(channels, channels, channels, **kwargs)
+        check_integers(1, channels=channels)
         self.channels = channels
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -84,6 +86,7 @@ class Paraphraser(Adapter):
 
     def __init__(self, rate: float = 0.5, **kwargs):
         super().__init__(**kwargs)
+        check_finite(rate=rate)
         if not rate > 0:
             raise ValueError(
                 f"rate, code channels per teacher channel, must be above 0; got {rate}."
@@ -134,6 +137,7 @@ class Paraphraser(Adapter):
         Returns:
             The `History` of the mean squared error.
         """
+        check_integers(1, epochs=epochs)
         tap = tapping.as_taps(tap)[0]
         trainer = self.trainer(lambda x: tapping.up_to(teacher, x, [tap])[tap])
         trainer.compile(optimizer)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill._backend.number_checks import check_in, check_integers
 from keras_distill.adapters.adapter import Adapter, linear
 
 
@@ -18,6 +19,9 @@ class GaussianRegressor(Adapter):
         channels: C, number of the teacher's channels.
         start: variance before training. Default 5.
 
+    Raises:
+        ValueError: `start` is not 1e-4 to 500, or there are no channels.
+
     Example:
         >>> mean, variance = ops.split(kd.adapters.GaussianRegressor(64)(maps), 2, -1)
 
@@ -27,6 +31,8 @@ class GaussianRegressor(Adapter):
 
     def __init__(self, channels: int, *, start: float = 5.0, **kwargs):
         super().__init__(**kwargs)
+        check_integers(1, channels=channels)
+        check_in(1e-4, 500, start=start)
         self.channels = channels
         self.start = start
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.adapters.adapter import Adapter
 
 
@@ -33,6 +34,7 @@ class ReviewFusion(Adapter):
 
     def __init__(self, target_shapes: Sequence[tuple], *, width: int = 64, **kwargs):
         super().__init__(**kwargs)
+        check_integers(1, width=width)
         self.target_shapes = [tuple(shape) for shape in target_shapes]
         self.width = width
 

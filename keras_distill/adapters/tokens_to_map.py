@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.adapters.adapter import Adapter
 
 
@@ -24,6 +25,7 @@ class TokensToMap(Adapter):
 
     def __init__(self, size: tuple[int, int], **kwargs):
         super().__init__(**kwargs)
+        check_integers(1, **{f"size[{i}]": n for i, n in enumerate(size)})
         self.size = tuple(size)
 
     def build(self, input_shape: tuple) -> None:

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import layers, ops
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.adapters.adapter import Adapter
 
 
@@ -27,6 +28,7 @@ class UnitEmbedding(Adapter):
 
     def __init__(self, width: int = 128, **kwargs):
         super().__init__(**kwargs)
+        check_integers(1, width=width)
         self.width = width
 
     def build(self, input_shape: tuple):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.predictions import (
     classes_of,
@@ -147,8 +148,7 @@ def calibration(
     Source:
         Guo et al. 2017, On calibration of modern neural networks.
     """
-    if bins < 1:
-        raise ValueError(f"bins must be 1 or more; got {bins}.")
+    check_integers(1, bins=bins)
     p = softmax(logits_of(model, samples, batch_size))
     confidence, correct = p.max(-1), p.argmax(-1) == classes_of(samples)
     indices = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)

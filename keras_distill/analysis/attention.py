@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill import taps
+from keras_distill._backend.number_checks import check_in, check_integers
 from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.predictions import in_batches
 from keras_distill.taps.layouts import check_channels_last
@@ -43,6 +44,8 @@ def attention_maps(
     Source:
         Zagoruyko, Komodakis 2017, Paying more attention to attention.
     """
+    check_in(1, power=power)
+    check_integers(1, batch_size=batch_size)
     (tap,) = taps.as_taps(tap)
     check_channels_last(model, keras.KerasTensor((None, *images.shape[1:])), [tap])
     parts = []

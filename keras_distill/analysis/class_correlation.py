@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_distill._backend.number_checks import check_above, check_integers
 from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.last_layer import class_vectors
 from keras_distill.analysis.predictions import logits_of, softmax
@@ -94,9 +95,10 @@ def class_correlation(
     Source:
         Tang et al. 2020, Understanding and improving knowledge distillation, figure 1.
     """
-    temperatures = np.atleast_1d(np.asarray(temperatures, "float64"))
-    if temperatures.ndim != 1 or not len(temperatures) or not (temperatures > 0).all():
-        raise ValueError(f"temperatures must be above 0; got {temperatures.tolist()}.")
+    temperatures = list(np.atleast_1d(temperatures))
+    if not temperatures:
+        raise ValueError("temperatures must be one or more numbers; got none.")
+    check_above(0, **{f"temperatures[{i}]": t for i, t in enumerate(temperatures)})
     logits = logits_of(teacher, samples, batch_size)
     matrices = [_correlation(softmax(logits, T)) for T in temperatures]
     groups = _groups(matrices[np.argmax(temperatures)], groups, clusters)
@@ -199,6 +201,8 @@ def _clusters(matrix: np.ndarray, clusters: int | None) -> list[list[int]]:
     distances = np.clip(1.0 - (matrix + matrix.T) / 2.0, 0.0, None)
     np.fill_diagonal(distances, 0.0)
     tree = hierarchy.linkage(squareform(distances), "average", optimal_ordering=True)
+    if clusters is not None:
+        check_integers(1, clusters=clusters)
     count = clusters or max(2, round(len(matrix) ** 0.5))
     members = hierarchy.fcluster(tree, count, "maxclust")
     groups: dict[int, list[int]] = {}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.analysis.runs import Runs
 from keras_distill.distillers import Distiller
 
@@ -68,6 +69,7 @@ def compare(
             f"row of the teacher itself; got {list(methods)}."
         )
     _check_no_shared_adapters(methods)
+    check_integers(1, seeds=seeds)
     for seed in range(seeds):
         trained = teacher(seed)
         runs.once("teacher", seed, functools.partial(_evaluated, trained, judge))

@@ -9,6 +9,7 @@ import keras
 from keras import layers
 
 from keras_distill._backend.keras_layers import flatten_layers
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.taps import recording, tracing
 
 
@@ -90,8 +91,7 @@ def _check_arguments(samples, repeats: int) -> None:
                 f"empty, such as data.test.images[:100]; got {type(leaf).__name__} of "
                 f"shape {getattr(leaf, 'shape', None)}."
             )
-    if repeats < 0:
-        raise ValueError(f"Expected `repeats` to be 0 or more; got {repeats}.")
+    check_integers(0, repeats=repeats)
 
 
 def _multiplications(model: keras.Model, inputs) -> int:

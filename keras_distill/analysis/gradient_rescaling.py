@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill._backend import gradients
+from keras_distill._backend.number_checks import check_above, check_finite
 from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.predictions import (
     classes_of,
@@ -126,6 +127,8 @@ def gradient_rescaling(
         Tang et al. 2020, Understanding and improving knowledge distillation,
         proposition 2; the parts: Furlanello et al. 2018, Born-again neural networks.
     """
+    check_finite(soft_weight=soft_weight)
+    check_above(0, temperature=temperature)
     if not 0.0 <= soft_weight <= 1.0:
         raise ValueError(f"soft_weight must be between 0 and 1; got {soft_weight}.")
     logits = logits_of_both(student, teacher, samples, batch_size)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from keras_distill._backend.number_checks import check_in
 from keras_distill.analysis.attention import plot_images
 from keras_distill.analysis.figures import new_figure
 
@@ -88,6 +89,7 @@ def knowledge_points(
         Cheng et al. 2020, Explaining knowledge distillation by quantifying the
         knowledge.
     """
+    check_in(0, margin=margin)
     foreground = _foreground_cells(masks, entropies.shape)
     background = ~foreground
     missing = int((~background.any((1, 2))).sum())

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_distill import taps
+from keras_distill._backend.number_checks import check_above, check_integers
 from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.predictions import (
     classes_of,
@@ -89,6 +90,8 @@ def last_layer_geometry(
         Tang et al. 2020, Understanding and improving knowledge distillation,
         proposition 1; after Mueller et al. 2019, When does label smoothing help?
     """
+    check_above(0, temperature=temperature)
+    check_integers(1, batch_size=batch_size)
     weights = class_vectors(student, with_bias=True)
     labels, classes = classes_of(samples), len(weights)
     counts = np.bincount(labels, minlength=classes)

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_distill import taps
 from keras_distill._backend import gradients
+from keras_distill._backend.number_checks import check_above, check_integers
 from keras_distill.analysis.predictions import in_batches
 from keras_distill.taps.layouts import channels_first_error, channels_first_layers
 
@@ -96,11 +97,14 @@ def pixel_entropies(
     """
     if images.ndim == 4 and channels_first_layers(model):
         raise ValueError(channels_first_error(model, "an image"))
+    check_integers(1, grid=grid, steps=steps, draws=draws, batch_size=batch_size)
+    check_integers(0, seed=seed)
+    check_above(0, bound=bound, learning_rate=learning_rate)
     height, width = images.shape[1:3]
-    if height % grid or width % grid or not bound > 0:
+    if height % grid or width % grid:
         raise ValueError(
-            f"Expected `grid` to divide height and width and `bound` to be above 0; got "
-            f"images of {height} by {width}, grid={grid} and bound={bound}."
+            "Expected `grid` to divide height and width; got images of "
+            f"{height} by {width} and grid={grid}."
         )
     (tap,) = taps.as_taps(tap)
     scale = _variance(model, images, tap, batch_size)

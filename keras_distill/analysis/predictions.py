@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_distill._backend.number_checks import check_integers
+
 
 def logits_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
     """Return a model's logits of samples, `(N, K)`; other outputs raise an error."""
@@ -32,6 +34,7 @@ def outputs_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
     One logit z of a binary classifier is returned as the logits 0 and z of two classes,
     one probability p, all values in 0..1, as 1 - p and p.
     """
+    check_integers(1, batch_size=batch_size)
     if not hasattr(model, "predict"):
         raise TypeError(
             f"Expected a model with `predict`; got {type(model).__name__}. For the models "

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import keras
 
+from keras_distill._backend.number_checks import check_above
 from keras_distill.analysis.agreement import (
     agreement,
     by_class,
@@ -87,6 +88,7 @@ def report(
         raise ValueError(
             f"Expected one or more students, none named 'teacher'; got {list(students)}."
         )
+    check_above(0, temperature=temperature)
     models = {"teacher": teacher, **students}
     outputs = {name: _Stored(model, data, batch_size) for name, model in models.items()}
     calibrations = {name: calibration(one, data) for name, one in outputs.items()}

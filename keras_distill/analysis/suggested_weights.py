@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.table import table
 from keras_distill.analysis.term_lines import line
@@ -168,6 +169,7 @@ def suggest_weights(
         raise ValueError(
             "Expected a compiled distiller with terms: call compile(optimizer, loss) first."
         )
+    check_integers(1, batches=batches, batch_size=batch_size)
     shares = _shares(distiller, share)
     found = measure(distiller, _checked_batches(distiller, data, batches, batch_size))
     against, _ = reference(distiller, found)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import keras
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.data.samples import Samples
 from keras_distill.data.views import Views
 
@@ -50,6 +51,8 @@ def batches(
             "kd.data.batches creates a tf.data pipeline, which Keras reads on every "
             "backend: pip install tensorflow, or pass the arrays to fit."
         ) from error
+    check_integers(1, batch_size=batch_size)
+    check_integers(0, seed=seed)
     if not len(samples):
         raise ValueError("Expected at least one sample to batch; got no samples.")
     inputs = {"image": samples.images, "sample_id": samples.ids}

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_distill._backend.number_checks import check_finite, check_integers
 from keras_distill.data.samples import Samples
 
 _CLASSES, _SAMPLES = 0, 1
@@ -58,10 +59,12 @@ class RelatedClasses:
         super_classes: int = 10,
         seed: int = 0,
     ):
+        check_finite(similarity=similarity)
+        check_integers(0, difficulty=difficulty, seed=seed)
+        sizes = {"features": features, "classes": classes}
+        check_integers(1, super_classes=super_classes, **sizes)
         if not 0.0 <= similarity <= 1.0:
             raise ValueError(f"similarity is a cosine, 0 to 1; got {similarity}.")
-        if difficulty < 0:
-            raise ValueError(f"difficulty must be 0 or more; got {difficulty}.")
         if super_classes < 1 or classes % super_classes or features <= super_classes:
             raise ValueError(
                 "classes must be a multiple of super_classes, and features larger than "
@@ -151,6 +154,7 @@ class RelatedClasses:
         Raises:
             ValueError: `count` is less than one batch.
         """
+        check_integers(1, count=count, batch_size=batch_size)
         if not 0 < batch_size <= count:
             raise ValueError(
                 f"count must be at least one batch; got {count} points in batches of "

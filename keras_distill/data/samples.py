@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from keras_distill._backend.number_checks import check_finite, check_integers
+
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
@@ -57,6 +59,8 @@ class Samples:
         Raises:
             ValueError: `fraction` is not between 0 and 1.
         """
+        check_finite(fraction=fraction)
+        check_integers(0, seed=seed)
         if not 0.0 < fraction < 1.0:
             raise ValueError(f"fraction must be between 0 and 1; got {fraction}.")
         order = np.random.default_rng(seed).permutation(len(self))
@@ -69,6 +73,8 @@ class Samples:
         Raises:
             ValueError: `count` is below 1 or exceeds the number of samples.
         """
+        check_integers(1, count=count)
+        check_integers(0, seed=seed)
         if not 0 < count <= len(self):
             raise ValueError(
                 f"count must be 1 to {len(self)}, the number of samples; got {count}."

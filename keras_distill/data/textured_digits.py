@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.data.load import load
 from keras_distill.data.samples import Samples
 
@@ -34,6 +35,8 @@ def textured_digits(
         ((1438, 32, 32, 3), 0.07)
     """
     samples = load("digits").train if samples is None else samples
+    check_integers(1, size=size)
+    check_integers(0, seed=seed)
     if samples.images.shape[1:] != (8, 8, 1) or size < 16:
         raise ValueError(
             "Expected digits (N, 8, 8, 1) and a size of at least 16 pixels; got "

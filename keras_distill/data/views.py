@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
+from keras_distill._backend.number_checks import check_integers
+
 
 @dataclasses.dataclass(frozen=True)
 class Views:
@@ -46,10 +48,8 @@ class Views:
                 "augment is a function of an image and a seed; got "
                 f"{type(self.augment).__name__}."
             )
-        if not isinstance(self.count, int) or self.count < 1:
-            raise ValueError(
-                f"count is the number of views, 1 or more; got {self.count!r}."
-            )
+        check_integers(0, seed=self.seed)
+        check_integers(1, count=self.count)
 
     def drawn(self, dataset, image: str = "image", sample_id: str = "sample_id"):
         """Augment single elements, with a view that each pass draws at random.

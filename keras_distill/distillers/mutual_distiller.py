@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.data.entry import Entry
 from keras_distill.data.preparation import of_member
 from keras_distill.data.selection import Selection
@@ -82,10 +83,8 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
         name: str | None = None,
     ):
         _check_peers(peers)
-        if refresh is not None and refresh < 1:
-            raise ValueError(
-                f"refresh is a number of steps, at least 1; got {refresh}."
-            )
+        if refresh is not None:
+            check_integers(1, refresh=refresh)
         terms = (
             [TaskTerm(temperature=1.0)] if terms is None else term_checks.listed(terms)
         )

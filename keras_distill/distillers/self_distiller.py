@@ -6,6 +6,7 @@ import keras
 
 from keras_distill import taps
 from keras_distill._backend.keras_layers import Untracked
+from keras_distill._backend.number_checks import check_finite, check_in
 from keras_distill.data.entry import Entry
 from keras_distill.data.preprocessing import carry_preprocessing
 from keras_distill.data.selection import Selection
@@ -90,6 +91,8 @@ class SelfDistiller(Distiller):
         inputs: Selection = None,
         name: str | None = None,
     ):
+        check_finite(soft_weight=soft_weight)
+        check_in(0, hint_weight=hint_weight)
         if not 0.0 <= soft_weight <= 1.0:
             raise ValueError(f"soft_weight lies in 0..1; got {soft_weight}.")
         check_keeps_nothing(net)

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill import adapters
+from keras_distill._backend.number_checks import check_finite
 from keras_distill.adapters.match import Match
 from keras_distill.losses._vectors import mean_per_token
 from keras_distill.losses.distillation_loss import DistillationLoss
@@ -44,6 +45,7 @@ class ActivationBoundary(DistillationLoss):
 
     def __init__(self, *, margin: float = 1.0, **kwargs):
         super().__init__(**kwargs)
+        check_finite(margin=margin)
         if not margin > 0:
             raise ValueError(
                 f"margin must be above 0, or constant zeros would fit; got {margin}."

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_distill._backend.number_checks import check_finite
 from keras_distill.adapters.match import Match
 from keras_distill.losses._masking import inverse_fraction, of_both
 from keras_distill.losses._vectors import by_location, peak
@@ -49,6 +50,7 @@ class AttentionMap(DistillationLoss):
 
     def __init__(self, power: float = 2.0, *, mapping: str = "sum", **kwargs):
         super().__init__(**kwargs)
+        check_finite(power=power)
         if not power >= 1:
             raise ValueError(
                 f"power must be at least 1, as the gradient of |A|^p is not finite at 0 "

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill import strategies
+from keras_distill._backend.number_checks import check_in
 from keras_distill.adapters.match import Match
 from keras_distill.losses._triplets import triplet_margin
 from keras_distill.losses._vectors import distances, unit_vectors
@@ -45,8 +46,7 @@ class ClassTriplet(DistillationLoss):
 
     def __init__(self, *, margin: float = 0.3, **kwargs):
         super().__init__(**kwargs)
-        if margin < 0:
-            raise ValueError(f"margin must be 0 or more; got {margin}.")
+        check_in(0, margin=margin)
         self.margin = margin
 
     def call(self, teacher, student, *, labels, mask):

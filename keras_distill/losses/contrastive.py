@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_distill import adapters
 from keras_distill._backend import noise
+from keras_distill._backend.number_checks import check_finite, check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses._memory_bank import MemoryBank, log_sum, negative_terms
 from keras_distill.losses.distillation_loss import DistillationLoss
@@ -71,6 +72,9 @@ class Contrastive(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_finite(temperature=temperature, momentum=momentum)
+        check_integers(1, samples=samples, negatives=negatives, width=width)
+        check_integers(0, seed=seed)
         if samples < 2 or negatives < 1 or not temperature > 0 or not 0 <= momentum < 1:
             raise ValueError(
                 "Expected samples of 2 or more, negatives of 1 or more, temperature above "

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill._backend.gradients import custom_gradient
+from keras_distill._backend.number_checks import check_finite, check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses._scores import sorted_scores
 from keras_distill.losses._vectors import unit_vectors
@@ -57,6 +58,9 @@ class HardRank(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_finite(scale=scale, power=power)
+        if items is not None:
+            check_integers(2, items=items)
         if (items is not None and items < 2) or not scale > 0 or power < 1:
             raise ValueError(
                 "Expected items of 2 or more or None, scale above 0 and power 1 or more; "

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill import adapters
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -40,6 +41,7 @@ class Review(DistillationLoss):
 
     def __init__(self, levels: int, *, width: int = 64, **kwargs):
         super().__init__(**kwargs)
+        check_integers(1, levels=levels, width=width)
         if levels < 2:
             raise ValueError(
                 f"levels, the number of stages, must be 2 or more; got {levels}. For one "

@@ -7,6 +7,8 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill._backend.number_checks import as_number, check_finite
+
 # The weight of a term that is measured as `fit` begins, and its value until then.
 BALANCED, UNMEASURED = "balanced", -1.0
 
@@ -23,11 +25,7 @@ def start_of(value, what: str) -> float:
         value: the number or schedule.
         what: names it in errors.
     """
-    start = at_step(value, 0)
-    if keras.ops.is_tensor(start) or isinstance(start, keras.Variable):
-        start = keras.ops.convert_to_numpy(start)
-    if isinstance(start, (np.ndarray, np.generic)) and start.size == 1:
-        start = start.item()
+    start = as_number(at_step(value, 0))
     if isinstance(start, bool) or not isinstance(start, numbers.Real):
         raise TypeError(
             f"{what} must be a number or a keras.optimizers.schedules."
@@ -80,6 +78,7 @@ class ScaledSchedule(LearningRateSchedule):
 
     def __init__(self, schedule: LearningRateSchedule, factor: float):
         super().__init__()
+        check_finite(factor=factor)
         self.schedule, self.factor = schedule, float(factor)
 
     def __call__(self, step):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses._vectors import by_location, peak
 from keras_distill.losses.distillation_loss import DistillationLoss
@@ -49,10 +50,7 @@ class SingularFlow(DistillationLoss):
 
     def __init__(self, *, count: int = 1, **kwargs):
         super().__init__(**kwargs)
-        if count < 1:
-            raise ValueError(
-                f"count, the number of singular vectors, must be 1 or more; got {count}."
-            )
+        check_integers(1, count=count)
         self.count = count
 
     def call(self, teacher, student, *, mask, teacher_mask):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill._backend.number_checks import check_finite, check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses._scores import LAST, sorted_scores
 from keras_distill.losses._vectors import unit_vectors
@@ -55,6 +56,8 @@ class SoftRank(DistillationLoss):
         self, *, items: int = 5, scale: float = 3.0, power: float = 3.0, **kwargs
     ):
         super().__init__(**kwargs)
+        check_finite(scale=scale, power=power)
+        check_integers(2, items=items)
         if not 2 <= items <= 10 or not scale > 0 or power < 1:
             raise ValueError(
                 "Expected items from 2 to 10, scale above 0 and power 1 or more; got "

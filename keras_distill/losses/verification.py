@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill import strategies
+from keras_distill._backend.number_checks import check_above
 from keras_distill.adapters.match import Match
 from keras_distill.losses._vectors import (
     distances,
@@ -53,8 +54,7 @@ class Verification(DistillationLoss):
 
     def __init__(self, *, margin: float = 1.0, **kwargs):
         super().__init__(**kwargs)
-        if not margin > 0:
-            raise ValueError(f"margin must be above 0; got {margin}.")
+        check_above(0, margin=margin)
         self.margin = margin
 
     def call(self, teacher, student, *, labels, mask):

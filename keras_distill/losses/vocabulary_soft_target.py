@@ -6,6 +6,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill._backend.chunks import Chunks, buffer, chunk_size, empty_buffer
 from keras_distill._backend.gradients import custom_gradient
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses import _close
 from keras_distill.losses._entropy import at_label
@@ -77,8 +78,8 @@ class VocabularySoftTarget(DistillationLoss):
         check_temperature(temperature, self.dtype)
         self.temperature = temperature
         check_number(label_weight, "label_weight")
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be 1 token or more; got {chunk}.")
+        if chunk is not None:
+            check_integers(1, chunk=chunk)
         self.label_weight = label_weight
         self.chunk = chunk
         self.needs = ("teacher_head", "student_head")

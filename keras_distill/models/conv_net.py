@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from keras_distill._backend.number_checks import check_in, check_integers
 from keras_distill.models.parts import classifier, conv, normalization
 
 
@@ -37,6 +38,8 @@ def conv_net(
     Example:
         >>> student = kd.models.conv_net((32, 32, 3), 10, filters=(8, 16, 32))
     """
+    check_integers(1, classes=classes, convs_per_stack=convs_per_stack)
+    check_in(0, weight_decay=weight_decay)
     x = inputs = keras.Input(input_shape)
     for stack, channels in enumerate(filters, start=1):
         if stack > 1:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from keras_distill._backend.number_checks import check_above, check_in, check_integers
+
 
 def mlp(
     input_shape: Sequence[int],
@@ -34,6 +36,10 @@ def mlp(
     Example:
         >>> teacher = kd.models.mlp((28, 28, 1), 10, units=(1200, 1200), dropout=0.25)
     """
+    check_integers(1, classes=classes)
+    check_in(0, dropout=dropout)
+    if max_norm is not None:
+        check_above(0, max_norm=max_norm)
     inputs = keras.Input(input_shape)
     x = layers.Flatten(name="flatten")(inputs)
     for i, width in enumerate(units, start=1):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from keras_distill._backend.number_checks import check_in, check_integers
 from keras_distill.models.parts import classifier, conv, normalization, residual_stages
 
 
@@ -43,6 +44,8 @@ def resnet(
     Source:
         He, Zhang, Ren, Sun 2016, Deep residual learning for image recognition.
     """
+    check_integers(1, classes=classes, depth=depth, width=width)
+    check_in(0, weight_decay=weight_decay)
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth must be 6n + 2 (8, 14, 20, ...); got {depth}.")
     inputs = keras.Input(input_shape)

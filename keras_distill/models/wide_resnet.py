@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from keras_distill._backend.number_checks import check_in, check_integers
 from keras_distill.models.parts import classifier, conv, normalization, residual_stages
 
 
@@ -43,6 +44,8 @@ def wide_resnet(
     Source:
         Zagoruyko, Komodakis 2016, Wide residual networks.
     """
+    check_integers(1, classes=classes, depth=depth, widen=widen)
+    check_in(0, weight_decay=weight_decay)
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth must be 6n + 4 (10, 16, 22, ...); got {depth}.")
     inputs = keras.Input(input_shape)

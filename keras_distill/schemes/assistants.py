@@ -3,6 +3,8 @@
 import itertools
 from collections.abc import Sequence
 
+from keras_distill._backend.number_checks import check_finite, check_integers
+
 
 def choose_assistants(accuracies: Sequence[float], count: int = 1) -> list[int]:
     """Choose the assistants whose accuracies descend in the most even steps.
@@ -34,6 +36,8 @@ def choose_assistants(accuracies: Sequence[float], count: int = 1) -> list[int]:
         Mirzadeh et al. 2020, Improved knowledge distillation via teacher assistant.
     """
     candidates = range(1, len(accuracies) - 1)
+    check_integers(1, count=count)
+    check_finite(**{f"accuracies[{i}]": x for i, x in enumerate(accuracies)})
     if not 1 <= count <= len(candidates):
         raise ValueError(
             f"Cannot choose {count} assistant(s) from {len(candidates)} candidate(s): "

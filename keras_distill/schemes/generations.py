@@ -7,17 +7,14 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.distillers import term_checks
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.distillers.term import Term
 from keras_distill.schemes.progress import Ledger, Progress
 from keras_distill.schemes.seeds import set_seed
-from keras_distill.schemes.stages import (
-    check_at_least_one,
-    may_be_positive,
-    with_fresh_optimizer,
-)
+from keras_distill.schemes.stages import may_be_positive, with_fresh_optimizer
 from keras_distill.taps import heads, tracing
 from keras_distill.teachers.base_teacher import BaseTeacher
 from keras_distill.training import data_checks
@@ -104,8 +101,9 @@ def fit_generations(
         Furlanello et al. 2018, Born-again neural networks; Mirzadeh et al. 2020,
         Improved knowledge distillation via teacher assistant.
     """
-    check_at_least_one(epochs)
-    check_at_least_one(generations, "generations")
+    check_integers(1, epochs=epochs, generations=generations)
+    check_integers(0, seed=seed)
+    term_checks.check_not_negative(label_weight, "label_weight")
     data_checks.check_rereadable(x)
     x, batch = data_checks.data_and_batch(x, y)
     terms = [TaskTerm(temperature=1.0)] if terms is None else terms

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_distill import taps
+from keras_distill._backend.number_checks import check_in, check_integers
 from keras_distill.distillers.term import Term
 from keras_distill.losses import Hint, LogitRegression
 from keras_distill.schemes.stages import Stage
@@ -67,6 +68,9 @@ def recasting_stages(
     """
     if not blocks:
         raise ValueError("There are no blocks to recast; pass pairs of layers.")
+    check_integers(1, epochs=epochs)
+    check_integers(0, fine_tuning_epochs=fine_tuning_epochs)
+    check_in(0, logit_weight=logit_weight, label_weight=label_weight)
     stages, begin = [], None
     for i, (student_layer, teacher_layer) in enumerate(blocks):
         shapes = [

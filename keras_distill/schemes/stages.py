@@ -8,6 +8,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import taps
 from keras_distill._backend.keras_layers import flatten_layers, own_trainable_variables
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.adapters import Paraphraser
 from keras_distill.data.preprocessing import preprocessing_of
 from keras_distill.data.selection import select
@@ -69,7 +70,8 @@ class Stage:
         term_checks.check_not_negative(label_weight, "label_weight")
         self.label_weight = label_weight
         self.optimizer = optimizer
-        self.epochs = check_at_least_one(epochs)
+        check_integers(1, epochs=epochs)
+        self.epochs = epochs
         self.callbacks = list(callbacks)
         labels = ["labels"] * may_be_positive(label_weight)
         parts = [*labels, *(term.name for term in terms or [])]
@@ -200,7 +202,8 @@ class ParaphraserStage:
         self.paraphraser = paraphraser
         self.tap = taps.as_taps(tap)[0]
         self.optimizer = optimizer
-        self.epochs = check_at_least_one(epochs)
+        check_integers(1, epochs=epochs)
+        self.epochs = epochs
         self.callbacks = list(callbacks)
         self.name = name
 
@@ -250,13 +253,6 @@ def with_fresh_optimizer(compiled: Mapping, labeled: bool = True) -> dict:
     need_labels = ("loss", "loss_weights", "metrics", "weighted_metrics")
     without = {} if labeled else dict.fromkeys(need_labels)
     return {**compiled, **without, "optimizer": copied(optimizer)}
-
-
-def check_at_least_one(count: int, name: str = "epochs") -> int:
-    """Check that a count is 1 or more, and return it."""
-    if count < 1:
-        raise ValueError(f"{name} must be 1 or more; got {count}.")
-    return count
 
 
 def may_be_positive(weight) -> bool:

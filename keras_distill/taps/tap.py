@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 import keras
 
+from keras_distill._backend.number_checks import check_integers
+
 LOGITS = "logits"
 LABEL_GRADIENT, CLASS_GRADIENT = "label_gradient", "class_gradient"
 MIRRORED_GRADIENT = "mirrored_label_gradient"
@@ -56,10 +58,7 @@ class Tap:
             raise ValueError(
                 f"A tap's path is a layer path such as 'stack2'; got {self.path!r}."
             )
-        if not isinstance(self.call, int) or self.call < 0:
-            raise ValueError(
-                f"A tap's call counts from 0 (0 is the first call); got {self.call!r}."
-            )
+        check_integers(0, call=self.call)
         if self.side not in ("output", "input", "scores", "log_scores"):
             raise ValueError(
                 "A tap's side is 'output', 'input', or of attention 'scores' or "

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill._backend.number_checks import check_above
 from keras_distill.targets.target import ABSENT, Target, one_hot_labels
 
 
@@ -43,11 +44,7 @@ class ClassSimilarity(Target):
                 "class_vectors is one vector per class, (K, D), as teacher.get_layer("
                 f"'logits').kernel.numpy().T; got shape {self.class_vectors.shape}."
             )
-        if not temperature > 0 or not power > 0:
-            raise ValueError(
-                "temperature and power of ClassSimilarity must be above 0; got "
-                f"{temperature} and {power}."
-            )
+        check_above(0, temperature=temperature, power=power)
         self.temperature = temperature
         self.power = power
         norms = np.linalg.norm(self.class_vectors, axis=-1, keepdims=True)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_distill._backend.number_checks import check_finite
 from keras_distill.targets.target import Target
 
 
@@ -31,6 +32,7 @@ class Mixed(Target):
     """
 
     def __init__(self, first: Target, second: Target, share: float = 0.5):
+        check_finite(share=share)
         if not 0 < share < 1:
             raise ValueError(
                 "share is the weight of the second target, between 0 and 1; got "

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill._backend import noise
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.targets.target import ABSENT, Target
 
 
@@ -32,6 +33,7 @@ class Permuted(Target):
     needs = ("step",)
 
     def __init__(self, seed: int = 0):
+        check_integers(0, seed=seed)
         self.seed = seed
 
     def call(self, teacher, temperature, step):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_distill._backend.number_checks import check_finite
 from keras_distill.targets.target import ABSENT, LOG_ZERO, Target, one_hot_labels
 
 
@@ -39,6 +40,7 @@ class SuperClasses(Target):
         super_classes: Sequence[int],
         masses: tuple[float, float, float] = (0.95, 0.02, 0.001),
     ):
+        check_finite(**{f"masses[{i}]": mass for i, mass in enumerate(masses)})
         if len(masses) != 3 or min(masses) < 0 or not masses[0] > 0:
             raise ValueError(
                 "masses is 3 non-negative numbers: for the true class (above 0), for each "

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_distill._backend.number_checks import check_integers
 from keras_distill.targets.target import Target, spread_rest
 
 
@@ -31,8 +32,7 @@ class TopK(Target):
     """
 
     def __init__(self, k: int):
-        if k < 1:
-            raise ValueError(f"k is the number of classes to keep, 1 or more; got {k}.")
+        check_integers(1, k=k)
         self.k = k
 
     def call(self, teacher, temperature):

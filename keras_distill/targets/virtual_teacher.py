@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill._backend.number_checks import check_finite
 from keras_distill.targets.target import (
     ABSENT,
     LOG_ZERO,
@@ -41,6 +42,7 @@ class VirtualTeacher(Target):
     needs_one_class = True
 
     def __init__(self, mass: float = 0.9):
+        check_finite(mass=mass)
         if not 0 < mass <= 1:
             raise ValueError(
                 f"mass is the true class's probability, above 0, at most 1; got {mass}."

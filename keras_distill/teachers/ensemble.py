@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_distill._backend.number_checks import check_finite
 from keras_distill.taps import heads
 from keras_distill.teachers.averaging_teacher import (
     AveragingTeacher,
@@ -200,6 +201,7 @@ def member_weights(
     if average not in ("arithmetic", "geometric"):
         raise ValueError(f"average is 'arithmetic' or 'geometric'; got {average!r}.")
     weights = [1.0] * len(models) if weights is None else list(weights)
+    check_finite(**{f"weights[{i}]": weight for i, weight in enumerate(weights)})
     if len(weights) != len(models) or min(weights) <= 0:
         raise ValueError(
             f"An ensemble of {len(models)} models needs as many positive weights; "

@@ -72,7 +72,11 @@ class FunctionTeacher(BaseTeacher):
         if not taps:
             return {}
         shapes = [self._shape(tap) for tap in taps]
-        tensors = call_on_host(lambda x: self._arrays(x, taps), inputs, shapes)
+
+        def run(teacher, arrays):
+            return teacher._arrays(arrays, taps)
+
+        tensors = call_on_host(self, run, inputs, shapes)
         return {
             tap: ops.stop_gradient(tensor)
             for tap, tensor in zip(taps, tensors, strict=True)

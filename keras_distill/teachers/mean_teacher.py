@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_distill._backend.number_checks import check_finite
 from keras_distill.teachers.base_teacher import check_trained
 from keras_distill.teachers.copies import Copies
 from keras_distill.teachers.teacher import Teacher
@@ -35,6 +36,7 @@ class MeanTeacher(Teacher):
     checks_first_batch = False
 
     def __init__(self, student: keras.Model, decay: float = 0.999):
+        check_finite(decay=decay)
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay is at least 0 and below 1; got {decay}.")
         check_trained(student)

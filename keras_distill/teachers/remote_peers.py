@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_distill._backend import files
 from keras_distill._backend.jax_state import sync_variables
+from keras_distill._backend.number_checks import check_in, check_integers
 from keras_distill.strategies.replicas import is_first_worker, worker
 from keras_distill.teachers.averaging_teacher import AveragingTeacher
 from keras_distill.teachers.base_teacher import check_trained
@@ -83,11 +84,8 @@ class RemotePeers(AveragingTeacher):
         weights: Sequence[float] | None = None,
     ):
         _check_names([name, *peers])
-        if refresh < 1 or wait < 0:
-            raise ValueError(
-                "refresh is a number of steps, at least 1, and wait one of seconds, at "
-                f"least 0; got {refresh} and {wait}."
-            )
+        check_integers(1, refresh=refresh)
+        check_in(0, wait=wait)
         for model in peers.values():
             check_trained(model)
         self.names, self.name = list(peers), name

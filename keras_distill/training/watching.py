@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_distill._backend.finite import FiniteCheck
-from keras_distill._backend.jax_state import keep_state
+from keras_distill._backend.jax_state import keep_state, keep_state_before
 
 # Reading the logs waits for the device, which is too slow for every step.
 EVERY = 100
@@ -25,7 +25,11 @@ class WatchedStep:
 
     def __call__(self, *arguments):
         """Take a step; raise if its logs or the weights after it are not finite."""
-        result = self.step(*arguments)
+        try:
+            result = self.step(*arguments)
+        except (Exception, KeyboardInterrupt):
+            keep_state_before(self.model, arguments)
+            raise
         self.calls += 1
         early = self.calls < EVERY and self.calls & (self.calls - 1) == 0
         if early or self.calls % EVERY == 0 or self.model.plan.saves_by_batch:

@@ -40,7 +40,7 @@ def test_calibration_is_counted_by_bins():
     )
     expected = (2 * 0.15 + 0.15 + 2 * 0.43) / 5
     assert found.error == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(ValueError, match="bins must be 1 or more"):
+    with pytest.raises(ValueError, match="bins must be an integer of 1 or more"):
         kd.analysis.calibration(giving(logits), numbered([0] * 5), bins=0)
 
 

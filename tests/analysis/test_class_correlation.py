@@ -87,7 +87,7 @@ def test_a_uniform_teacher_has_no_correlation():
 
 def test_bad_input_is_rejected():
     teacher, samples = giving(draws()), numbered(np.zeros(200))
-    with pytest.raises(ValueError, match="temperatures must be above 0"):
+    with pytest.raises(ValueError, match=r"temperatures\[0\] must be above 0"):
         kd.analysis.class_correlation(teacher, samples, [0.0])
     with pytest.raises(ValueError, match="each of the 6 classes once"):
         kd.analysis.class_correlation(teacher, samples, groups=[[0, 1], [2]])

@@ -182,7 +182,7 @@ def test_a_timed_model_is_unchanged():
     [
         (np.zeros((0, 3), "float32"), 1, r"shape \(0, 3\)"),
         (tf.data.Dataset.from_tensors(np.zeros((2, 3))), 1, "one batch of the model's"),
-        (np.zeros((2, 3), "float32"), -1, "Expected `repeats` to be 0 or more"),
+        (np.zeros((2, 3), "float32"), -1, "repeats must be an integer of 0 or more"),
     ],
 )
 def test_bad_samples_are_rejected(samples, repeats, message):

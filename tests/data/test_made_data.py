@@ -106,7 +106,7 @@ def test_digits_lie_where_the_mask_says():
 def test_bad_arguments():
     for arguments, message in (
         ({"similarity": 1.5}, "similarity is a cosine"),
-        ({"difficulty": -1}, "difficulty must be 0 or more; got -1"),
+        ({"difficulty": -1}, "difficulty must be an integer of 0 or more; got -1"),
         ({"classes": 10}, "multiple of super_classes"),
     ):
         with pytest.raises(ValueError, match=message):

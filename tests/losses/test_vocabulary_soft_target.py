@@ -236,7 +236,7 @@ def test_weights_of_half_precision(dtype):
     [
         ({"temperature": 0.0}, "temperature must be above 0; got 0"),
         ({"label_weight": -0.1}, "label_weight must be 0 or more; got -0.1"),
-        ({"chunk": 0}, "chunk must be 1 token or more; got 0"),
+        ({"chunk": 0}, "chunk must be an integer of 1 or more; got 0"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, words):

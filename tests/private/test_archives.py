@@ -88,6 +88,14 @@ BAD = {
     "date": (lambda p: np.savez(p, count=1, a=np.zeros(2, "M8[s]")), "must be numbers"),
     "text": (lambda p: write(p, {"count.npy": COUNT, "a.npy": b"hello"}), "no array"),
     "count": (lambda p: np.savez(p, a=np.ones(2)), "not a file of keras_distill"),
+    "several counts": (
+        lambda p: np.savez(p, count=[1, 1], a=np.ones(2)),
+        "not a file of keras_distill",
+    ),
+    "no whole count": (
+        lambda p: np.savez(p, count=1.5, a=np.ones(2)),
+        "not a file of keras_distill",
+    ),
     "more counted": (lambda p: np.savez(p, count=3, a=np.ones(2)), "1 of 3 arrays"),
     "no archive": (lambda p: p.write_bytes(b"x" * 100), "not a zip file"),
     "array alone": (lambda p: p.write_bytes(npy(GOOD["a"])), "not a zip file"),
@@ -131,8 +139,9 @@ def test_nothing_is_unpacked_of_what_is_too_large(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 
-def test_headers_are_checked_before_arrays_are_read(tmp_path):
+def test_headers_are_checked_before_arrays_are_read(tmp_path, monkeypatch):
     files.write_arrays(tmp_path / "a.npz", GOOD)
+    monkeypatch.delattr(files.Archive, "read")
     seen = {}
 
     def check(headers):

@@ -138,7 +138,7 @@ def test_invalid_input_raises(teacher, digits, tmp_path):
     other = kd.models.mlp((8, 8, 1), 10, units=(64, 48))
     with pytest.raises(ValueError, match="another teacher"):
         kd.reconstruct(other, metadata, 10)
-    with pytest.raises(ValueError, match="count must be 1 or more"):
+    with pytest.raises(ValueError, match="count must be an integer of 1 or more"):
         kd.reconstruct(teacher, metadata, 0)
     for arguments, words in (
         ({"kind": "some"}, "kind must be one of"),

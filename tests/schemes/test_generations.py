@@ -105,8 +105,8 @@ def test_an_interrupted_chain_resumes(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"generations": 0}, "generations must be 1 or more; got 0"),
-        ({"epochs": 0}, "epochs must be 1 or more; got 0"),
+        ({"generations": 0}, "generations must be an integer of 1 or more; got 0"),
+        ({"epochs": 0}, "epochs must be an integer of 1 or more; got 0"),
         (
             {"make": lambda index: linear(f"g{index}", classes=3 + index)},
             "class counts differ",

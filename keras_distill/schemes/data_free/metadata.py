@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_distill import taps as tapping
 from keras_distill._backend import files
+from keras_distill._backend.number_checks import check_finite, check_integers
 from keras_distill.schemes.data_free import metadata_checks as checks
 from keras_distill.schemes.data_free import spectra
 from keras_distill.schemes.data_free.dropout_masks import with_masks
@@ -187,7 +188,10 @@ def record_metadata(
         raise ValueError(f"kind must be one of {kinds}; got {kind!r}.")
     if masks and kind != "all":
         raise ValueError(f"Dropout masks need kind='all'; got {kind!r}.")
+    check_integers(0, masks=masks, seed=seed)
+    check_integers(1, rank=rank, batch_size=batch_size)
     for name, fraction in (("keep", keep), ("dropout", dropout)):
+        check_finite(**{name: fraction})
         if not 0.0 < fraction < 1.0:
             raise ValueError(f"{name} must lie between 0 and 1; got {fraction}.")
     heads.check_logits(teacher, "teacher")

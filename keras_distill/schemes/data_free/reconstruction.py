@@ -7,8 +7,12 @@ from keras import ops
 from keras_distill import taps as tapping
 from keras_distill._backend import gradients
 from keras_distill._backend.keras_layers import Untracked
+from keras_distill._backend.number_checks import (
+    check_above,
+    check_finite,
+    check_integers,
+)
 from keras_distill.schemes.data_free.metadata import Metadata
-from keras_distill.schemes.stages import check_at_least_one
 
 
 class _Canvas(keras.Model):
@@ -105,8 +109,11 @@ def reconstruct(
         Lopes, Fenu, Starner 2017, Data-free knowledge distillation for deep neural
         networks.
     """
+    check_integers(1, count=count, steps=steps, batch_size=batch_size)
+    check_integers(0, seed=seed)
+    check_above(0, learning_rate=learning_rate)
+    check_finite(start=start)
     metadata.check_teacher(teacher)
-    check_at_least_one(count, "count")
     rng = np.random.default_rng(seed)
     views = metadata.views(teacher)
     # With few inputs, each view still gets a batch.

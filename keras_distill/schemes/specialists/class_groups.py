@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_distill._backend.number_checks import check_integers
+
 
 def cluster_classes(
     predictions: np.ndarray, clusters: int, *, seed: int = 0
@@ -37,6 +39,8 @@ def cluster_classes(
     from sklearn.cluster import MiniBatchKMeans
 
     classes = predictions.shape[-1]
+    check_integers(2, clusters=clusters)
+    check_integers(0, seed=seed)
     if not 2 <= clusters < classes:
         raise ValueError(
             f"clusters must be 2 to {classes - 1} for {classes} classes; got {clusters}."

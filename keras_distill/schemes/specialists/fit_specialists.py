@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
+from keras_distill._backend.number_checks import check_above, check_in, check_integers
 from keras_distill.data import Samples
 from keras_distill.schemes.progress import Progress
 from keras_distill.schemes.specialists.class_groups import check_groups
@@ -13,7 +14,6 @@ from keras_distill.schemes.specialists.specialist_training import (
     draw_samples,
     run_in_processes,
 )
-from keras_distill.schemes.stages import check_at_least_one
 
 
 def fit_specialists(
@@ -75,8 +75,10 @@ def fit_specialists(
         Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network
         (section 5).
     """
-    check_at_least_one(epochs)
-    check_at_least_one(processes, "processes")
+    check_integers(1, epochs=epochs, batch_size=batch_size, processes=processes)
+    check_integers(0, seed=seed)
+    check_in(0, 1, soft_weight=soft_weight)
+    check_above(0, temperature=temperature)
     groups = [[int(k) for k in group] for group in groups]
     check_groups(generalist, groups)
     settings = {

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill._backend.number_checks import check_above
+
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Merged(keras.Layer):
@@ -27,6 +29,7 @@ class Merged(keras.Layer):
 
     def __init__(self, group: Sequence[int], temperature: float = 1.0, **kwargs):
         super().__init__(**kwargs)
+        check_above(0, temperature=temperature)
         self.group, self.temperature = list(group), temperature
 
     def call(self, logits):

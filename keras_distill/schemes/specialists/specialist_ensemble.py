@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill._backend.number_checks import check_above, check_integers
 from keras_distill.schemes.specialists.class_groups import check_groups
-from keras_distill.schemes.stages import check_at_least_one
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -62,8 +62,8 @@ class SpecialistEnsemble(keras.Model):
                 "Each specialist must return the logits of its group and of a dustbin: "
                 f"expected outputs of {expected}, got outputs of {sizes}."
             )
-        check_at_least_one(nearest, "nearest")
-        check_at_least_one(steps, "steps")
+        check_integers(1, nearest=nearest, steps=steps)
+        check_above(0, rate=rate)
         super().__init__(name=name)
         self.generalist, self.specialists = generalist, list(specialists)
         self.groups = [list(group) for group in groups]

@@ -3,11 +3,15 @@
 import json
 from collections.abc import Sequence
 
+from keras_distill._backend.number_checks import check_above, check_integers
 from keras_distill.data.preprocessing import preprocessing_of
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap, heads
 from keras_distill.teachers.base_teacher import CLASSES, VALUES, BaseTeacher, Request
 from keras_distill.teachers.cache.contents import Contents
+
+# Above it, what rounding leaves of a log-probability is magnified to a tenth of a logit.
+HIGHEST_OF_FLOAT16, HIGHEST_OF_FLOAT32 = 100.0, 1e3
 
 
 def check_taps(taps: Sequence[Tap]) -> None:
@@ -33,12 +37,23 @@ def check_takes_tensors(models: Sequence) -> None:
             )
 
 
-def check_temperature(top_k, temperature, is_ensemble: bool) -> None:
+def check_temperature(top_k, temperature, is_ensemble: bool, dtype: str) -> None:
     """Check that a temperature is passed if the predictions depend on it."""
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-        raise ValueError(f"top_k must be an integer above 0; got {top_k!r}.")
-    if temperature is not None and not temperature > 0:
-        raise ValueError(f"temperature must be above 0; got {temperature!r}.")
+    if top_k is not None:
+        check_integers(1, top_k=top_k)
+    if temperature is not None:
+        check_above(0, temperature=temperature)
+        exact = dtype == "float32" and top_k is None
+        highest = HIGHEST_OF_FLOAT32 if exact else HIGHEST_OF_FLOAT16
+        if temperature > highest:
+            kind = "float32" if exact else "float16"
+            raise ValueError(
+                f"temperature must be at most {highest:g} in a cache that stores "
+                f"predictions in {kind}, above which T magnifies rounding errors; got "
+                f"{temperature:g}. At such temperatures soft targets are the squared "
+                "difference of centered logits: cache those of one teacher, without "
+                "top_k, and use kd.losses.LogitRegression."
+            )
     if temperature is None and (top_k is not None or is_ensemble):
         which = "with top_k" if top_k is not None else "of an ensemble"
         raise ValueError(
@@ -129,13 +144,6 @@ def check_made_of(cached: dict, passed: dict, folder) -> None:
             f"({details}). Pass what it was built with, choose another folder, or remove "
             "this one to build it again."
         )
-
-
-def check_counts(**numbers: int) -> None:
-    """Check that numbers of rows are 1 or more."""
-    for name, number in numbers.items():
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name} must be an integer above 0; got {number!r}.")
 
 
 def _short(value) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from keras_distill import strategies
 from keras_distill import taps as tapping
 from keras_distill._backend.files import remove_left_over
+from keras_distill._backend.number_checks import check_in, check_integers
 from keras_distill.data.selection import Selection
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap
@@ -49,7 +50,8 @@ class CachedTeacher(BaseTeacher):
         taps: layers to cache, as in a term. Default: the logits.
         top_k: number of classes to store of each prediction. Default: all logits.
         temperature: T of the predictions; required with `top_k` and for an ensemble,
-            whose average depends on it.
+            whose average depends on it. At most 100, or 1,000 for an ensemble whose
+            `dtype` is `"float32"`.
         dtype: of all other cached values, `"float16"` (default) or `"float32"`.
         views: replayable augmentation, `kd.data.Views`. Default: none.
         inputs: the teacher's part of the data's inputs. Default: `"image"`.
@@ -59,8 +61,9 @@ class CachedTeacher(BaseTeacher):
 
     Raises:
         TypeError: `teacher` is not a teacher, or `views` is not a `kd.data.Views`.
-        ValueError: a tap can't be cached, `top_k` has no temperature, there is neither
-            a teacher nor a cache, or the cache was built with something else.
+        ValueError: a tap can't be cached, `top_k` has no temperature or one that is too
+            high, there is neither a teacher nor a cache, or the cache was built with
+            something else.
 
     Example:
         >>> cached = kd.CachedTeacher("cache", teacher, top_k=5, temperature=4.0)
@@ -162,7 +165,8 @@ class CachedTeacher(BaseTeacher):
             raise ValueError(
                 "Building a cache needs its teacher: pass one to kd.CachedTeacher."
             )
-        checks.check_counts(batch_size=batch_size, shard_rows=shard_rows)
+        check_integers(1, batch_size=batch_size, shard_rows=shard_rows)
+        check_in(0, patience=patience)
         views = self.recipe.views
         source = sources.source(data, views, self.sample_ids, self.inputs)
         made_of = {**self.recipe.fingerprints(), "data": source.fingerprint}

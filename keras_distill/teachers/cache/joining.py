@@ -1,8 +1,11 @@
 """Joining cached outputs with their samples in a `tf.data` pipeline."""
 
+import weakref
+
 import keras
 import numpy as np
 
+from keras_distill._backend.weak_calls import weakly
 from keras_distill.data.selection import Selection, select
 from keras_distill.teachers.cache import rows, sources
 from keras_distill.teachers.cache.in_memory import LIMIT, InMemoryRows
@@ -40,9 +43,11 @@ class Joiner:
         types = ["int32" if d.startswith("uint") else d for d, _ in parts]
         shapes = [shape for _, shape in parts]
 
+        read_rows = weakly(self, Joiner._read)
+
         def look_up(x, *others):
             query = self._query(x)
-            read = lambda: tf.numpy_function(self._read, query, types)  # noqa: E731
+            read = lambda: tf.numpy_function(read_rows, query, types)  # noqa: E731
             if cache is None or not self._is_static(query[2:]):
                 arrays = read()
             else:
@@ -60,6 +65,8 @@ class Joiner:
             return (x, *others) if others else x
 
         mapped = dataset.map(look_up, num_parallel_calls=tf.data.AUTOTUNE)
+        # All datasets made of it, and their iterators, refer to it.
+        weakref.finalize(mapped, lambda joiner: None, self).atexit = False
         return mapped.prefetch(tf.data.AUTOTUNE)
 
     def _fits(self) -> bool:

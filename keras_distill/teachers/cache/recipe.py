@@ -36,7 +36,7 @@ class Recipe:
         # A mean of values depends on no temperature.
         is_ensemble = isinstance(teacher, AveragingTeacher) and predicts != VALUES
         checks.check_taps(taps)
-        checks.check_temperature(top_k, temperature, is_ensemble)
+        checks.check_temperature(top_k, temperature, is_ensemble, dtype)
         checks.check_top_k(top_k, predicts)
         checks.check_views(views)
         if preprocessing is None:

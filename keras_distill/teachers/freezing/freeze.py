@@ -8,6 +8,7 @@ import numpy as np
 from keras_distill import taps as tapping
 from keras_distill._backend.files import to_numpy
 from keras_distill._backend.keras_layers import flatten_layers
+from keras_distill._backend.number_checks import check_in
 from keras_distill.data.preprocessing import carry_preprocessing
 from keras_distill.taps import Tap
 from keras_distill.teachers.base_teacher import check_trained
@@ -72,6 +73,8 @@ def freeze(
     Example:
         >>> distiller = kd.Distiller(student, kd.freeze(teacher, images[:64]))
     """
+    if tolerance is not None:
+        check_in(0, tolerance=tolerance)
     if isinstance(model, EnsembleTeacher):
         return _freeze_members(model, inputs, keep, dtype, tolerance)
     if not isinstance(model, keras.Model):

@@ -8,7 +8,8 @@ from keras import ops
 
 import keras_distill as kd
 from keras_distill.taps import Tap
-from keras_distill.teachers.cache import joining
+from keras_distill.teachers.cache import cache_checks as checks
+from keras_distill.teachers.cache import forms, joining
 from tests.teachers.cache.conftest import net
 
 LOGITS, HIDDEN = Tap("logits"), Tap("hidden")
@@ -260,7 +261,7 @@ def test_a_stream_of_other_data_raises(tmp_path, teacher, samples):
 @pytest.mark.parametrize("numbers", [{"shard_rows": 0}, {"batch_size": 0}])
 def test_a_cache_of_nothing_raises(numbers, tmp_path, teacher, samples):
     with pytest.raises(
-        ValueError, match=f"{next(iter(numbers))} must be an integer above 0"
+        ValueError, match=f"{next(iter(numbers))} must be an integer of 1 or more"
     ):
         kd.CachedTeacher(tmp_path / "c", teacher).build(samples, **numbers)
     for empty in (samples[:0], batches(samples, 40).take(0)):
@@ -379,6 +380,24 @@ def test_terms_that_the_cache_cannot_teach(
         kd.Distiller(student, cached, terms=TERMS[message], student_inputs="image")
 
 
+@pytest.mark.parametrize("top_k", [2, 9])
+def test_the_highest_temperature_moves_no_logit_by_a_tenth(top_k):
+    rng, temperature = np.random.default_rng(0), checks.HIGHEST_OF_FLOAT16
+    z = rng.normal(0.0, 4.0, (64, 10)).astype("float32")
+    form = forms.TopK(top_k, temperature)
+    found = keras.ops.convert_to_numpy(form.decode(form.encode(z), (10,)))
+    p = np.exp(np.float64(z) / temperature)
+    p /= p.sum(-1, keepdims=True)
+    largest = np.argsort(-z, -1)[:, :top_k]
+    rest = 1.0 - np.take_along_axis(p, largest, -1).sum(-1, keepdims=True)
+    expected = np.repeat(rest / (10 - top_k), 10, -1)
+    np.put_along_axis(expected, largest, np.take_along_axis(p, largest, -1), -1)
+    logits = temperature * np.log(expected)
+    gap = found - found.mean(-1, keepdims=True)
+    gap -= logits - logits.mean(-1, keepdims=True)
+    assert np.abs(gap).max() < 0.1
+
+
 def test_bad_input(tmp_path, teacher, student, samples):
     with pytest.raises(ValueError, match=r"no cache in .* and no teacher"):
         kd.CachedTeacher(tmp_path / "none")
@@ -388,6 +407,13 @@ def test_bad_input(tmp_path, teacher, student, samples):
         kd.CachedTeacher(tmp_path / "none", teacher, top_k=3)
     with pytest.raises(ValueError, match="temperature must be above 0; got -1"):
         kd.CachedTeacher(tmp_path / "none", teacher, top_k=3, temperature=-1.0)
+    for dtype in ("float16", "float32"):
+        with pytest.raises(
+            ValueError, match=r"must be at most 100 in a cache .* float16"
+        ):
+            kd.CachedTeacher(
+                tmp_path / "none", teacher, top_k=3, temperature=101, dtype=dtype
+            )
     with pytest.raises(ValueError, match=r"\['label_gradient'\]"):
         kd.CachedTeacher(tmp_path / "none", teacher, taps=Tap.input_gradient())
     soft = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
