@@ -73,7 +73,7 @@ class Samples:
         Raises:
             ValueError: `count` is below 1 or exceeds the number of samples.
         """
-        check_integers(1, count=count)
+        check_integers(0, count=count)
         check_integers(0, seed=seed)
         if not 0 < count <= len(self):
             raise ValueError(

@@ -102,18 +102,20 @@ def test_a_temperature_that_was_edited_is_found(tmp_path):
 
 
 BAD_DESCRIPTIONS = {
-    "deep": b"[" * 100_000,
-    "large": b" " * (contents.MOST_BYTES + 1),
-    "list": b"[1, 2]",
-    "newer": b'{"format": 3}',
-    "text": b"\xff\xfe\xff",
+    "deep": (b"[" * 100_000, "recursion"),
+    "large": (b" " * (contents.MOST_BYTES + 1), "larger than"),
+    "list": (b"[1, 2]", "list"),
+    "newer": (b'{"format": 3}', "its format is 3, not 2"),
+    "text": (b"\xff\xfe\xff", "decode"),
 }
 
 
-@pytest.mark.parametrize("text", BAD_DESCRIPTIONS.values(), ids=BAD_DESCRIPTIONS)
-def test_a_description_that_is_none_raises(tmp_path, text):
+@pytest.mark.parametrize("text, words", BAD_DESCRIPTIONS.values(), ids=BAD_DESCRIPTIONS)
+def test_a_description_that_is_none_raises(tmp_path, text, words):
     (tmp_path / "cache.json").write_bytes(text)
-    with pytest.raises(ValueError, match=r"cache\.json' can't be read.*build"):
+    with pytest.raises(
+        ValueError, match=rf"cache\.json' can't be read.*{words}.*build"
+    ):
         kd.CachedTeacher(tmp_path)
 
 
