@@ -2,11 +2,11 @@
 
     KERAS_BACKEND=jax python benchmarks/flat_memory.py --json memory.json
 
-Each cache is built, read, joined in memory and then batch by batch from disk, trained
-from for a few steps with a new distiller, and dropped. The steps are those of one
-distiller with a soft target and two terms on layers. The table has, after each part, the
-resident memory and the number of open files, and, of the caches, how many of their
-readers are still alive.
+Each cache is built, read, joined in memory and then batch by batch from disk, and
+dropped; in the next part a new distiller is trained for three steps from each join, and
+in the last a new student alone, whose growth is Keras's own. The steps are those of one
+distiller with a soft target and two terms on layers. The table has the resident memory,
+the number of open files, and how many readers of caches are still alive.
 """
 
 import argparse
@@ -65,35 +65,56 @@ def measured(part, done, readers=()):
     }
 
 
-def use_cache(folder, data, teacher):
-    """Build a cache, read it, join it both ways and train from it."""
+def use_cache(folder, data, teacher, trains):
+    """Build a cache, read it, join it both ways, and read or train from it."""
     cached = kd.CachedTeacher(folder, teacher, top_k=3, temperature=4.0)
     cached.build(data, shard_rows=40, verbose=0)
     cached.read(data.ids)
     for limit in LIMITS:
         joining.LIMIT = limit
         train = cached.join(kd.data.batches(data, BATCH, sample_ids=True))
-        distiller = kd.Distiller(net("student", 4), cached, student_inputs="image")
-        compiled(distiller).fit(train, steps_per_epoch=3, epochs=1, verbose=0)
+        if trains:
+            student = net("student", 4)
+            fit(kd.Distiller(student, cached, student_inputs="image"), train)
+        else:
+            for _ in train:
+                pass
 
 
-def rows_of_caches(count, every):
+def fit(model, data):
+    compiled(model).fit(data, steps_per_epoch=3, epochs=1, verbose=0)
+
+
+def use_no_cache(folder, data, teacher):
+    """Train a student alone, as often as `use_cache` trains one."""
+    for _ in LIMITS:
+        fit(net("student", 4), kd.data.batches(data, BATCH))
+
+
+PARTS = {
+    "caches": lambda *given: use_cache(*given, trains=False),
+    "caches that train": lambda *given: use_cache(*given, trains=True),
+    "students alone": use_no_cache,
+}
+
+
+def rows_of_caches(part, count, every):
     data, teacher = samples(), net("teacher", 8)
-    readers, created = [], Reader.__init__
+    readers, create = [], Reader.__init__
 
     def noted(reader, *arguments):
-        created(reader, *arguments)
+        create(reader, *arguments)
         readers.append(weakref.ref(reader))
 
     Reader.__init__ = noted
     for number in range(count + 1):
         if number % every == 0:
-            yield measured("caches", number, readers)
+            yield measured(part, number, readers)
         if number < count:
             with tempfile.TemporaryDirectory() as folder:
-                use_cache(folder, data, teacher)
+                PARTS[part](folder, data, teacher)
             keras.backend.clear_session()
-    Reader.__init__ = created
+    Reader.__init__ = create
 
 
 class Measured(keras.callbacks.Callback):
@@ -133,7 +154,9 @@ def main():
     caches, steps = (CACHES, OF_CACHES), (STEPS, OF_STEPS)
     if args.smoke:
         caches, steps = (2, 1), (4, 2)
-    rows = [*rows_of_steps(*steps), *rows_of_caches(*caches)]
+    rows = rows_of_steps(*steps)
+    for part in PARTS:
+        rows += rows_of_caches(part, *caches)
     print(kd.analysis.table(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))

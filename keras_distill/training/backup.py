@@ -15,7 +15,6 @@ from keras_distill._backend.callback_states import (
     set_callback_state,
 )
 from keras_distill._backend.jax_state import sync_variables
-from keras_distill._backend.number_checks import check_integers
 from keras_distill.strategies.replicas import is_first_worker
 from keras_distill.training.random_states import (
     random_states,
@@ -66,8 +65,11 @@ class BackupAndRestore(keras.callbacks.Callback):
         super().__init__()
         if not backup_dir:
             raise ValueError("backup_dir is a folder for the backups; got none.")
-        if save_freq != "epoch":
-            check_integers(1, save_freq=save_freq)
+        is_count = isinstance(save_freq, int) and not isinstance(save_freq, bool)
+        if save_freq != "epoch" and not (is_count and save_freq > 0):
+            raise ValueError(
+                f"save_freq is 'epoch' or a number of batches; got {save_freq!r}."
+            )
         self.backup_dir, self.save_freq = os.fspath(backup_dir), save_freq
         self.double_checkpoint = double_checkpoint
         self.delete_checkpoint = delete_checkpoint

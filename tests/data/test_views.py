@@ -79,5 +79,7 @@ def test_without_ids_batches_are_images_and_labels():
 def test_bad_arguments():
     with pytest.raises(TypeError, match="a function of an image and a seed; got int"):
         kd.data.Views(3, 2)
-    with pytest.raises(ValueError, match="number of views, 1 or more; got 0"):
+    with pytest.raises(
+        ValueError, match="count must be an integer of 1 or more; got 0"
+    ):
         kd.data.Views(noisy, 0)

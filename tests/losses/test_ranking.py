@@ -44,7 +44,9 @@ def test_more_items_than_classes(scores):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match=r"got 0 and 10.0"):
+    with pytest.raises(
+        ValueError, match="items must be an integer of 1 or more; got 0"
+    ):
         Ranking(0)
     with pytest.raises(ValueError, match=r"got 5 and 0"):
         Ranking(5, decay=0)

@@ -323,7 +323,7 @@ BAD = {
     "no peers": (lambda f: teacher(f, others=()), ["at least one"]),
     "itself": (lambda f: teacher(f, others=("a",)), ["that of this process"]),
     "no file's name": (lambda f: teacher(f, name="a/b"), ["'a/b'"]),
-    "refresh": (lambda f: teacher(f, refresh=0), ["at least 1", "got 0"]),
+    "refresh": (lambda f: teacher(f, refresh=0), ["refresh", "1 or more; got 0"]),
     "average": (lambda f: teacher(f, average="mean"), ["'geometric'", "'mean'"]),
     "absent": (
         lambda f: distiller(teacher(f)).fit(*points(), verbose=0),
