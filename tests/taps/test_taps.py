@@ -180,7 +180,7 @@ def test_a_layer_that_is_not_called():
 @pytest.mark.parametrize("arguments", [{"call": -1}, {"side": "inside"}, {"path": ""}])
 def test_bad_taps(arguments):
     with pytest.raises(
-        ValueError, match="A tap's|call must be an integer of 0 or more; got -1"
+        ValueError, match=r"A tap's|call must be an integer of 0 or more; got -1"
     ):
         Tap(**{"path": "a", **arguments})
 
