@@ -72,6 +72,11 @@ def logits(loss, weight=None):
     return with_labels([kd.Term(loss, weight=weight)])
 
 
+def standardized(loss):
+    term = kd.Term(losses.StandardizedLogits(loss), weight=9.0)
+    return {"terms": [term], "label_weight": 0.1}
+
+
 def responses(data):
     groups = SUPER_CLASSES.get(data.name.removesuffix("_jpeg"))
     pt = targets.TrueClass()
@@ -94,6 +99,7 @@ def responses(data):
         "Jensen-Shannon": logits(losses.JensenShannon(4.0)),
         "logits": logits(losses.LogitRegression(centred=True), 0.1),
         "DKD": logits(losses.DecoupledTarget(4.0)),
+        "KD-standardized": standardized(losses.SoftTarget(2.0)),
         "DIST": logits(losses.PredictionCorrelation(4.0)),
         "ranking": logits(losses.Ranking(3)),
     }

@@ -17,7 +17,10 @@ NAN, INF = float("nan"), float("inf")
 GRADIENT = kd.Tap.input_gradient()
 STATES = kd.Tap("head", side="input")
 # Those with arguments that depend on the data, and base classes.
-ARGUMENTS = {"Contrastive": {"samples": 8, "negatives": 4, "width": 3}}
+ARGUMENTS = {
+    "Contrastive": {"samples": 8, "negatives": 4, "width": 3},
+    "StandardizedLogits": {"loss": kd.losses.SoftTarget(2.0)},
+}
 LEFT_OUT = {"DistillationLoss", "Divergence", "FactorTransfer", "Review"}
 LOSSES = sorted(set(kd.losses.__all__) - LEFT_OUT)
 WITH_TEMPERATURE = {

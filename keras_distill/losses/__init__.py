@@ -37,6 +37,7 @@ from keras_distill.losses.similarity_matrix import SimilarityMatrix
 from keras_distill.losses.singular_flow import SingularFlow
 from keras_distill.losses.soft_rank import SoftRank
 from keras_distill.losses.soft_target import SoftTarget
+from keras_distill.losses.standardized_logits import StandardizedLogits
 from keras_distill.losses.variational_information import VariationalInformation
 from keras_distill.losses.verification import Verification
 from keras_distill.losses.vocabulary_soft_target import VocabularySoftTarget
@@ -77,6 +78,7 @@ __all__ = [
     "SingularFlow",
     "SoftRank",
     "SoftTarget",
+    "StandardizedLogits",
     "VariationalInformation",
     "Verification",
     "VocabularySoftTarget",

@@ -24,6 +24,7 @@ from tests.losses.measures import (
     map_angle,
     missed_first,
     other_side,
+    standardized_disagreement,
     target_distance,
     uncorrelated,
     unexplained,
@@ -166,6 +167,18 @@ ROWS = [
             ("jensen_shannon", losses.JensenShannon),
             ("decoupled_target", losses.DecoupledTarget),
         )
+    ),
+    *(
+        Row(
+            f"standardized_{loss.name}",
+            losses.StandardizedLogits,
+            standardized_disagreement,
+            ("logits",),
+            LOGITS,
+            tokens=(3, 5),
+            arguments={"loss": loss},
+        )
+        for loss in (losses.SoftTarget(2.0), losses.DecoupledTarget(2.0))
     ),
     *(
         Row(

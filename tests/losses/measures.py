@@ -12,6 +12,16 @@ def disagreement(teacher, student):
     return 0.5 * np.abs(p - q).sum(-1).mean()
 
 
+def standardized_disagreement(teacher, student):
+    """Total variation distance of the predictions from standardized logits."""
+    return disagreement(
+        *(
+            (z - z.mean(-1, keepdims=True)) / z.std(-1, keepdims=True)
+            for z in (teacher, student)
+        )
+    )
+
+
 def label_disagreement(teacher, student):
     """Mean difference of the probabilities of independent labels."""
     p, q = (1 / (1 + np.exp(-z)) for z in (teacher, student))
