@@ -80,6 +80,7 @@ def standardized(loss):
 def responses(data):
     groups = SUPER_CLASSES.get(data.name.removesuffix("_jpeg"))
     pt = targets.TrueClass()
+    power = losses.SoftTarget(1.0, target=targets.PowerTransform(0.1))
     related = {"KD-rel": soft(targets.SuperClasses(groups), 1.0, 0.5)} if groups else {}
     return {
         "label smoothing": soft(targets.Uniform(), 1.0, 0.1),
@@ -101,6 +102,9 @@ def responses(data):
         "DKD": logits(losses.DecoupledTarget(4.0)),
         "KD-standardized": standardized(losses.SoftTarget(2.0)),
         "DIST": logits(losses.PredictionCorrelation(4.0)),
+        "TTM": with_labels([kd.Term(power, weight=45.0)]),
+        "WTTM": logits(losses.PowerWeightedTarget(0.2)),
+        "WSLD": logits(losses.WeightedSoftTarget(2.0)),
         "ranking": logits(losses.Ranking(3)),
     }
 
@@ -125,6 +129,8 @@ def features(data, epochs):
         ),
         "FSP": before_labels(on(FLOWS, losses.FlowMatrix())),
         "KDSVD": with_labels(on(FLOWS, losses.SingularFlow())),
+        "ICKD": with_labels(on(["stack3"], losses.ChannelCorrelation())),
+        "cosine": with_labels(on(["stack3"], losses.CosineDistance())),
         "NST": with_labels(on(["stack3"], losses.NeuronSelectivity())),
         "AB": before_labels(on(BEFORE, losses.ActivationBoundary())),
         "OFD": with_labels(on(BEFORE, losses.MarginActivation())),

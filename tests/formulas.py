@@ -23,6 +23,11 @@ def top_k(z, k, temperature):
     return np.array(rows)
 
 
+def power_transform(z, exponent, temperature):
+    powers = softmax(z, temperature) ** exponent
+    return powers / powers.sum(-1, keepdims=True)
+
+
 def true_class(z, labels, temperature):
     rows = []
     for p, y in zip(softmax(z, temperature), labels, strict=True):

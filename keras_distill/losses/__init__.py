@@ -7,11 +7,13 @@ from keras_distill.losses.activation_boundary import ActivationBoundary
 from keras_distill.losses.angle_relation import AngleRelation
 from keras_distill.losses.attention_map import AttentionMap
 from keras_distill.losses.binary_soft_target import BinarySoftTarget
+from keras_distill.losses.channel_correlation import ChannelCorrelation
 from keras_distill.losses.class_triplet import ClassTriplet
 from keras_distill.losses.conditional_probability import ConditionalProbability
 from keras_distill.losses.confidence_weighted_label import ConfidenceWeightedLabel
 from keras_distill.losses.contrastive import Contrastive
 from keras_distill.losses.correlation_congruence import CorrelationCongruence
+from keras_distill.losses.cosine_distance import CosineDistance
 from keras_distill.losses.decoupled_target import DecoupledTarget
 from keras_distill.losses.distance_relation import DistanceRelation
 from keras_distill.losses.distillation_loss import DistillationLoss
@@ -29,6 +31,7 @@ from keras_distill.losses.logit_regression import LogitRegression
 from keras_distill.losses.margin_activation import MarginActivation
 from keras_distill.losses.neuron_selectivity import NeuronSelectivity
 from keras_distill.losses.output_regression import OutputRegression
+from keras_distill.losses.power_weighted_target import PowerWeightedTarget
 from keras_distill.losses.prediction_correlation import PredictionCorrelation
 from keras_distill.losses.ranking import Ranking
 from keras_distill.losses.reverse_soft_target import ReverseSoftTarget
@@ -42,17 +45,20 @@ from keras_distill.losses.variational_information import VariationalInformation
 from keras_distill.losses.verification import Verification
 from keras_distill.losses.vocabulary_soft_target import VocabularySoftTarget
 from keras_distill.losses.voted_triplet import VotedTriplet
+from keras_distill.losses.weighted_soft_target import WeightedSoftTarget
 
 __all__ = [
     "ActivationBoundary",
     "AngleRelation",
     "AttentionMap",
     "BinarySoftTarget",
+    "ChannelCorrelation",
     "ClassTriplet",
     "ConditionalProbability",
     "ConfidenceWeightedLabel",
     "Contrastive",
     "CorrelationCongruence",
+    "CosineDistance",
     "DecoupledTarget",
     "DistanceRelation",
     "DistillationLoss",
@@ -70,6 +76,7 @@ __all__ = [
     "MarginActivation",
     "NeuronSelectivity",
     "OutputRegression",
+    "PowerWeightedTarget",
     "PredictionCorrelation",
     "Ranking",
     "ReverseSoftTarget",
@@ -83,4 +90,5 @@ __all__ = [
     "Verification",
     "VocabularySoftTarget",
     "VotedTriplet",
+    "WeightedSoftTarget",
 ]

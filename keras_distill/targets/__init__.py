@@ -3,6 +3,7 @@
 from keras_distill.targets.class_similarity import ClassSimilarity
 from keras_distill.targets.mixed import Mixed
 from keras_distill.targets.permuted import Permuted
+from keras_distill.targets.power_transform import PowerTransform
 from keras_distill.targets.super_classes import SuperClasses
 from keras_distill.targets.target import Target
 from keras_distill.targets.top_k import TopK
@@ -14,6 +15,7 @@ __all__ = [
     "ClassSimilarity",
     "Mixed",
     "Permuted",
+    "PowerTransform",
     "SuperClasses",
     "Target",
     "TopK",

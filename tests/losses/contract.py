@@ -15,6 +15,7 @@ from keras_distill import losses, targets
 from tests import formulas
 from tests.differentiation import differentiate
 from tests.losses.measures import (
+    channel_angle,
     confidence_gap,
     disagreement,
     distance,
@@ -24,10 +25,12 @@ from tests.losses.measures import (
     map_angle,
     missed_first,
     other_side,
+    power_distance,
     standardized_disagreement,
     target_distance,
     uncorrelated,
     unexplained,
+    unlike_channels,
     unlike_pairs,
     unlike_patterns,
 )
@@ -200,6 +203,11 @@ ROWS = [
                 targets.TrueClass(),
                 lambda z: formulas.true_class(z, z.argmax(-1), 4.0),
             ),
+            (
+                "power_transform",
+                targets.PowerTransform(0.3),
+                lambda z: formulas.power_transform(z, 0.3, 4.0),
+            ),
             ("uniform", targets.Uniform(), lambda z: np.full(z.shape, 0.2)),
             (
                 "virtual_teacher",
@@ -219,6 +227,25 @@ ROWS = [
                 lambda z: formulas.class_similarity(np.tri(5), z.argmax(-1), 0.3, 0.5),
             ),
         )
+    ),
+    Row(
+        "power_weighted_target",
+        losses.PowerWeightedTarget,
+        power_distance(0.3),
+        ("logits",),
+        LOGITS,
+        tokens=(3, 5),
+        zero=False,
+        closer=0.7,
+        arguments={"exponent": 0.3},
+    ),
+    Row(
+        "weighted_soft_target",
+        losses.WeightedSoftTarget,
+        disagreement,
+        ("logits",),
+        LOGITS,
+        tokens=(3, 5),
     ),
     Row(
         "soft_target_permuted",
@@ -390,6 +417,21 @@ ROWS = [
         MAP,
         closer=0.8,
         arguments={"paraphraser": kd.adapters.Paraphraser(1.0, trainable=False)},
+    ),
+    Row(
+        "channel_correlation",
+        losses.ChannelCorrelation,
+        unlike_channels,
+        ("stack2",),
+        MAP,
+    ),
+    Row(
+        "cosine_distance",
+        losses.CosineDistance,
+        channel_angle,
+        ("stack2",),
+        MAP,
+        tokens=(3, 5),
     ),
     Row("hint", losses.Hint, distance, ("stack2",), MAP, tokens=(3, 5)),
     Row(

@@ -44,6 +44,24 @@ def map_angle(fold):
     return measure
 
 
+def channel_angle(teacher, student):
+    """Mean angle between the channels' vectors at a location, in radians."""
+    norms = (np.linalg.norm(f, axis=-1) for f in (teacher, student))
+    cosines = (teacher * student).sum(-1) / np.prod(list(norms), axis=0)
+    return np.arccos(cosines.clip(-1, 1)).mean()
+
+
+def unlike_channels(teacher, student):
+    """Mean difference of the cosines between channels, as patterns over locations."""
+
+    def cosines(f):
+        flat = f.reshape(len(f), -1, f.shape[-1])
+        flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+        return np.einsum("bpc,bpd->bcd", flat, flat)
+
+    return np.abs(cosines(teacher) - cosines(student)).mean()
+
+
 def flow_distance(teacher, student):
     """Mean absolute difference of the correlations between two layers."""
     flows = [
@@ -59,6 +77,16 @@ def target_distance(formula):
     def measure(teacher, student):
         q = formulas.softmax(student / 4.0)
         return 0.5 * np.abs(formula(teacher) - q).sum(-1).mean()
+
+    return measure
+
+
+def power_distance(exponent):
+    """Total variation distance of the prediction from the teacher's to a power."""
+
+    def measure(teacher, student):
+        p = formulas.power_transform(teacher, exponent, 1.0)
+        return 0.5 * np.abs(p - formulas.softmax(student)).sum(-1).mean()
 
     return measure
 

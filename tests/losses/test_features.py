@@ -41,7 +41,30 @@ def activation_boundary(teacher, student, margin=1.0):
     return (short**2).reshape(len(short), -1).mean(-1)
 
 
+def cosine_distance(teacher, student):
+    values = []
+    for t, s in zip(teacher, student, strict=True):
+        pairs = zip(t.reshape(-1, t.shape[-1]), s.reshape(-1, s.shape[-1]), strict=True)
+        cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]
+        values.append(1 - np.mean(cosines))
+    return values
+
+
+def channel_correlation(teacher, student):
+    values = []
+    for sides in zip(teacher, student, strict=True):
+        grams = []
+        for f in sides:
+            channels = f.reshape(-1, f.shape[-1]).T
+            rows = [[a @ b for b in channels] for a in channels]
+            grams.append([row / np.linalg.norm(row) for row in rows])
+        values.append(((grams[0] - np.array(grams[1])) ** 2).sum() / len(grams[0]))
+    return values
+
+
 LOSSES = {
+    losses.ChannelCorrelation: channel_correlation,
+    losses.CosineDistance: cosine_distance,
     losses.FullActivation: full_activation,
     losses.NeuronSelectivity: neuron_selectivity,
     losses.ActivationBoundary: activation_boundary,
@@ -151,3 +174,34 @@ def test_the_inferred_adapter_is_that_of_the_method(loss, kind, student, teacher
         keras.saving.serialize_keras_object(last)
     )
     assert again.channels == 6
+
+
+def test_cosines_of_tokens_and_of_zeros(maps):
+    teacher, student = (x.reshape(3, 6, 4) for x in maps)
+    teacher[0, 0] = student[0, 0] = teacher[1, 0] = 0.0
+    values = keras.ops.convert_to_numpy(
+        losses.CosineDistance(reduction=None)(teacher, student)
+    )
+    assert values.shape == (3, 6)
+    assert values[0, 0] == 0.0
+    assert values[1, 0] == pytest.approx(0.5)
+    expected = cosine_distance(teacher[2:, 1:2], student[2:, 1:2])
+    np.testing.assert_allclose(values[2, 1], expected[0], rtol=1e-4)
+    stretched = losses.CosineDistance()(teacher, 1e3 * teacher)
+    np.testing.assert_allclose(stretched, 0.0, atol=1e-6)
+
+
+def test_channels_correlate_over_maps_of_any_size(maps):
+    teacher, student = maps
+    few = student[:, :1]
+    found = losses.ChannelCorrelation(reduction=None)(teacher, few)
+    np.testing.assert_allclose(found, channel_correlation(teacher, few), rtol=1e-4)
+    moved = losses.ChannelCorrelation()(teacher, 5.0 * teacher[:, ::-1])
+    np.testing.assert_allclose(moved, 0.0, atol=1e-6)
+    with pytest.raises(ValueError, match=r"ChannelCorrelation.*got \(3, 4\)"):
+        losses.ChannelCorrelation()(teacher[:, 0, 0], teacher[:, 0, 0])
+    adapter, none = losses.ChannelCorrelation().adapters(
+        (None, 8, 8, 3), (None, 4, 4, 6)
+    )
+    assert none is None
+    assert adapter.compute_output_shape((None, 8, 8, 3)) == (None, 8, 8, 6)

@@ -39,6 +39,10 @@ TARGETS = {
         ),
     ),
     "uniform": (targets.Uniform(), lambda t: np.full((6, 5), 0.2)),
+    "power_transform": (
+        targets.PowerTransform(0.3),
+        lambda t: formulas.power_transform(LOGITS, 0.3, t),
+    ),
     "virtual_teacher": (
         targets.VirtualTeacher(0.95),
         lambda t: formulas.virtual_teacher(0.95, LABELS, 5, t),
