@@ -49,6 +49,12 @@ def on(taps, loss):
     ]
 
 
+def heads_on(stages, loss):
+    """Return a term for each stage's head, which learns the teacher's logits."""
+    names = {stage: f"{loss.name}_{stage}" for stage in stages}
+    return [kd.Term(loss, student=stage, name=name) for stage, name in names.items()]
+
+
 def with_labels(*terms, **arguments):
     return {"terms": [t for part in terms for t in part], **arguments}
 
@@ -102,6 +108,7 @@ def responses(data):
         "DKD": logits(losses.DecoupledTarget(4.0)),
         "KD-standardized": standardized(losses.SoftTarget(2.0)),
         "DIST": logits(losses.PredictionCorrelation(4.0)),
+        "MLKD": logits(losses.MultiLevelLogits()),
         "TTM": with_labels([kd.Term(power, weight=45.0)]),
         "WTTM": logits(losses.PowerWeightedTarget(0.2)),
         "WSLD": logits(losses.WeightedSoftTarget(2.0)),
@@ -130,6 +137,8 @@ def features(data, epochs):
         "FSP": before_labels(on(FLOWS, losses.FlowMatrix())),
         "KDSVD": with_labels(on(FLOWS, losses.SingularFlow())),
         "ICKD": with_labels(on(["stack3"], losses.ChannelCorrelation())),
+        "SRD": with_labels(on(["pool"], losses.NormalizedHint())),
+        "OFA": with_labels(heads_on(STAGES, losses.EnhancedTarget())),
         "cosine": with_labels(on(["stack3"], losses.CosineDistance())),
         "NST": with_labels(on(["stack3"], losses.NeuronSelectivity())),
         "AB": before_labels(on(BEFORE, losses.ActivationBoundary())),

@@ -18,6 +18,7 @@ from keras_distill.losses.decoupled_target import DecoupledTarget
 from keras_distill.losses.distance_relation import DistanceRelation
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.divergence import Divergence
+from keras_distill.losses.enhanced_target import EnhancedTarget
 from keras_distill.losses.factor_transfer import FactorTransfer
 from keras_distill.losses.flip_symmetry import FlipSymmetry
 from keras_distill.losses.flow_matrix import FlowMatrix
@@ -29,7 +30,9 @@ from keras_distill.losses.jacobian import Jacobian
 from keras_distill.losses.jensen_shannon import JensenShannon
 from keras_distill.losses.logit_regression import LogitRegression
 from keras_distill.losses.margin_activation import MarginActivation
+from keras_distill.losses.multi_level_logits import MultiLevelLogits
 from keras_distill.losses.neuron_selectivity import NeuronSelectivity
+from keras_distill.losses.normalized_hint import NormalizedHint
 from keras_distill.losses.output_regression import OutputRegression
 from keras_distill.losses.power_weighted_target import PowerWeightedTarget
 from keras_distill.losses.prediction_correlation import PredictionCorrelation
@@ -63,6 +66,7 @@ __all__ = [
     "DistanceRelation",
     "DistillationLoss",
     "Divergence",
+    "EnhancedTarget",
     "FactorTransfer",
     "FlipSymmetry",
     "FlowMatrix",
@@ -74,7 +78,9 @@ __all__ = [
     "JensenShannon",
     "LogitRegression",
     "MarginActivation",
+    "MultiLevelLogits",
     "NeuronSelectivity",
+    "NormalizedHint",
     "OutputRegression",
     "PowerWeightedTarget",
     "PredictionCorrelation",

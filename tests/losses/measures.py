@@ -51,6 +51,12 @@ def channel_angle(teacher, student):
     return np.arccos(cosines.clip(-1, 1)).mean()
 
 
+def unlike_channel_values(teacher, student):
+    """One minus the mean correlation of a channel's values over samples and locations."""
+    t, s = (f.reshape(-1, f.shape[-1]).T for f in (teacher, student))
+    return 1 - np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(t, s, strict=True)])
+
+
 def unlike_channels(teacher, student):
     """Mean difference of the cosines between channels, as patterns over locations."""
 
@@ -87,6 +93,21 @@ def power_distance(exponent):
     def measure(teacher, student):
         p = formulas.power_transform(teacher, exponent, 1.0)
         return 0.5 * np.abs(p - formulas.softmax(student)).sum(-1).mean()
+
+    return measure
+
+
+def enhanced_distance(exponent):
+    """Total variation distance from the teacher's prediction, enhanced on its class."""
+
+    def measure(teacher, student):
+        p, top = (
+            formulas.softmax(teacher),
+            np.eye(teacher.shape[-1])[teacher.argmax(-1)],
+        )
+        target = np.where(top > 0, (1 + p) ** exponent, p)
+        target = target / target.sum(-1, keepdims=True)
+        return 0.5 * np.abs(target - formulas.softmax(student)).sum(-1).mean()
 
     return measure
 

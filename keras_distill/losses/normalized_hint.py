@@ -1,0 +1,84 @@
+"""The teacher's layer as a target, with both sides normalized over the batch."""
+
+import keras
+from keras import ops
+
+from keras_distill import strategies
+from keras_distill._backend.number_checks import check_in
+from keras_distill.losses._masking import expanded, of_both, without_masked
+from keras_distill.losses.distillation_loss import DistillationLoss
+
+# The variance that a normalization adds, and the sum at which features are equal.
+VARIANCE, EQUAL = 1e-4, 1e-7
+
+
+@keras.saving.register_keras_serializable(package="keras_distill")
+class NormalizedHint(DistillationLoss):
+    """Log of the summed fourth powers of two layers' gap, normalized over the batch.
+
+    Normalized by the batch alone, a projection of the student learns the relations
+    between features in place of their size. The logarithm and the high power keep
+    student and teacher apart where their capacities differ:
+
+        log sum_bc |n(r(f_s)) - n(f_t)|_bc^a,   n(f) = (f - mean f) / sqrt(var f + 1e-4)
+
+    with the mean and variance of a channel over the batch, under replicas the global
+    one, and the adapter r, a projection trained with the student. It is one number, the
+    same for all samples, and negative where features agree. Of maps and sequences each
+    location counts as a sample; the source pools maps first.
+
+    Recommended weight: 2.0, alongside soft targets at T = 1 and a label weight of 1 (the
+    source's for ImageNet).
+
+    Args:
+        power: a, from 1 to 8. Default 4.
+        name, reduction, dtype: as in `DistillationLoss`.
+
+    Raises:
+        TypeError: `power` is not a number.
+        ValueError: `power` is out of range.
+
+    Example:
+        >>> kd.Term(kd.losses.NormalizedHint(), student="pool", teacher="pool")
+
+    Source:
+        Miles, Mikolajczyk 2024, Understanding the role of the projector in knowledge
+        distillation (SRD).
+    """
+
+    compares_samples = True
+    recommended_weight = 2.0
+    needs = ("mask", "teacher_mask")
+
+    def __init__(self, *, power: float = 4.0, **kwargs):
+        super().__init__(**kwargs)
+        check_in(1, 8, power=power)
+        self.power = power
+
+    def call(self, teacher, student, *, mask, teacher_mask):
+        """Return `(B,)` for features of any shape."""
+        mask = of_both(mask, teacher_mask)
+        counts = _rows(_counts(student, mask))
+        sides = (_rows(without_masked(x, mask)) for x in (teacher, student))
+        t, s = (_normalized(rows, counts) for rows in sides)
+        total = ops.sum(ops.power(ops.abs(s - t), self.power))
+        return ops.broadcast_to(ops.log(total + EQUAL), ops.shape(student)[:1])
+
+
+def _counts(features, mask):
+    """Return 1 for each location that is valid, else 0, `(..., 1)`."""
+    ones = ops.ones_like(features[..., :1])
+    return ones if mask is None else ones * expanded(mask, features, features.dtype)
+
+
+def _rows(features):
+    """Return the locations of the global batch, `(N, C)`."""
+    return strategies.gather(ops.reshape(features, (-1, features.shape[-1])))
+
+
+def _normalized(rows, counts):
+    """Return rows of mean 0 and variance 1 over those that count, 0 elsewhere."""
+    total = ops.maximum(ops.sum(counts), 1.0)
+    gap = counts * (rows - ops.sum(rows * counts, axis=0) / total)
+    variance = ops.sum(ops.square(gap), axis=0) / total
+    return gap / ops.sqrt(variance + VARIANCE)
