@@ -138,6 +138,7 @@ def features(data, epochs):
         "KDSVD": with_labels(on(FLOWS, losses.SingularFlow())),
         "ICKD": with_labels(on(["stack3"], losses.ChannelCorrelation())),
         "SRD": with_labels(on(["pool"], losses.NormalizedHint())),
+        "VkD": with_labels(on(["pool"], losses.OrthogonalHint())),
         "OFA": with_labels(heads_on(STAGES, losses.EnhancedTarget())),
         "cosine": with_labels(on(["stack3"], losses.CosineDistance())),
         "NST": with_labels(on(["stack3"], losses.NeuronSelectivity())),

@@ -12,6 +12,7 @@ from keras_distill.adapters.connector import Connector
 from keras_distill.adapters.factors import Paraphraser, Translator
 from keras_distill.adapters.gaussian_regressor import GaussianRegressor
 from keras_distill.adapters.match import Match, chain
+from keras_distill.adapters.orthogonal_projection import OrthogonalProjection
 from keras_distill.adapters.review_fusion import ReviewFusion
 from keras_distill.adapters.tokens_to_map import TokensToMap
 from keras_distill.adapters.unit_embedding import UnitEmbedding
@@ -22,6 +23,7 @@ __all__ = [
     "Connector",
     "GaussianRegressor",
     "Match",
+    "OrthogonalProjection",
     "Paraphraser",
     "ReviewFusion",
     "TokensToMap",

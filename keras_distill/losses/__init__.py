@@ -33,6 +33,7 @@ from keras_distill.losses.margin_activation import MarginActivation
 from keras_distill.losses.multi_level_logits import MultiLevelLogits
 from keras_distill.losses.neuron_selectivity import NeuronSelectivity
 from keras_distill.losses.normalized_hint import NormalizedHint
+from keras_distill.losses.orthogonal_hint import OrthogonalHint
 from keras_distill.losses.output_regression import OutputRegression
 from keras_distill.losses.power_weighted_target import PowerWeightedTarget
 from keras_distill.losses.prediction_correlation import PredictionCorrelation
@@ -81,6 +82,7 @@ __all__ = [
     "MultiLevelLogits",
     "NeuronSelectivity",
     "NormalizedHint",
+    "OrthogonalHint",
     "OutputRegression",
     "PowerWeightedTarget",
     "PredictionCorrelation",

@@ -5,7 +5,9 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill._backend.number_checks import check_in
-from keras_distill.losses._masking import expanded, of_both, without_masked
+from keras_distill.losses._batch_moments import batch_normalized
+from keras_distill.losses._masking import of_both
+from keras_distill.losses._vectors import flatten
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 # The variance that a normalization adds, and the sum at which features are equal.
@@ -58,27 +60,7 @@ class NormalizedHint(DistillationLoss):
     def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
         mask = of_both(mask, teacher_mask)
-        counts = _rows(_counts(student, mask))
-        sides = (_rows(without_masked(x, mask)) for x in (teacher, student))
-        t, s = (_normalized(rows, counts) for rows in sides)
-        total = ops.sum(ops.power(ops.abs(s - t), self.power))
+        t, s = (batch_normalized(x, mask, VARIANCE) for x in (teacher, student))
+        powers = flatten(ops.power(ops.abs(s - t), self.power))
+        total = ops.sum(strategies.gather(ops.sum(powers, axis=-1)))
         return ops.broadcast_to(ops.log(total + EQUAL), ops.shape(student)[:1])
-
-
-def _counts(features, mask):
-    """Return 1 for each location that is valid, else 0, `(..., 1)`."""
-    ones = ops.ones_like(features[..., :1])
-    return ones if mask is None else ones * expanded(mask, features, features.dtype)
-
-
-def _rows(features):
-    """Return the locations of the global batch, `(N, C)`."""
-    return strategies.gather(ops.reshape(features, (-1, features.shape[-1])))
-
-
-def _normalized(rows, counts):
-    """Return rows of mean 0 and variance 1 over those that count, 0 elsewhere."""
-    total = ops.maximum(ops.sum(counts), 1.0)
-    gap = counts * (rows - ops.sum(rows * counts, axis=0) / total)
-    variance = ops.sum(ops.square(gap), axis=0) / total
-    return gap / ops.sqrt(variance + VARIANCE)

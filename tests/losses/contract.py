@@ -464,6 +464,16 @@ ROWS = [
         zero=False,
         alone=False,
     ),
+    Row(
+        "orthogonal_hint",
+        losses.OrthogonalHint,
+        unexplained,
+        ("stack2",),
+        MAP,
+        zero=False,
+        alone=False,
+        closer=0.8,
+    ),
     Row("hint", losses.Hint, distance, ("stack2",), MAP, tokens=(3, 5)),
     Row(
         "attention_sum",
