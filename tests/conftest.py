@@ -8,6 +8,7 @@ os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 os.environ["TF_NUM_INTEROP_THREADS"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ import keras_distill as kd
 from tests.differentiation import differentiate
 from tests.nets import conv_pair
 
+# More generated inputs, by `--hypothesis-profile many`.
+hypothesis.settings.register_profile("many", max_examples=500)
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 if ON_TENSORFLOW:

@@ -66,8 +66,9 @@ def test_some_odd_inputs(case):
     check(case)
 
 
+# Of 500, with `--hypothesis-profile many`.
 @pytest.mark.long
-@settings(max_examples=500, **OPTIONS)
+@settings(**OPTIONS)
 @given(CASES)
 def test_many_odd_inputs(case):
     check(case)

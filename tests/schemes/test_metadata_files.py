@@ -123,6 +123,12 @@ CHANGES = {
     "sizes": (resized("pairs", "0/sizes", lambda a: a * 2), r"not \(16, 16\)"),
     "kind": (setting("all", "kind", "some"), "kind 'some'"),
     "masks": (setting("all", "masks", 2), "1/shares"),
+    "negative masks": (setting("all", "masks", -1), "number of masks is -1"),
+    "no layers": (setting("all", "layers", []), r"its layers are \[\]"),
+    "too many arrays": (
+        ("all", lambda metadata: metadata.arrays.update(more=np.zeros(3))),
+        "differ in more",
+    ),
     "layers": (setting("all", "layers", [1]), "its layers are"),
     "shape": (setting("all", "input_shape", [-4]), "its input_shape is"),
     "seed": (setting("all", "seed", "0"), "setting 'seed' is '0'"),

@@ -25,8 +25,10 @@ def read_settings(array: np.ndarray) -> dict:
     for name, kind in _TYPES.items():
         if type(settings.get(name)) is not kind:
             raise ValueError(f"its setting '{name}' is {settings.get(name)!r}")
-    if settings["kind"] not in KINDS or settings["masks"] < 0:
+    if settings["kind"] not in KINDS:
         raise ValueError(f"it is of kind {settings['kind']!r}")
+    if settings["masks"] < 0:
+        raise ValueError(f"its number of masks is {settings['masks']}")
     layers, shape = settings["layers"], settings["input_shape"]
     if not layers or not all(isinstance(layer, str) for layer in layers):
         raise ValueError(f"its layers are {layers}")
