@@ -5,7 +5,6 @@ import os
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # A worker a core: threads of its own would take that of another.
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
-os.environ["TF_NUM_INTEROP_THREADS"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis

@@ -21,6 +21,7 @@ from keras_distill.data.selection import (
 )
 from keras_distill.taps import Tap
 from keras_distill.training import array_checks
+from keras_distill.training.data_checks import with_own_arrays
 from keras_distill.training.label_shapes import check_label_shape, check_weight_shape
 
 
@@ -72,6 +73,7 @@ class Entering:
                 run before the step, workers would shuffle data each for itself, or, while
                 training, a part of the loss is not finite or a replica gets no samples.
         """
+        array_checks.check_class_weight(arguments.get("class_weight"))
         prepare = preparation_of(self.entry, training=True, teach=True)
         self.drawn_before_step = tuple(prepare.random_layers() if prepare else ())
         self._warn_of_random_layers()
@@ -115,6 +117,7 @@ class Entering:
             y = batch_size = sample_weight = None
         elif self._teaches_in_evaluation():
             x, sample_weight = weighted_inputs(x, y, sample_weight)
+        x = with_own_arrays(x)
         return super().evaluate(x, y, batch_size, verbose, sample_weight, **arguments)
 
     def predict(self, x, batch_size=None, **arguments):
@@ -126,6 +129,7 @@ class Entering:
 
     def train_on_batch(self, x, y=None, sample_weight=None, **arguments):
         """Take one step on a batch, checked before the first as `fit` checks it."""
+        array_checks.check_class_weight(arguments.get("class_weight"))
         self._warn_of_random_layers()
         batch = x, y, sample_weight
         prepare = preparation_of(self.entry, training=True, teach=True)
@@ -158,7 +162,7 @@ class Entering:
         given = {"strings": self._takes_strings(), "device": device}
         array_checks.check_data(x, y, weight, shapes=self._output_shapes(), **given)
         array_checks.check_whole(y, self._loss_of_labels(), device)
-        self._check_label_shapes(y, weight)
+        self._check_label_shapes(y, weight, device)
 
     def _check_arrays(self, x, y, sample_weight, raw: bool) -> None:
         """Check the arrays of an evaluation, or raw ones that models preprocess."""
@@ -172,13 +176,15 @@ class Entering:
         if not raw:
             self._check_label_shapes(y, weight)
 
-    def _check_label_shapes(self, y, sample_weight) -> None:
+    def _check_label_shapes(self, y, sample_weight, device: bool = True) -> None:
         """Check labels and weights against the outputs that the students declare."""
         for student in self.entry.students:
             for name, x in _declared_outputs(student):
                 of_part = Tap.output(name), names_of_outputs(student)
                 loss = part_of_output(self._loss_of_labels(), *of_part)
-                check_label_shape(part_of_output(y, *of_part), loss, x.shape)
+                labels = part_of_output(y, *of_part)
+                check_label_shape(labels, loss, x.shape)
+                array_checks.check_classes_of(labels, loss, x.shape[-1], device)
                 weight = part_of_output(sample_weight, *of_part)
                 check_weight_shape(weight, loss, x.shape)
 

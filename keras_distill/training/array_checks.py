@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from keras_distill.training.data_checks import known_loss
+from keras_distill._backend.number_checks import check_in
+from keras_distill.training.data_checks import check_classes, known_loss
 
 # Rows of a block, whose sum shows whether any value is not finite.
 _ROWS = 4096
@@ -166,6 +167,34 @@ def _leads(shape: tuple, other: tuple) -> bool:
     return fits and len(shape) <= len(other)
 
 
+def check_class_weight(class_weight: dict | None) -> None:
+    """Check that the weights of classes are finite numbers of 0 or more."""
+    for name, value in (class_weight or {}).items():
+        check_in(0, **{f"class_weight[{name!r}]": value})
+
+
+def check_classes_of(y, loss, classes: int | None, device: bool = True) -> None:
+    """Check the labels of an output, if its loss takes classes as numbers.
+
+    Args:
+        y: labels of the output, or None.
+        loss: of the output.
+        classes: number of its logits, None if unknown.
+        device: as in `check_data`.
+    """
+    if isinstance(loss, (list, tuple)) and len(loss) == 1:
+        (loss,) = loss
+    is_array = hasattr(y, "shape") and hasattr(y, "__array__")
+    if not is_array or not _takes_classes(loss) or (_is_tensor(y) and not device):
+        return
+    _check_whole("y", y)
+    options = getattr(loss, "keywords", {})
+    known = known_loss(loss)
+    if isinstance(known, keras.losses.Loss):
+        options = known.get_config()
+    check_classes(y, classes, options.get("ignore_class"))
+
+
 def check_whole(y, loss, device: bool = True) -> None:
     """Check that labels of a loss that takes classes as numbers are whole numbers.
 
@@ -222,7 +251,10 @@ def _check_values(name: str, leaf, are_weights: bool) -> None:
             else "Replace missing values, or leave those samples out; labels that are "
             "missing take any number, and a sample_weight of 0."
         )
-        raise ValueError(f"{name} is not finite: it has NaN or infinite values. {fix}")
+        raise ValueError(
+            f"{name} is not finite: it has NaN or infinite values, or some too large for "
+            f"float32. {fix}"
+        )
     if are_weights and _least(leaf) < 0:
         raise ValueError(
             f"{name} has negative weights, the least {_least(leaf):g}; expected 0 or "
@@ -247,9 +279,10 @@ def is_finite(leaf) -> bool:
 
 def _block_is_finite(block) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
+        if block.dtype.itemsize == 8:
+            return bool((np.abs(block) <= np.finfo("float32").max).all())
         # A sum is not finite if a value is not, and seldom else.
-        wide = "float64" if block.dtype.itemsize == 8 else "float32"
-        return bool(np.isfinite(block.sum(dtype=wide)) or np.isfinite(block).all())
+        return bool(np.isfinite(block.sum(dtype="float32")) or np.isfinite(block).all())
 
 
 def _least(leaf) -> float:

@@ -147,8 +147,14 @@ class BackupAndRestore(keras.callbacks.Callback):
         self._begin = random_states()
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Note the epoch, which `initial_epoch` may have set."""
+        """Note the epoch, which `initial_epoch` may have set.
+
+        Within an epoch, the rate is that of the backup: callbacks that set it as an epoch
+        begins did so before.
+        """
         self._epoch = epoch
+        if self._restored is not None:
+            self._restore_rate()
 
     def on_train_batch_begin(self, batch, logs=None):
         """Restore torch's generators once more, from one of which a new reader draws."""
@@ -187,6 +193,12 @@ class BackupAndRestore(keras.callbacks.Callback):
             model.optimizer.build(model.trainable_variables)
         return files.numbered([*model.variables, *model.optimizer.variables], "run")
 
+    def _restore_rate(self) -> None:
+        rate, kept = self.model.optimizer.learning_rate, self._kept("run")
+        for name, variable in self._variables().items():
+            if variable is rate:
+                variable.assign(kept[name])
+
     def _means(self) -> dict:
         return files.numbered(self.model.metrics_variables, "epoch")
 
@@ -194,12 +206,16 @@ class BackupAndRestore(keras.callbacks.Callback):
         arrays = self._restored.items()
         return {n.removeprefix(prefix): x for n, x in arrays if n.startswith(prefix)}
 
-    def _restore(self, variables: dict, part: str) -> None:
-        kept = {
+    def _kept(self, part: str) -> dict:
+        """Return the values of the variables of a part, by the variable's name."""
+        return {
             files.without_counts(name): x
             for name, x in self._restored.items()
             if name.startswith(f"{part} ")
         }
+
+    def _restore(self, variables: dict, part: str) -> None:
+        kept = self._kept(part)
         if apart := files.differing(variables, kept):
             raise ValueError(
                 f"The backup in '{self.backup_dir}' is of another model, optimizer or "

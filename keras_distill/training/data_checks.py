@@ -7,7 +7,11 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
-from keras_distill._backend.tensorflow_data import reads_generator
+from keras_distill._backend.tensorflow_data import (
+    copied_arrays,
+    reads_generator,
+    with_own_tensors,
+)
 
 # Losses of probabilities without a from_logits.
 _WITHOUT_CHOICE = (
@@ -113,7 +117,7 @@ def check_labels(labels, classes: int | None, loss) -> None:
             "in compile(), and set label_weight=0, to learn from the teacher alone."
         )
     if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
-        _check_classes(labels, classes, loss.get_config().get("ignore_class"))
+        check_classes(labels, classes, loss.get_config().get("ignore_class"))
 
 
 def check_term_labels(
@@ -141,7 +145,7 @@ def check_term_labels(
             _check_of_samples(labels, classes, term)
         shared = term.shared_classes
         if shared and "labels" in term.loss.needs and _are_classes(labels):
-            _check_classes(labels, min(classes or shared, shared), ignored)
+            check_classes(labels, min(classes or shared, shared), ignored)
         if not term.loss.labels_are_classes:
             continue
         if labels is None:
@@ -149,7 +153,7 @@ def check_term_labels(
                 f"The loss of term '{term.name}' takes labels, but the data have none. "
                 "Pass labels, or set the loss's label_weight to 0."
             )
-        _check_classes(labels, classes, ignored)
+        check_classes(labels, classes, ignored)
 
 
 def check_has_part(labels, term) -> None:
@@ -215,7 +219,8 @@ def _check_of_samples(labels, classes: int | None, term) -> None:
         )
 
 
-def _check_classes(labels, classes: int | None, ignored=None) -> None:
+def check_classes(labels, classes: int | None, ignored=None) -> None:
+    """Check that labels are within the classes."""
     if not classes:
         return
     labels = np.asarray(labels)
@@ -327,12 +332,19 @@ def _reread(dataset) -> tuple:
     count = int(dataset.cardinality())
     if count >= 0:
         whole = whole.apply(tf.data.experimental.assert_cardinality(count))
-    return whole, first
+    return with_own_tensors(whole), first
+
+
+def with_own_arrays(x):
+    """Return data to evaluate on, of a Python generator with arrays of their own."""
+    if hasattr(x, "take") and hasattr(x, "element_spec") and reads_generator(x):
+        return with_own_tensors(x)
+    return (copied_arrays(batch) for batch in x) if hasattr(x, "__next__") else x
 
 
 def _with_first(first, rest):
-    yield first
-    yield from rest
+    yield copied_arrays(first)
+    yield from map(copied_arrays, rest)
 
 
 def _first_of(batches):

@@ -48,6 +48,7 @@ def resume(
         )
     if backup.save_freq != "epoch":
         _check_order(x, arguments)
+    _check_validation(arguments)
     epoch, left_out, ended = backup.find()
     # The data start at this call's `initial_epoch`.
     begin = arguments.get("initial_epoch", 0)
@@ -95,6 +96,19 @@ def _check_order(x, arguments: dict) -> None:
             "epoch, but the order of data that `fit` shuffles cannot be repeated. "
             "Pass shuffle=False, or kd.data.batches(samples, shuffle=True), or "
             "save_freq='epoch'."
+        )
+
+
+def _check_validation(arguments: dict) -> None:
+    """Check that each evaluation in `fit` begins where the one before did."""
+    steps, data = arguments.get("validation_steps"), arguments.get("validation_data")
+    batches = _batches_of(data, arguments.get("validation_batch_size"))
+    if steps and hasattr(data, "element_spec") and batches != steps:
+        raise ValueError(
+            f"BackupAndRestore cannot resume with validation_steps={steps} on data of "
+            f"{batches if batches > 0 else 'any number of'} batches: each evaluation reads "
+            "on where the one before ended. Pass data.take(steps), without "
+            "validation_steps."
         )
 
 

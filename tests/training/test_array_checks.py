@@ -1,5 +1,7 @@
 """Arrays that no step could take are refused before it, by the argument's name."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -227,3 +229,99 @@ def test_one_array_of_weights_for_several_outputs_weighs_hidden_layers():
     assert logs["hint"][0] == pytest.approx(expected, rel=1e-4)
     logs = distiller().train_on_batch(X, labels, weights, return_dict=True)
     assert float(logs["hint"]) == pytest.approx(expected, rel=1e-4)
+
+
+CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def two_outputs():
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(5, name="hidden")(inputs)
+    outputs = {name: keras.layers.Dense(3, name=name)(x) for name in "ab"}
+    return keras.Model(inputs, outputs)
+
+
+def one_output():
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(5, name="hidden")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+def of_losses(loss, net=one_output):
+    hint = kd.Term(kd.losses.Hint(), "hidden", "hidden")
+    distiller = kd.Distiller(net(), net(), terms=[hint])
+    distiller.compile("sgd", loss)
+    return distiller
+
+
+def of_itself():
+    distiller = kd.SelfDistiller(one_output(), ["hidden"])
+    distiller.compile("sgd", CROSS_ENTROPY)
+    return distiller
+
+
+def of_peers():
+    distiller = kd.MutualDistiller([one_output(), one_output()])
+    distiller.compile("sgd", CROSS_ENTROPY)
+    return distiller
+
+
+PARTIAL = functools.partial(
+    keras.losses.sparse_categorical_crossentropy, from_logits=True
+)
+DISTILLERS = {
+    "a list": (lambda: of_losses([CROSS_ENTROPY]), False),
+    "a function": (lambda: of_losses(PARTIAL), False),
+    "outputs": (
+        lambda: of_losses(dict.fromkeys("ab", CROSS_ENTROPY), two_outputs),
+        True,
+    ),
+    "itself": (of_itself, False),
+    "peers": (of_peers, False),
+}
+
+
+@pytest.mark.parametrize("make, several", DISTILLERS.values(), ids=DISTILLERS)
+@pytest.mark.parametrize("how", ["fit", "evaluate", "validation"])
+@pytest.mark.parametrize(
+    "change, words",
+    [(lambda y: y + 3, r"lie in 0\.\.2"), (lambda y: y + 0.5, "whole numbers")],
+    ids=["outside", "fractions"],
+)
+def test_labels_of_any_output_are_classes(make, several, how, change, words):
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    good, bad = np.arange(8) % 3, change(np.arange(8) % 3)
+    if several:
+        good, bad = {"a": good, "b": good}, {"a": good, "b": bad}
+    distiller = make()
+    before = [keras.ops.convert_to_numpy(v) for v in distiller.variables]
+    with pytest.raises(ValueError, match=words):
+        if how == "fit":
+            distiller.fit(x, bad, verbose=0)
+        elif how == "evaluate":
+            distiller.evaluate(x, bad, verbose=0)
+        else:
+            distiller.fit(x, good, validation_data=(x, bad), verbose=0)
+    for variable, value in zip(distiller.variables, before, strict=False):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+    make().fit(x, good, validation_data=(x, good), verbose=0)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf, "2"])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_weights_of_classes_are_numbers(value, by_hand):
+    x, y = np.ones((8, 4), "float32"), np.arange(8) % 3
+    distiller = of_losses(CROSS_ENTROPY)
+    weights = {0: 1.0, 1: value, 2: 1.0}
+    with pytest.raises((TypeError, ValueError), match=r"class_weight\[1\] must be"):
+        if by_hand:
+            distiller.train_on_batch(x, y, class_weight=weights)
+        else:
+            distiller.fit(x, y, class_weight=weights, verbose=0)
+
+
+def test_numbers_above_the_range_of_float32_are_refused():
+    x = np.ones((8, 4))
+    x[3, 2] = 1e300
+    with pytest.raises(ValueError, match=r"x is not finite.*too large for float32"):
+        of_losses(CROSS_ENTROPY).fit(x, np.arange(8) % 3, verbose=0)

@@ -250,3 +250,35 @@ def test_counted_steps_on_distributed_data_are_refused(tmp_path, two_replicas):
             [kd.BackupAndRestore(tmp_path)],
             steps_per_epoch=4,
         )
+
+
+@pytest.mark.parametrize("after", [4, 16])
+def test_a_rate_that_is_set_as_an_epoch_begins_is_set_once(tmp_path, after):
+    """In a run that is resumed within the epoch too."""
+
+    def halved():
+        return [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)]
+
+    plain = fit(lambda: stream(0), halved())
+    again = killed(lambda: stream(0), tmp_path / "b", after, 1, 2, halved)
+    assert_same(plain, again)
+
+
+def test_evaluations_that_read_on_are_refused(tmp_path):
+    backup = kd.BackupAndRestore(tmp_path)
+    for validation in (stream(1), stream(1).repeat()):
+        with pytest.raises(
+            ValueError, match=r"validation_steps=5 on data.*take\(steps\)"
+        ):
+            fit(
+                lambda: stream(0),
+                [backup],
+                validation_data=validation,
+                validation_steps=5,
+            )
+    fit(
+        lambda: stream(0),
+        [backup],
+        validation_data=stream(1).take(5),
+        validation_steps=5,
+    )

@@ -36,6 +36,20 @@ def of_teacher(teacher: BaseTeacher) -> str:
     return digest.hexdigest()
 
 
+def of_connections(teacher: BaseTeacher) -> str:
+    """Return a digest of how the operations of functional models are connected.
+
+    Operations that are no layers, such as `x / 2`, are in it with their arguments.
+    """
+    digest = hashlib.sha256()
+    for model in teacher.models:
+        for part in flatten_layers(model):
+            if isinstance(part, keras.Model) and hasattr(part, "operations"):
+                graph = _connections(part.get_config())
+                digest.update(json.dumps(graph, default=_named).encode())
+    return digest.hexdigest()
+
+
 def of_layer(layer: keras.Layer) -> str:
     """Return a digest of a layer's arguments and weights."""
     digest = hashlib.sha256()
@@ -83,6 +97,37 @@ def _arguments(config):
     if isinstance(config, (list, tuple)):
         return [_arguments(value) for value in config]
     return config
+
+
+def _connections(config: dict) -> list:
+    """Return the operations of a model's configuration, by number in place of name."""
+    operations = config.get("layers", [])
+    numbers = {
+        x.get("name", x["config"].get("name")): i for i, x in enumerate(operations)
+    }
+
+    def numbered(value):
+        if isinstance(value, dict):
+            rest = {
+                k: x for k, x in value.items() if k not in ("name", "shared_object_id")
+            }
+            return {str(k): numbered(x) for k, x in rest.items()}
+        if isinstance(value, (list, tuple)):
+            return [numbered(x) for x in value]
+        return numbers.get(value, value) if isinstance(value, str) else value
+
+    ends = [numbered(config.get(f"{side}_layers")) for side in ("input", "output")]
+    found = [
+        [x["class_name"], numbered(x.get("inbound_nodes")), _arguments_of(x)]
+        for x in operations
+    ]
+    return [found, ends]
+
+
+def _arguments_of(operation: dict):
+    """Return the arguments of an operation that is no layer, whose own digest has them."""
+    is_layer = "trainable" in operation["config"]
+    return None if is_layer else _arguments(operation["config"])
 
 
 def _named(value) -> str:

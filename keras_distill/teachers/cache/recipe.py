@@ -55,6 +55,7 @@ class Recipe:
         layer = self.preprocessing and fingerprints.of_layer(self.preprocessing)
         return {
             "teacher": fingerprints.of_teacher(self.teacher),
+            "connections": fingerprints.of_connections(self.teacher),
             "taps": {tap: form.get_config() for tap, form in self.forms.items()},
             "temperature": self.temperature or "any",
             "preprocessing": f"{self.inputs!r}, {layer}",

@@ -237,6 +237,33 @@ def test_arguments_of_layers_are_in_the_fingerprint(tmp_path, samples):
             kd.CachedTeacher(tmp_path / "c", other)
 
 
+def connected(function, name="net"):
+    """Return a net whose middle is made of operations."""
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(4, kernel_initializer="ones")(keras.layers.Flatten()(inputs))
+    a, b = keras.layers.Identity(name=f"{name}_a"), keras.layers.Identity()
+    outputs = keras.layers.Dense(3, kernel_initializer="ones")(function(x, a, b))
+    return keras.Model(inputs, outputs, name=name)
+
+
+CONNECTIONS = {
+    "number": (lambda x, a, b: x / 2.0, lambda x, a, b: x / 4.0),
+    "operation": (lambda x, a, b: keras.ops.relu(x), lambda x, a, b: keras.ops.tanh(x)),
+    "way": (
+        lambda x, a, b: keras.layers.Add()([b(a(x)), x]),
+        lambda x, a, b: keras.layers.Add()([b(a(x)), a(x)]),
+    ),
+}
+
+
+@pytest.mark.parametrize("one, other", CONNECTIONS.values(), ids=CONNECTIONS)
+def test_other_connections_of_the_same_layers_are_found(tmp_path, samples, one, other):
+    cache(tmp_path / "c", connected(one, "first"), samples)
+    kd.CachedTeacher(tmp_path / "c", connected(one, "second"))
+    with pytest.raises(ValueError, match=r"not built with this (teacher|connections)"):
+        kd.CachedTeacher(tmp_path / "c", connected(other, "first"))
+
+
 def test_preprocessing_of_several_layers_is_recognized(tmp_path, teacher, samples):
     def both(scale):
         parts = keras.layers.Resizing(8, 8), keras.layers.Rescaling(scale)
