@@ -86,6 +86,8 @@ def standardized(loss):
 def responses(data):
     groups = SUPER_CLASSES.get(data.name.removesuffix("_jpeg"))
     pt = targets.TrueClass()
+    # The source's ten epochs.
+    curriculum = losses.CurriculumTemperature(max(1, 10 * len(data.train) // BATCH))
     power = losses.SoftTarget(1.0, target=targets.PowerTransform(0.1))
     related = {"KD-rel": soft(targets.SuperClasses(groups), 1.0, 0.5)} if groups else {}
     return {
@@ -109,6 +111,7 @@ def responses(data):
         "KD-standardized": standardized(losses.SoftTarget(2.0)),
         "DIST": logits(losses.PredictionCorrelation(4.0)),
         "MLKD": logits(losses.MultiLevelLogits()),
+        "CTKD": {"terms": [kd.Term(curriculum)], "label_weight": 0.1},
         "TTM": with_labels([kd.Term(power, weight=45.0)]),
         "WTTM": logits(losses.PowerWeightedTarget(0.2)),
         "WSLD": logits(losses.WeightedSoftTarget(2.0)),

@@ -19,6 +19,7 @@ STATES = kd.Tap("head", side="input")
 # Those with arguments that depend on the data, and base classes.
 ARGUMENTS = {
     "Contrastive": {"samples": 8, "negatives": 4, "width": 3},
+    "CurriculumTemperature": {"steps": 10},
     "StandardizedLogits": {"loss": kd.losses.SoftTarget(2.0)},
 }
 LEFT_OUT = {"DistillationLoss", "Divergence", "FactorTransfer", "Review"}

@@ -94,6 +94,7 @@ OF_ONE = {
     "compare": dict.fromkeys(["student", "teacher"], lambda: lambda seed: net()),
     "cost": {"samples": lambda: samples().images},
     "Contrastive": {"samples": lambda: 8},
+    "CurriculumTemperature": {"steps": lambda: 10},
     "Mixed": {
         "first": lambda: kd.targets.TopK(2),
         "second": lambda: kd.targets.TopK(1),

@@ -11,6 +11,7 @@ from keras_distill.adapters.average_pool import AveragePool
 from keras_distill.adapters.connector import Connector
 from keras_distill.adapters.factors import Paraphraser, Translator
 from keras_distill.adapters.gaussian_regressor import GaussianRegressor
+from keras_distill.adapters.learned_temperature import LearnedTemperature
 from keras_distill.adapters.match import Match, chain
 from keras_distill.adapters.orthogonal_projection import OrthogonalProjection
 from keras_distill.adapters.review_fusion import ReviewFusion
@@ -22,6 +23,7 @@ __all__ = [
     "AveragePool",
     "Connector",
     "GaussianRegressor",
+    "LearnedTemperature",
     "Match",
     "OrthogonalProjection",
     "Paraphraser",

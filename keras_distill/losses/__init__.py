@@ -14,6 +14,7 @@ from keras_distill.losses.confidence_weighted_label import ConfidenceWeightedLab
 from keras_distill.losses.contrastive import Contrastive
 from keras_distill.losses.correlation_congruence import CorrelationCongruence
 from keras_distill.losses.cosine_distance import CosineDistance
+from keras_distill.losses.curriculum_temperature import CurriculumTemperature
 from keras_distill.losses.decoupled_target import DecoupledTarget
 from keras_distill.losses.distance_relation import DistanceRelation
 from keras_distill.losses.distillation_loss import DistillationLoss
@@ -63,6 +64,7 @@ __all__ = [
     "Contrastive",
     "CorrelationCongruence",
     "CosineDistance",
+    "CurriculumTemperature",
     "DecoupledTarget",
     "DistanceRelation",
     "DistillationLoss",
