@@ -93,7 +93,7 @@ class Term:
         term_checks.check_teacher_adapters(
             self.name, self.teacher_adapters, self.teacher
         )
-        term_checks.check_shared_classes(self.name, shared_classes, loss)
+        term_checks.check_shared_classes(self, shared_classes)
         self.shared_classes = None if shared_classes is None else int(shared_classes)
 
     def for_task(self, task: str) -> "Term":

@@ -184,10 +184,11 @@ def check_frozen(name: str, adapters: Iterable) -> None:
             )
 
 
-def check_shared_classes(name: str, count, loss: DistillationLoss) -> None:
+def check_shared_classes(term, count) -> None:
     """Check the number of classes that a term compares."""
     if count is None:
         return
+    name, loss = term.name, term.loss
     is_number = isinstance(count, numbers.Integral) and not isinstance(count, bool)
     if not is_number or count < 1:
         raise ValueError(
@@ -198,6 +199,14 @@ def check_shared_classes(name: str, count, loss: DistillationLoss) -> None:
         raise ValueError(
             f"shared_classes of term '{name}' needs a loss that compares logits; "
             f"{type(loss).__name__} compares other tensors. Leave it out."
+        )
+    has_heads = type(loss).adapters is not DistillationLoss.adapters
+    stages = [tap for tap in term.student if not tap.is_output]
+    if has_heads and stages:
+        raise ValueError(
+            f"shared_classes of term '{name}' cuts logits, and '{stages[0]}' is a layer "
+            f"that {type(loss).__name__} puts a head on. Leave out shared_classes, or "
+            "tap the student's output."
         )
 
 

@@ -24,7 +24,8 @@ class EnhancedTarget(DistillationLoss):
     with `p = softmax(z_t)`, `q` of the student's logits or those of the head. With g = 1
     it is the cross-entropy with the teacher plus that with the label. The teacher's tap
     is its output. On a stage of the student the adapter is its head, a mean over the
-    locations and a dense layer, trained with it and no part of the student.
+    locations and a dense layer, trained with it and no part of the student. A layer of
+    the shape of the teacher's logits is taken for logits and has no head.
 
     Recommended weight: 1.0, for each stage and for the output, alongside a label weight
     of 1 (the source's).

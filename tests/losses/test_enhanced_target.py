@@ -110,3 +110,11 @@ def test_rows_of_several_classes_are_not_taken():
         ops.ndim(EnhancedTarget(reduction=None)(np.eye(3), np.eye(3), labels=[0, 1, 2]))
         == 1
     )
+
+
+def test_shared_classes_cut_no_stage():
+    """The first channels of a stage would be taken for logits."""
+    kd.Term(EnhancedTarget(), shared_classes=3)
+    with pytest.raises(ValueError, match="'stage' is a layer that EnhancedTarget puts"):
+        kd.Term(EnhancedTarget(), student="stage", shared_classes=3)
+    kd.Term(kd.losses.DecoupledTarget(), student="logits", shared_classes=3)
