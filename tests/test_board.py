@@ -65,7 +65,7 @@ def test_the_queue_begins_with_the_rows_that_others_are_compared_with(board):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["alone", "KD", "AT", "CRD"])
+@pytest.mark.parametrize("method", ["alone", "KD", "CRD"])
 def test_a_cell_that_is_killed_goes_on(board, method, tmp_path, monkeypatch):
     training, cells, pairs = board("training"), board("cells"), board("pairs")
     pair, data = small_pair(pairs), images()

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 FILES = {
     "odd inputs": ["distillers/test_odd_inputs.py"],
     "arrays": ["training/test_array_checks.py", "training/test_weights_stay_finite.py"],
-    "numbers": ["losses/test_high_temperatures.py", "test_numbers.py"],
+    "temperatures": ["losses/test_high_temperatures.py"],
 }
 
 
