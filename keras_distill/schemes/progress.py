@@ -96,6 +96,8 @@ class _Epochs(keras.callbacks.Callback):
         self.file = file
         remedy = "Write [] to it to go on without the logs of the epochs before."
         self.logs = files.read_json(file, remedy) if file.exists() else []
+        if not _are_logs(self.logs):
+            raise ValueError(f"'{file}' has no logs of epochs. {remedy}")
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the logs, also of an epoch that runs again."""
@@ -110,6 +112,14 @@ class _Epochs(keras.callbacks.Callback):
     def names(self) -> list[str]:
         """Return the names in the logs of any epoch."""
         return list(dict.fromkeys(name for logs in self.logs for name in logs))
+
+
+def _are_logs(value) -> bool:
+    """Whether a value is a list of dicts of numbers."""
+    return isinstance(value, list) and all(
+        isinstance(logs, dict) and all(isinstance(x, float) for x in logs.values())
+        for logs in value
+    )
 
 
 def _write_json(file: pathlib.Path, value) -> None:

@@ -38,7 +38,8 @@ class StageData:
             self.x,
             self.y,
             epochs=epochs,
-            callbacks=[*callbacks, *self.callbacks],
+            # In front of what records the logs, to which they may add.
+            callbacks=[*self.callbacks, *callbacks],
             verbose=0,
             **{name: self.arguments[name] for name in used},
         )

@@ -159,6 +159,12 @@ def test_broken_json_of_a_scheme_and_of_results_says_what_to_do(tmp_path):
     distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True))
     with pytest.raises(ValueError, match=r"plan\.json' is not valid JSON.*Remove the"):
         kd.fit_stages(distiller, [kd.Stage()], X, np.zeros(12), backup=plan.parent)
+    plan.unlink()
+    stage = kd.Stage(epochs=1)
+    for text in ("{}", "5", "null", "[1]", '[{"loss": "a"}]'):
+        (plan.parent / "0.json").write_text(text)
+        with pytest.raises(ValueError, match=r"0\.json' has no logs of epochs. Write"):
+            kd.fit_stages(distiller, [stage], X, np.zeros(12), backup=plan.parent)
     for text in ("{", "3", json.dumps({"settings": {}})):
         (tmp_path / "runs.json").write_text(text)
         with pytest.raises(ValueError, match=r"runs\.json'.*remove it to run"):

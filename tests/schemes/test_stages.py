@@ -400,3 +400,25 @@ def test_a_stage_of_a_paraphraser_refuses_a_preprocessor():
     stage = kd.ParaphraserStage(kd.adapters.Paraphraser(0.5), "hidden")
     with pytest.raises(ValueError, match=r"preprocessor of its own.*train_on"):
         kd.fit_stages(distiller, [stage], np.ones((4, 4), "float32"), verbose=0)
+
+
+def test_histories_are_the_same_with_a_backup(nets, tmp_path):
+    def histories(backup):
+        student, teacher = nets
+        distiller = kd.Distiller(keras.models.clone_model(student), teacher)
+        distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True))
+        images = np.zeros((4, *student.input_shape[1:]), "float32")
+        halved = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+        stage = kd.Stage([kd.Term(kd.losses.SoftTarget())], epochs=2)
+        return kd.fit_stages(
+            distiller,
+            [stage],
+            images,
+            np.zeros(4, int),
+            backup=backup,
+            callbacks=[halved],
+            verbose=0,
+        )
+
+    (plain,), (backed,) = histories(None), histories(tmp_path)
+    assert set(plain) == set(backed) and len(backed["learning_rate"]) == 2
