@@ -8,6 +8,7 @@ from keras import ops
 from keras_distill import strategies
 from keras_distill._backend import evaluation_step
 from keras_distill.distillers import term_checks
+from keras_distill.distillers.replica_parts import label_weights
 
 
 class Evaluation:
@@ -45,6 +46,10 @@ class Evaluation:
         self.has_penalties = bool(self.losses)
         if not self.has_label_loss() and not self.has_penalties:
             return ops.zeros(())
+        if self.has_label_loss() and not self.has_own_loss():
+            count = ops.shape(keras.tree.flatten(x)[0])[0]
+            counts = count, strategies.mean_count(count)
+            sample_weight = label_weights(y, y_pred, sample_weight, self.loss, *counts)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def check_has_labels(self, labels) -> None:

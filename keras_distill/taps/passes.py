@@ -54,6 +54,9 @@ def forward(
         return {path: scores[path](outputs) for path in wanted}, (outputs, tapped)
 
     image = keras.ops.convert_to_tensor(*keras.tree.flatten(inputs))
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(image.dtype)):
+        # A gradient is by numbers, not by the bytes of an image.
+        image = keras.ops.cast(image, keras.config.floatx())
     tensors = {}
     # The mirrored pass comes first: a layer's `add_loss` is that of its last call.
     if MIRRORED_GRADIENT in wanted:

@@ -48,6 +48,7 @@ def resume(
         )
     if backup.save_freq != "epoch":
         _check_order(x, arguments)
+    _check_loader(x)
     _check_validation(arguments)
     epoch, left_out, ended = backup.find()
     # The data start at this call's `initial_epoch`.
@@ -96,6 +97,16 @@ def _check_order(x, arguments: dict) -> None:
             "epoch, but the order of data that `fit` shuffles cannot be repeated. "
             "Pass shuffle=False, or kd.data.batches(samples, shuffle=True), or "
             "save_freq='epoch'."
+        )
+
+
+def _check_loader(x) -> None:
+    """Check that a torch `DataLoader` draws from torch's generator, which is backed up."""
+    if hasattr(x, "batch_sampler") and getattr(x, "generator", None) is not None:
+        raise ValueError(
+            "BackupAndRestore cannot resume a DataLoader with a generator of its own, "
+            "whose state is not backed up. Leave out its generator, and set the seed by "
+            "keras.utils.set_random_seed or torch.manual_seed."
         )
 
 

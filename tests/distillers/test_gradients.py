@@ -91,6 +91,20 @@ def test_a_step_equals_finite_differences(loss, tap, way):
     assert moved == pytest.approx((ahead - behind) / 2e-2, rel=1e-2, abs=1e-5)
 
 
+@both
+def test_images_of_integers_are_those_of_floats(loss, tap):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 4, (6, 3, 2, 1)).astype("uint8"), rng.integers(0, 4, 6)
+    found = []
+    for images in (x, x.astype("float32")):
+        nets = smooth_net(1, "student"), smooth_net(2, "teacher")
+        terms = [kd.Term(loss(), tap, tap, 1.0)]
+        distiller = kd.Distiller(*nets, terms=terms, label_weight=0.0)
+        distiller.compile(keras.optimizers.SGD(1.0))
+        found.append(distiller.train_on_batch(images, y, return_dict=True)["loss"])
+    assert float(found[0]) == pytest.approx(float(found[1])) and float(found[0]) > 0
+
+
 @pytest.fixture
 def double_precision():
     before = keras.config.dtype_policy()

@@ -282,3 +282,13 @@ def test_evaluations_that_read_on_are_refused(tmp_path):
         validation_data=stream(1).take(5),
         validation_steps=5,
     )
+
+
+def test_a_loader_with_a_generator_of_its_own_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    x, y = map(torch.tensor, arrays(0))
+    data = torch.utils.data.TensorDataset(x, y)
+    own = torch.Generator().manual_seed(0)
+    loader = torch.utils.data.DataLoader(data, 4, shuffle=True, generator=own)
+    with pytest.raises(ValueError, match=r"DataLoader with a generator of its own"):
+        fit(lambda: loader, [kd.BackupAndRestore(tmp_path)])
