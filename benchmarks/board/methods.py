@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable
 
 import keras_distill as kd
-from keras_distill import losses
+from keras_distill import losses, targets
 
 BALANCED = "balanced"
 
@@ -106,6 +106,7 @@ METHODS = {
     "RKD": pooled(losses.DistanceRelation(), losses.AngleRelation()),
     "DKD": logits(losses.DecoupledTarget(4.0)),
     "DIST": logits(losses.PredictionCorrelation(4.0)),
+    "logit standardisation": logits(losses.StandardizedLogits(losses.SoftTarget(2.0))),
     "CRD": contrastive,
     "ReviewKD": review,
     "SP": SP,
@@ -114,15 +115,31 @@ METHODS = {
     "NST": stages(losses.NeuronSelectivity(), last=True),
     "AB": before_activation(losses.ActivationBoundary()),
     "OFD": before_activation(losses.MarginActivation()),
+    "MLKD": logits(losses.MultiLevelLogits()),
+    "TTM": logits(losses.SoftTarget(1.0, target=targets.PowerTransform())),
+    "suggested": None,
     "KD+AT": both(KD, AT),
     "KD+Hint": both(KD, HINT),
     "KD+SP": both(KD, SP),
     "F-ActT": stages(losses.FullActivation()),
+    "WTTM": logits(losses.PowerWeightedTarget()),
+    "WSLD": logits(losses.WeightedSoftTarget()),
+    "ICKD": stages(losses.ChannelCorrelation(), last=True),
+    "SRD": pooled(losses.NormalizedHint()),
+    "VkD": pooled(losses.OrthogonalHint()),
     "CC": pooled(losses.CorrelationCongruence()),
-    "suggested": None,
 }
 # Rows that compare logits alone.
-FROM_LOGITS = ("KD", "DKD", "DIST")
+FROM_LOGITS = (
+    "KD",
+    "DKD",
+    "DIST",
+    "logit standardisation",
+    "MLKD",
+    "TTM",
+    "WTTM",
+    "WSLD",
+)
 
 
 def terms_of(method: str, pair, models, images: int) -> list[kd.Term]:
