@@ -143,18 +143,13 @@ def test_half_precision_loses_no_small_gradient():
     assert found[1] == pytest.approx(found[0], rel=2e-2)
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="replicas are TensorFlow's"
-)
-def test_two_replicas_measure_what_one_device_does():
-    import tensorflow as tf
-
+def test_two_replicas_measure_what_one_device_does(two_replicas):
     x, y, kernels = problem()
     alone = distiller_of(kernels)
     alone.fit(x, y, batch_size=SIZE, verbose=0)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_replicas.scope():
         both = distiller_of(kernels)
-    both.fit(x, y, batch_size=SIZE, verbose=0)
+        both.fit(x, y, batch_size=SIZE, verbose=0)
     assert weight(both) == pytest.approx(weight(alone), rel=1e-5)
 
 

@@ -150,7 +150,8 @@ def test_a_layer_before_several_outputs_has_no_labels():
 def test_which_losses_compare_samples():
     names = """AngleRelation ClassTriplet ConditionalProbability
         ConfidenceWeightedLabel CorrelationCongruence DistanceRelation HardRank
-        PredictionCorrelation SimilarityMatrix SoftRank Verification VotedTriplet"""
+        MultiLevelLogits NormalizedHint OrthogonalHint PredictionCorrelation
+        SimilarityMatrix SoftRank Verification VotedTriplet"""
     losses = [getattr(kd.losses, name) for name in kd.losses.__all__]
     found = {x.__name__ for x in losses if getattr(x, "compares_samples", False)}
     assert found == set(names.split())
