@@ -34,15 +34,24 @@ def by_variables(
 def _tensorflow(before, function, variables, held):
     import tensorflow as tf
 
-    with keras.StatelessScope(held):
+    # Of a variable on several replicas, the first copy: its gradient needs no replica.
+    copies = [_first_copy(variable.value) for variable in variables]
+    held = [(variable, _first_copy(value)) for variable, value in held]
+    with keras.StatelessScope([*held, *zip(variables, copies, strict=True)]):
         known = before()
         with tf.GradientTape(persistent=True) as tape:
             scalars = function(known)
     gradients = {
-        name: [_dense(x) for x in tape.gradient(scalar, list(variables))]
+        name: [_dense(x) for x in tape.gradient(scalar, copies)]
         for name, scalar in scalars.items()
     }
     return scalars, gradients
+
+
+def _first_copy(value):
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().experimental_local_results(value)[0]
 
 
 def _dense(gradient):
