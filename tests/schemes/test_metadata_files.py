@@ -144,6 +144,29 @@ def test_other_arrays_and_settings_are_refused(saved, tmp_path, change, words):
     refused(tmp_path / "m", words)
 
 
+def test_metadata_of_other_connections_are_refused(tmp_path):
+    def net(number):
+        inputs = keras.Input((4,))
+        x = keras.layers.Dense(3, kernel_initializer="ones", name="hidden")(
+            inputs / number
+        )
+        outputs = keras.layers.Dense(2, kernel_initializer="ones", name="logits")(x)
+        return keras.Model(inputs, outputs)
+
+    kd.record_metadata(net(2.0), X).save(tmp_path / "m")
+    metadata = kd.Metadata.load(tmp_path / "m")
+    metadata.check_teacher(net(2.0))
+    with pytest.raises(ValueError, match=r"belong to another teacher.*connections"):
+        metadata.check_teacher(net(4.0))
+    # A file of an earlier version.
+    del metadata.settings["connections"]
+    metadata.save(tmp_path / "m")
+    kd.Metadata.load(tmp_path / "m").check_teacher(net(4.0))
+    metadata.settings["connections"] = 3
+    metadata.save(tmp_path / "m")
+    refused(tmp_path / "m", "setting 'connections' is 3")
+
+
 def test_inputs_of_another_shape_are_refused_before_they_are_made(saved):
     metadata = kd.Metadata.load(saved / "all")
     metadata.settings["input_shape"] = [10**9]

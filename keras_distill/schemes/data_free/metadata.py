@@ -80,10 +80,12 @@ class Metadata:
         Raises:
             ValueError: its layers or weights differ.
         """
-        if fingerprints.of_teacher(Teacher(teacher)) != self.settings["teacher"]:
+        found = _fingerprints(teacher)
+        # Files of earlier versions lack the connections.
+        if found != {name: self.settings.get(name, found[name]) for name in found}:
             raise ValueError(
-                f"The metadata belong to another teacher: the layers or weights of "
-                f"'{teacher.name}' differ. Pass the teacher as it was recorded."
+                f"The metadata belong to another teacher: the layers, their connections or "
+                f"the weights of '{teacher.name}' differ. Pass the teacher as it was recorded."
             )
         checks.check_input_shape(self.settings["input_shape"], teacher)
 
@@ -206,7 +208,7 @@ def record_metadata(
         "dropout": dropout,
         "seed": seed,
         "input_shape": list(x.shape[1:]),
-        "teacher": fingerprints.of_teacher(Teacher(teacher)),
+        **_fingerprints(teacher),
     }
     metadata = Metadata(settings, {})
     for i, model in enumerate(metadata.views(teacher)):
@@ -218,6 +220,13 @@ def record_metadata(
         else:
             metadata.arrays |= _statistics(activations, logits, i, rank)
     return metadata
+
+
+def _fingerprints(teacher: keras.Model) -> dict[str, str]:
+    return {
+        "teacher": fingerprints.of_teacher(Teacher(teacher)),
+        "connections": fingerprints.of_connections([teacher]),
+    }
 
 
 def _kernel_layers(teacher) -> list[str]:

@@ -25,6 +25,9 @@ def read_settings(array: np.ndarray) -> dict:
     for name, kind in _TYPES.items():
         if type(settings.get(name)) is not kind:
             raise ValueError(f"its setting '{name}' is {settings.get(name)!r}")
+    # Files of earlier versions lack it.
+    if not isinstance(settings.get("connections", ""), str):
+        raise ValueError(f"its setting 'connections' is {settings['connections']!r}")
     if settings["kind"] not in KINDS:
         raise ValueError(f"it is of kind {settings['kind']!r}")
     if settings["masks"] < 0:

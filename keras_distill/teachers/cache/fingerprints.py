@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 
 from keras_distill._backend.files import to_numpy
+from keras_distill._backend.keras_graphs import nodes_of, runs_graph
 from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill.data import Samples
 from keras_distill.teachers.base_teacher import BaseTeacher
@@ -36,17 +38,19 @@ def of_teacher(teacher: BaseTeacher) -> str:
     return digest.hexdigest()
 
 
-def of_connections(teacher: BaseTeacher) -> str:
+def of_connections(layers: Iterable[keras.Layer]) -> str:
     """Return a digest of how the operations of functional models are connected.
 
     Operations that are no layers, such as `x / 2`, are in it with their arguments.
+
+    Args:
+        layers: models and layers, with functional models among them or inside of them.
     """
     digest = hashlib.sha256()
-    for model in teacher.models:
-        for part in flatten_layers(model):
-            if isinstance(part, keras.Model) and hasattr(part, "operations"):
-                graph = _connections(part.get_config())
-                digest.update(json.dumps(graph, default=_named).encode())
+    for layer in layers:
+        for model in filter(runs_graph, flatten_layers(layer)):
+            graph = json.dumps(_connections(model), sort_keys=True, default=_named)
+            digest.update(graph.encode())
     return digest.hexdigest()
 
 
@@ -75,11 +79,7 @@ def _add_layer(digest, layer: keras.Layer) -> None:
     """Add the arguments of a layer and of all layers below it, and the weights."""
     for part in flatten_layers(layer):
         digest.update(f"{type(part).__name__} {part.compute_dtype}".encode())
-        try:
-            arguments = _arguments(part.get_config())
-        except NotImplementedError:
-            # A custom layer without get_config.
-            arguments = {}
+        arguments = _own_arguments(part)
         digest.update(json.dumps(arguments, sort_keys=True, default=_named).encode())
     add_arrays(digest, (to_numpy(variable) for variable in layer.weights))
 
@@ -99,35 +99,43 @@ def _arguments(config):
     return config
 
 
-def _connections(config: dict) -> list:
-    """Return the operations of a model's configuration, by number in place of name."""
-    operations = config.get("layers", [])
-    numbers = {
-        x.get("name", x["config"].get("name")): i for i, x in enumerate(operations)
-    }
+def _connections(model: keras.Model) -> list:
+    """Return the calls in a functional model, tensors and operations by number."""
+    numbers = {}
 
     def numbered(value):
-        if isinstance(value, dict):
-            rest = {
-                k: x for k, x in value.items() if k not in ("name", "shared_object_id")
-            }
-            return {str(k): numbered(x) for k, x in rest.items()}
-        if isinstance(value, (list, tuple)):
-            return [numbered(x) for x in value]
-        return numbers.get(value, value) if isinstance(value, str) else value
+        return f"number {numbers.setdefault(id(value), len(numbers))}"
 
-    ends = [numbered(config.get(f"{side}_layers")) for side in ("input", "output")]
-    found = [
-        [x["class_name"], numbered(x.get("inbound_nodes")), _arguments_of(x)]
-        for x in operations
+    def plain(value):
+        if isinstance(value, keras.KerasTensor):
+            return numbered(value)
+        return to_numpy(value) if keras.ops.is_tensor(value) else value
+
+    inputs = [numbered(x) for x in model.inputs]
+    calls = [
+        [
+            type(node.operation).__name__,
+            numbered(node.operation),
+            keras.tree.map_structure(
+                plain, (node.arguments.args, node.arguments.kwargs)
+            ),
+            # A layer's own digest has its arguments.
+            {}
+            if isinstance(node.operation, keras.Layer)
+            else _own_arguments(node.operation),
+            [numbered(x) for x in node.outputs],
+        ]
+        for node in nodes_of(model)
     ]
-    return [found, ends]
+    return [inputs, calls, [numbered(x) for x in model.outputs]]
 
 
-def _arguments_of(operation: dict):
-    """Return the arguments of an operation that is no layer, whose own digest has them."""
-    is_layer = "trainable" in operation["config"]
-    return None if is_layer else _arguments(operation["config"])
+def _own_arguments(operation: keras.Operation) -> dict:
+    """Return the arguments of an operation, none of one without a configuration."""
+    try:
+        return _arguments(operation.get_config())
+    except NotImplementedError:
+        return {}
 
 
 def _named(value) -> str:

@@ -1,7 +1,5 @@
 """Joining cached outputs with their samples in a `tf.data` pipeline."""
 
-import weakref
-
 import keras
 import numpy as np
 
@@ -66,7 +64,7 @@ class Joiner:
 
         mapped = dataset.map(look_up, num_parallel_calls=tf.data.AUTOTUNE)
         # All datasets made of it, and their iterators, refer to it.
-        weakref.finalize(mapped, lambda joiner: None, self).atexit = False
+        mapped.joiner = self
         return mapped.prefetch(tf.data.AUTOTUNE)
 
     def _fits(self) -> bool:

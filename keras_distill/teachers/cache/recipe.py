@@ -53,9 +53,10 @@ class Recipe:
         """Return the fingerprints of all that a cache is made of, except the data."""
         views = self.views and {"count": self.views.count, "seed": self.views.seed}
         layer = self.preprocessing and fingerprints.of_layer(self.preprocessing)
+        parts = [*self.teacher.models, *([self.preprocessing] if layer else [])]
         return {
             "teacher": fingerprints.of_teacher(self.teacher),
-            "connections": fingerprints.of_connections(self.teacher),
+            "connections": fingerprints.of_connections(parts),
             "taps": {tap: form.get_config() for tap, form in self.forms.items()},
             "temperature": self.temperature or "any",
             "preprocessing": f"{self.inputs!r}, {layer}",

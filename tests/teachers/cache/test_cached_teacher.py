@@ -264,6 +264,38 @@ def test_other_connections_of_the_same_layers_are_found(tmp_path, samples, one, 
         kd.CachedTeacher(tmp_path / "c", connected(other, "first"))
 
 
+class Nameless(keras.layers.Layer):
+    """A layer without a configuration."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def call(self, x):
+        return self.scale * x
+
+
+def test_layers_without_a_configuration_are_connected_too(tmp_path, samples):
+    def made(function):
+        return connected(lambda x, a, b: function(Nameless(2.0)(x)))
+
+    cache(tmp_path / "c", made(keras.ops.relu), samples)
+    kd.CachedTeacher(tmp_path / "c", made(keras.ops.relu))
+    with pytest.raises(ValueError, match="not built with this connections"):
+        kd.CachedTeacher(tmp_path / "c", made(keras.ops.tanh))
+
+
+def test_connections_of_preprocessing_are_found(tmp_path, teacher, samples):
+    def scaled(number):
+        inputs = keras.Input((8, 8, 1))
+        return keras.Model(inputs, inputs / number)
+
+    cache(tmp_path / "c", teacher, samples, preprocessing=scaled(2.0))
+    kd.CachedTeacher(tmp_path / "c", teacher, preprocessing=scaled(2.0))
+    with pytest.raises(ValueError, match="not built with this connections"):
+        kd.CachedTeacher(tmp_path / "c", teacher, preprocessing=scaled(4.0))
+
+
 def test_preprocessing_of_several_layers_is_recognized(tmp_path, teacher, samples):
     def both(scale):
         parts = keras.layers.Resizing(8, 8), keras.layers.Rescaling(scale)
