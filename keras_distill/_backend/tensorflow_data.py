@@ -1,7 +1,6 @@
 """What a `tf.data.Dataset` is made of, and how often Keras iterates over one."""
 
 import keras
-import numpy as np
 
 
 def passes_per_epoch(batches: int) -> int:
@@ -37,33 +36,3 @@ def reads_generator(dataset) -> bool:
 
 def _creates_generator(graph) -> bool:
     return any(op.type == "GeneratorDataset" for op in graph.get_operations())
-
-
-def with_own_tensors(dataset):
-    """Return a dataset whose tensors are copies, for one that reads a Python generator.
-
-    A tensor of an array that a generator yields can be the array's own memory, and
-    TensorFlow writes the result of an operation into an input that nothing else reads:
-    the next epoch reads other data. Stands in for an option of
-    `tf.data.Dataset.from_generator` to copy; no public issue asks for it.
-    """
-    import tensorflow as tf
-
-    def copy(leaf):
-        is_plain = isinstance(leaf, tf.Tensor) and leaf.dtype != tf.string
-        return tf.raw_ops.DeepCopy(x=leaf) if is_plain else leaf
-
-    def copied(*batch):
-        batch = batch if isinstance(dataset.element_spec, tuple) else batch[0]
-        return keras.tree.map_structure(copy, batch)
-
-    return dataset.map(copied)
-
-
-def copied_arrays(batch):
-    """Return a batch of a Python generator whose arrays are copies, on TensorFlow."""
-    if keras.backend.backend() != "tensorflow":
-        return batch
-    return keras.tree.map_structure(
-        lambda x: x.copy() if isinstance(x, np.ndarray) else x, batch
-    )

@@ -1,10 +1,12 @@
 """Raw data of any kind as batches that a function has prepared."""
 
+import functools
 from collections.abc import Callable
 
 import keras
 from keras import ops
 
+from keras_distill._backend.own_arrays import MappedDataset
 from keras_distill.data.entry import WEIGHT, WHOLE, lists_to_tuples
 
 
@@ -84,7 +86,7 @@ def _mapped(data, prepare: Callable):
         mapped = data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
         return mapped.prefetch(tf.data.AUTOTUNE)
     if isinstance(data, keras.utils.PyDataset):
-        return _PreparedDataset(data, prepare)
+        return MappedDataset(data, functools.partial(_prepared, prepare=prepare))
     return (_prepared(batch, prepare) for batch in data)
 
 
@@ -122,28 +124,3 @@ def _prepared(batch, prepare: Callable) -> tuple:
 
 def _to_numpy(leaf):
     return leaf.numpy() if hasattr(leaf, "numpy") else ops.convert_to_numpy(leaf)
-
-
-class _PreparedDataset(keras.utils.PyDataset):
-    """The batches of another dataset, prepared."""
-
-    def __init__(self, data: keras.utils.PyDataset, prepare: Callable):
-        super().__init__(
-            workers=data.workers,
-            use_multiprocessing=False,
-            max_queue_size=data.max_queue_size,
-        )
-        self.data, self.prepare = data, prepare
-
-    @property
-    def num_batches(self):
-        return self.data.num_batches
-
-    def __getitem__(self, index):
-        return _prepared(self.data[index], self.prepare)
-
-    def on_epoch_begin(self):
-        self.data.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self.data.on_epoch_end()

@@ -4,6 +4,7 @@ import math
 
 import keras
 
+from keras_distill._backend.own_arrays import with_own_arrays
 from keras_distill.data.entry import Entry, unwrap_weight
 from keras_distill.data.pipeline import (
     is_batches,
@@ -21,7 +22,6 @@ from keras_distill.data.selection import (
 )
 from keras_distill.taps import Tap
 from keras_distill.training import array_checks
-from keras_distill.training.data_checks import with_own_arrays
 from keras_distill.training.label_shapes import check_label_shape, check_weight_shape
 
 
@@ -117,7 +117,7 @@ class Entering:
             y = batch_size = sample_weight = None
         elif self._teaches_in_evaluation():
             x, sample_weight = weighted_inputs(x, y, sample_weight)
-        x = with_own_arrays(x)
+        x = with_own_arrays(self, x)
         return super().evaluate(x, y, batch_size, verbose, sample_weight, **arguments)
 
     def predict(self, x, batch_size=None, **arguments):
@@ -125,7 +125,7 @@ class Entering:
         prepare = self._for_evaluation(x)
         if prepare is not None:
             x, batch_size = prepared_data((x, None, None), prepare, batch_size), None
-        return super().predict(x, batch_size, **arguments)
+        return super().predict(with_own_arrays(self, x), batch_size, **arguments)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **arguments):
         """Take one step on a batch, checked before the first as `fit` checks it."""
@@ -184,7 +184,7 @@ class Entering:
                 loss = part_of_output(self._loss_of_labels(), *of_part)
                 labels = part_of_output(y, *of_part)
                 check_label_shape(labels, loss, x.shape)
-                array_checks.check_classes_of(labels, loss, x.shape[-1], device)
+                array_checks.check_range(labels, loss, x.shape[-1], device)
                 weight = part_of_output(sample_weight, *of_part)
                 check_weight_shape(weight, loss, x.shape)
 

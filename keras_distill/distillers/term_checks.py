@@ -3,18 +3,15 @@
 import numbers
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import keras
 
 from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill.adapters import Match
-from keras_distill.distillers.context import AUTO, PROVIDERS
-from keras_distill.losses._masking import fits
+from keras_distill.distillers.context import PROVIDERS
 from keras_distill.losses.distillation_loss import DistillationLoss
 from keras_distill.losses.schedules import BALANCED, start_of
-from keras_distill.taps.lengths import Lengths
-from keras_distill.teachers.base_teacher import CLASSES, LABELS
 
 _RESERVED = ("loss", "label_loss", "learning_rate", "epoch", "batch")
 
@@ -108,12 +105,12 @@ def check_gradients(name: str, loss: DistillationLoss, taps: Sequence) -> None:
 
 def check_weight(value, what: str) -> None:
     """Check the weight of a term: a number, a schedule, or that it is to be balanced."""
-    if isinstance(value, str) and value != BALANCED:
+    if not isinstance(value, str):
+        check_not_negative(value, what)
+    elif value != BALANCED:
         raise TypeError(
             f"{what} must be a number, a schedule or '{BALANCED}'; got {value!r}."
         )
-    if not isinstance(value, str):
-        check_not_negative(value, what)
 
 
 def check_not_negative(value, what: str) -> None:
@@ -126,28 +123,6 @@ def check_not_negative(value, what: str) -> None:
         )
 
 
-def check_adapters(name: str, adapters: Sequence, count: int, several: bool) -> None:
-    """Check each adapter of a term."""
-    if len(adapters) != count:
-        raise ValueError(
-            f"Term '{name}' has {count} tap(s) per side, but {len(adapters)} adapters."
-        )
-    for adapter in adapters:
-        if not (
-            adapter is None or adapter == "auto" or isinstance(adapter, keras.Layer)
-        ):
-            raise TypeError(
-                f"The adapter of term '{name}' must be 'auto', None or a "
-                f"keras.layers.Layer; got {adapter!r}."
-            )
-    layers = [adapter for adapter in adapters if isinstance(adapter, keras.Layer)]
-    if count > 1 and layers and not several:
-        raise ValueError(
-            f"Term '{name}' compares {count} layers, and one adapter layer can't serve "
-            "each: pass a tuple of adapters."
-        )
-
-
 def listed(terms: Sequence) -> list:
     """Return terms as a list; a single one is no list of them."""
     if hasattr(terms, "loss") and hasattr(terms, "adapters"):
@@ -156,32 +131,6 @@ def listed(terms: Sequence) -> list:
             "terms=[kd.Term(...)]."
         )
     return list(terms)
-
-
-def check_teacher_adapters(name: str, adapters: Sequence, taps: Sequence) -> None:
-    """Check the layers given for the teacher's side of a term."""
-    if len(adapters) != len(taps):
-        raise ValueError(
-            f"Term '{name}' has {len(taps)} tap(s) of the teacher, but {len(adapters)} "
-            "teacher_adapter. Pass one for each tap, in a tuple if there are several."
-        )
-    for adapter in adapters:
-        if not (adapter is None or isinstance(adapter, keras.Layer)):
-            raise TypeError(
-                f"The teacher_adapter of term '{name}' must be None or a "
-                f"keras.layers.Layer; got {adapter!r}."
-            )
-
-
-def check_frozen(name: str, adapters: Iterable) -> None:
-    """Check that layers on the teacher's side, which nothing trains, are not to be."""
-    for adapter in adapters:
-        if adapter is not None and adapter.trainable_weights:
-            raise ValueError(
-                f"the teacher_adapter '{adapter.name}' has trainable weights, but the loss "
-                f"of term '{name}' does not train the teacher's side. Set "
-                "trainable = False once it is trained, or use a layer without weights."
-            )
 
 
 def check_shared_classes(term, count) -> None:
@@ -287,125 +236,6 @@ def check_has_teacher(teacher) -> None:
         )
 
 
-def check_prepared(terms: Iterable, prepared: Sequence = ()) -> None:
-    """Check that the layers which losses take as trained were trained, or will be."""
-    for term in terms:
-        for layer in term.loss.prerequisites():
-            if layer.trainable and not any(layer is x for x in prepared):
-                raise ValueError(
-                    f"The {type(layer).__name__} of term '{term.name}' was not trained: "
-                    "its output would be meaningless. Call its train_on(teacher, tap, "
-                    "images) first, or begin with a kd.ParaphraserStage."
-                )
-
-
 def has_memory(loss: DistillationLoss) -> bool:
     """Whether a loss keeps what it has seen of the training samples."""
     return type(loss).memory is not DistillationLoss.memory
-
-
-def check_same_shapes(built: dict, teacher: dict, sizes: bool = True) -> None:
-    """Check that another teacher fits the adapters that exist.
-
-    Args:
-        built: shapes of the taps, by the tap's text, that the adapters were built for.
-        teacher: shapes of this teacher's.
-        sizes: whether lengths, heights and widths must agree too; those of a batch may
-            differ from those of another.
-    """
-    for tap, shape in built.items():
-        agree = len(teacher[tap]) == len(shape) and teacher[tap][-1] == shape[-1]
-        if not agree or (sizes and list(teacher[tap]) != list(shape)):
-            raise ValueError(
-                f"The distiller was built for a teacher whose '{tap}' has the shape "
-                f"{shape}; this one's is {teacher[tap]}. Pass a teacher of the same "
-                "architecture, or create a new Distiller."
-            )
-
-
-def check_masks(name: str, masks: Sequence) -> None:
-    """Check the choices of a term's masks."""
-    for mask in masks:
-        kinds = mask is None or isinstance(mask, (str, int)) or callable(mask)
-        if len(masks) != 2 or not kinds:
-            raise TypeError(
-                f"The mask of term '{name}' must be 'auto', None, the key of an input, a "
-                f"function of the inputs, or a pair of these; got {mask!r}."
-            )
-
-
-def check_padding_masks(terms: Iterable, student: Lengths, teacher: Lengths) -> None:
-    """Check that it is clear which padding mask a term's sequences have, and fits them."""
-    for term in terms:
-        sides = ("student", student, term.student), ("teacher", teacher, term.teacher)
-        for choice, (side, lengths, taps) in zip(term.masks, sides, strict=True):
-            if choice == AUTO and taps:
-                _check_padding_mask(term.name, side, str(taps[0]), lengths)
-
-
-def _check_padding_mask(name: str, side: str, tap: str, lengths: Lengths) -> None:
-    masks, shape = lengths.masks.get(tap, ()), lengths.sizes[tap]
-    several, fix = len(masks) > 1, "Pass mask= the key of the right input, or None."
-    if several or any(mask.length != shape[1] for mask in masks):
-        problem = (
-            f"could be masked by {len(masks)} inputs of {shape[1]} steps"
-            if several
-            else f"has {shape[1]} steps, but its padding mask has {masks[0].length}"
-        )
-        raise ValueError(f"Term '{name}': the {side}'s '{tap}' {problem}. {fix}")
-
-
-def check_mask(name: str, mask, tensors: Sequence) -> None:
-    """Check that a mask has the length of what it masks, which pooling may change."""
-    features = tensors[0] if tensors else None
-    if mask is None or features is None or len(features.shape) <= len(mask.shape):
-        return
-    if not fits(mask, features):
-        raise ValueError(
-            f"Term '{name}': a mask of {mask.shape[1]} steps does not fit a sequence of "
-            f"{features.shape[1]} steps, its shape after the adapter. Tap layers of one "
-            "length, or pass an adapter layer that keeps it."
-        )
-
-
-def check_takes_scores(name: str, loss: DistillationLoss, taps: Iterable) -> None:
-    """Check that no softmax or sigmoid is taken of attention scores."""
-    for tap in taps:
-        of_logits = loss.predicts in (CLASSES, LABELS)
-        if tap.side == "scores" and of_logits and "scores" not in loss.masked_scores:
-            what = "sigmoid" if loss.predicts == LABELS else "softmax"
-            raise ValueError(
-                f"Term '{name}': {type(loss).__name__} takes a {what} of what it compares, "
-                f"and '{tap}' are probabilities already. Tap their logarithms: "
-                f"kd.Tap({tap.path!r}, side='log_scores')."
-            )
-
-
-def check_masked_scores(term, masks: Sequence) -> None:
-    """Check that masked keys of attention scores add nothing to a term's loss."""
-    loss, taps = term.loss, (*term.student, *term.teacher)
-    if all(mask is None for mask in masks):
-        return
-    for tap in taps:
-        if tap.is_scores and tap.side not in loss.masked_scores:
-            takes = [x for x in ("scores", "log_scores") if x in loss.masked_scores]
-            fix = f"Tap side={takes[0]!r}, use " if takes else "Use "
-            raise ValueError(
-                f"Term '{term.name}': the attention scores of '{tap}' have a mask, and "
-                f"{type(loss).__name__} would count masked keys of side={tap.side!r}. "
-                f"{fix}kd.losses.SoftTarget(1.0) on side='log_scores' or "
-                "kd.losses.LogitRegression on side='scores', or, in a loss of your own to "
-                "which masked keys add nothing, name the side in `masked_scores`."
-            )
-
-
-def check_scores(tap, student_shape: Sequence, teacher_shape: Sequence) -> None:
-    """Check that attention scores have the same heads, which no adapter is inferred for."""
-    pairs = zip(student_shape[1:], teacher_shape[1:], strict=False)
-    if tap.is_scores and any(a != b for a, b in pairs if None not in (a, b)):
-        raise ValueError(
-            f"The attention scores (B, T, N, S) of student {tuple(student_shape)} and "
-            f"teacher {tuple(teacher_shape)} differ in steps or in the number N of heads: "
-            "no adapter is inferred. Tap layers of as many heads, or pass layers that "
-            "average them as adapters."
-        )

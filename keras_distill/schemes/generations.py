@@ -17,7 +17,7 @@ from keras_distill.schemes.seeds import set_seed
 from keras_distill.schemes.stages import may_be_positive, with_fresh_optimizer
 from keras_distill.taps import heads, tracing
 from keras_distill.teachers.base_teacher import BaseTeacher
-from keras_distill.training import data_checks
+from keras_distill.training import data_checks, first_batch
 from keras_distill.training.plain_fit import fit_from_backup
 
 
@@ -104,8 +104,8 @@ def fit_generations(
     check_integers(1, epochs=epochs, generations=generations)
     check_integers(0, seed=seed)
     term_checks.check_not_negative(label_weight, "label_weight")
-    data_checks.check_rereadable(x)
-    x, batch = data_checks.data_and_batch(x, y)
+    first_batch.check_rereadable(x)
+    x, batch = first_batch.data_and_batch(x, y)
     terms = [TaskTerm(temperature=1.0)] if terms is None else terms
     models = [_create_model(make, i, seed) for i in range(generations)]
     labeled, trainers = may_be_positive(label_weight), []

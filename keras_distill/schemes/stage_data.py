@@ -5,7 +5,7 @@ import contextlib
 import keras
 
 from keras_distill.distillers.distiller import Distiller
-from keras_distill.training import data_checks
+from keras_distill.training import first_batch
 from keras_distill.training.plain_fit import fit_from_backup
 
 
@@ -16,8 +16,8 @@ class StageData:
     """
 
     def __init__(self, distiller: Distiller, x, y, validation_data, arguments: dict):
-        data_checks.check_rereadable(x)
-        self.x, batch = data_checks.data_and_batch(x, y)
+        first_batch.check_rereadable(x)
+        self.x, batch = first_batch.data_and_batch(x, y)
         self.y, self.arguments = y, {**arguments, "validation_data": validation_data}
         self.callbacks = list(self.arguments.pop("callbacks", None) or [])
         self.inputs, self.labels, _ = keras.utils.unpack_x_y_sample_weight(batch)

@@ -12,7 +12,7 @@ from keras_distill._backend.number_checks import check_integers
 from keras_distill.adapters import Paraphraser
 from keras_distill.data.preprocessing import preprocessing_of
 from keras_distill.data.selection import select
-from keras_distill.distillers import term_checks
+from keras_distill.distillers import adapter_checks, term_checks
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.kept_compile import copied
 from keras_distill.distillers.term import Term
@@ -113,7 +113,7 @@ class Stage:
         terms = self.terms
         if terms is None:
             terms = [bound.term for bound in distiller.terms.values()]
-        term_checks.check_prepared(terms, prepared)
+        adapter_checks.check_prepared(terms, prepared)
         return []
 
     def fit(self, trainer: Distiller, distiller: Distiller, data: StageData, callbacks):

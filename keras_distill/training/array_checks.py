@@ -173,8 +173,8 @@ def check_class_weight(class_weight: dict | None) -> None:
         check_in(0, **{f"class_weight[{name!r}]": value})
 
 
-def check_classes_of(y, loss, classes: int | None, device: bool = True) -> None:
-    """Check the labels of an output, if its loss takes classes as numbers.
+def check_range(y, loss, classes: int | None, device: bool = True) -> None:
+    """Check that the labels of an output are within its classes, if its loss takes them.
 
     Args:
         y: labels of the output, or None.
@@ -182,14 +182,12 @@ def check_classes_of(y, loss, classes: int | None, device: bool = True) -> None:
         classes: number of its logits, None if unknown.
         device: as in `check_data`.
     """
-    if isinstance(loss, (list, tuple)) and len(loss) == 1:
-        (loss,) = loss
     is_array = hasattr(y, "shape") and hasattr(y, "__array__")
-    if not is_array or not _takes_classes(loss) or (_is_tensor(y) and not device):
+    losses = [part for part in keras.tree.flatten(loss) if _takes_classes(part)]
+    if not is_array or not losses or (_is_tensor(y) and not device):
         return
-    _check_whole("y", y)
-    options = getattr(loss, "keywords", {})
-    known = known_loss(loss)
+    loss = losses[0]
+    options, known = getattr(loss, "keywords", {}), known_loss(loss)
     if isinstance(known, keras.losses.Loss):
         options = known.get_config()
     check_classes(y, classes, options.get("ignore_class"))
@@ -218,13 +216,11 @@ def _keys_of(y, leaf) -> tuple:
 
 
 def _takes_classes(loss) -> bool:
-    if isinstance(loss, (dict, list, tuple)) or loss is None:
-        return False
-    loss = known_loss(loss)
+    """Whether a loss, or one of several for the same labels, takes them as numbers."""
     kind = keras.losses.SparseCategoricalCrossentropy
-    return (
-        isinstance(loss, kind) or loss is keras.losses.sparse_categorical_crossentropy
-    )
+    function = keras.losses.sparse_categorical_crossentropy
+    known = [known_loss(part) for part in keras.tree.flatten(loss) if part is not None]
+    return any(isinstance(x, kind) or x is function for x in known)
 
 
 def _check_whole(name: str, leaf) -> None:
@@ -280,7 +276,9 @@ def is_finite(leaf) -> bool:
 def _block_is_finite(block) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         if block.dtype.itemsize == 8:
-            return bool((np.abs(block) <= np.finfo("float32").max).all())
+            is_wide = keras.config.floatx() == "float64"
+            largest = np.finfo("float64" if is_wide else "float32").max
+            return bool((np.abs(block) <= largest).all())
         # A sum is not finite if a value is not, and seldom else.
         return bool(np.isfinite(block.sum(dtype="float32")) or np.isfinite(block).all())
 

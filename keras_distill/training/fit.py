@@ -6,10 +6,11 @@ import keras
 
 from keras_distill._backend.jax_state import restoring
 from keras_distill._backend.keras_trainer import TrainerHooks
+from keras_distill._backend.own_arrays import with_own_arrays
 from keras_distill._backend.tensorflow_data import reads_generator
 from keras_distill.training import array_checks, lean_step, resuming, watching, workers
 from keras_distill.training.backup import exchange_backup
-from keras_distill.training.data_checks import data_and_batch
+from keras_distill.training.first_batch import data_and_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +21,15 @@ class Plan:
         left_out: batches at the start that an earlier run has already trained on.
         length_is_known: whether Keras asks for no batch past the end of the data.
         saves_by_batch: whether a callback saves in the middle of an epoch.
-        first: the first batch, of data that are read once.
         batch: the first, or all of the data if they are arrays; None if unknown.
+        is_read_once: whether reading the data again would lose that batch.
     """
 
     left_out: int = 0
     length_is_known: bool = False
     saves_by_batch: bool = False
-    first: object = None
     batch: object = None
+    is_read_once: bool = False
 
 
 class Fitting(TrainerHooks):
@@ -88,8 +89,8 @@ class Fitting(TrainerHooks):
             left_out,
             lean_step.length_is_known(x),
             watching.saves_by_batch(callbacks),
-            batch if reads_generator(x) else None,
             batch,
+            reads_generator(x),
         )
         watching.restart(self.train_function)
         if left_out:
@@ -98,7 +99,13 @@ class Fitting(TrainerHooks):
         try:
             with workers.no_samples_as_value_error():
                 return super().fit(
-                    x, y, batch_size, epochs, verbose, callbacks, **arguments
+                    with_own_arrays(self, x),
+                    y,
+                    batch_size,
+                    epochs,
+                    verbose,
+                    callbacks,
+                    **arguments,
                 )
         finally:
             self.plan = Plan()
@@ -136,7 +143,7 @@ class Fitting(TrainerHooks):
 
     def batch_read_once(self):
         """Return the first batch of data that reading again would lose, else None."""
-        return self.plan.first
+        return self.plan.batch if self.plan.is_read_once else None
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
         """Return the callbacks in front of the user's."""

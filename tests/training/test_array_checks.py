@@ -320,6 +320,17 @@ def test_weights_of_classes_are_numbers(value, by_hand):
             distiller.fit(x, y, class_weight=weights, verbose=0)
 
 
+def test_wide_numbers_are_those_of_a_wide_model():
+    x = np.ones((8, 4))
+    x[3, 2] = 1e300
+    keras.config.set_floatx("float64")
+    try:
+        assert array_checks.is_finite(x)
+    finally:
+        keras.config.set_floatx("float32")
+    assert not array_checks.is_finite(x)
+
+
 def test_numbers_above_the_range_of_float32_are_refused():
     x = np.ones((8, 4))
     x[3, 2] = 1e300
