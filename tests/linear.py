@@ -10,6 +10,15 @@ def linear(name, inputs=4, classes=3):
     return keras.Model(x, keras.layers.Dense(classes, name="logits")(x), name=name)
 
 
+def with_kernel(kernel, name):
+    """Create a softmax regression without a bias."""
+    inputs = keras.Input((len(kernel),))
+    dense = keras.layers.Dense(kernel.shape[1], use_bias=False, name="logits")
+    model = keras.Model(inputs, dense(inputs), name=name)
+    dense.set_weights([kernel])
+    return model
+
+
 def points(count=12, inputs=4, classes=3):
     rng = np.random.default_rng(5)
     x = rng.normal(size=(count, inputs)).astype("float32")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill._backend.number_checks import check_integers
+from keras_distill._backend.number_checks import check_in, check_integers
 from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.table import table
 from keras_distill.analysis.term_lines import line
@@ -15,13 +15,7 @@ from keras_distill.data.preparation import preparation_of
 from keras_distill.distillers import Distiller, Term
 from keras_distill.distillers.balancing import balanced_weights, reference
 from keras_distill.distillers.part_gradients import PartGradients, measure
-from keras_distill.losses.schedules import (
-    BALANCED,
-    ScaledSchedule,
-    at_step,
-    check_number,
-    peak,
-)
+from keras_distill.losses.schedules import BALANCED, ScaledSchedule, at_step, peak
 
 
 class SuggestedWeights(dict):
@@ -202,20 +196,18 @@ def _shares(distiller, share) -> dict[str, float]:
         raise ValueError(
             f"share names {', '.join(unknown)}; the terms are {list(distiller.terms)}."
         )
-    for name, value in share.items():
-        check_number(value, f"The share of term '{name}'")
+    check_in(0, **{f"share['{name}']": value for name, value in share.items()})
     return {name: float(share.get(name, 1.0)) for name in distiller.terms}
 
 
 def _checked_batches(distiller, data, count: int, batch_size: int) -> list[tuple]:
     """Return the first batches as a step takes them, checked as `fit` checks them."""
-    found = first_batches(data, count, batch_size)
     prepare = preparation_of(distiller.entry, training=True, teach=True)
-    if prepare is not None:
-        found = [prepared_batch(batch, prepare) for batch in found]
-    found = [keras.utils.unpack_x_y_sample_weight(batch) for batch in found]
     ready = []
-    for x, y, weight in found:
+    for batch in first_batches(data, count, batch_size):
+        if prepare is not None:
+            batch = keras.utils.unpack_x_y_sample_weight(prepared_batch(batch, prepare))
+        x, y, weight = batch
         inputs, weight = weighted_inputs(x, y, weight)
         ready.append((inputs, y, weight))
     distiller.check_data(ready[0])

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from keras_distill.data.first_batches import first_batches
 from keras_distill.distillers.part_gradients import LABELS, PartGradients, measure
 from keras_distill.losses.schedules import BALANCED, UNMEASURED, at_step
-from keras_distill.training import data_checks
+from keras_distill.training import first_batch
 
 # Batches of arrays, and gradients that are taken for none: of the reference, and of a
 # term relative to it.
@@ -117,21 +118,8 @@ def _batches(batch, rows: int | None) -> list[tuple]:
         return []
     if rows is None:
         return [keras.utils.unpack_x_y_sample_weight(batch)]
-    drawn = data_checks.rows_of(batch, rows * BATCHES)
-    if drawn is None:
-        return []
-    count = keras.tree.flatten(drawn)[0].shape[0]
-    return [
-        keras.utils.unpack_x_y_sample_weight(rows_between(drawn, start, start + rows))
-        for start in range(0, max(count - rows, 0) + 1, rows)
-    ]
-
-
-def rows_between(batch, start: int, stop: int):
-    """Return some rows of a structure of arrays and None."""
-    return keras.tree.map_structure(
-        lambda x: None if x is None else x[start:stop], batch
-    )
+    drawn = first_batch.rows_of(batch, rows * BATCHES)
+    return [] if drawn is None else first_batches(drawn, BATCHES, rows)
 
 
 def _number(value) -> float:

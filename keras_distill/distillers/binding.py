@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from keras_distill import taps
 from keras_distill.data.preparation import inputs_of_models, of_member
 from keras_distill.data.selection import names_of_outputs
-from keras_distill.distillers import context, tasks, term_checks
+from keras_distill.distillers import adapter_checks, context, mask_checks, tasks
 from keras_distill.distillers.bound_term import BoundTerm
 from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.taps import Tap, heads, tracing
@@ -98,7 +98,7 @@ def bind(distiller, student_specs, teacher_specs) -> None:
     lengths = distiller.lengths
     if not teacher.models:
         _vary_alike(terms, lengths)
-    term_checks.check_padding_masks(terms, lengths.student, lengths.teacher)
+    mask_checks.check_padding_masks(terms, lengths.student, lengths.teacher)
     _bind_lengths(distiller, distiller.lengths)
     distiller.is_bound = True
     _warn_of_size(student, teacher)
@@ -160,7 +160,7 @@ def _bind_lengths(distiller, lengths: BoundLengths) -> None:
         models = distiller.teacher.models
         known = models and all(map(tracing.declares_sizes, models))
         built = distiller.shapes["teacher"]
-        term_checks.check_same_shapes(built, teacher.shapes, sizes=bool(known))
+        adapter_checks.check_same_shapes(built, teacher.shapes, sizes=bool(known))
         return
     settle(distiller, lengths)
     for bound in distiller.terms.values():

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_distill.adapters import AveragePool, Match, chain
 from keras_distill.data.selection import part_of_output
-from keras_distill.distillers import term_checks
+from keras_distill.distillers import adapter_checks, mask_checks
 from keras_distill.distillers.context import PROVIDERS, Context, check_shared
 from keras_distill.distillers.ignored import weight_of_valid
 from keras_distill.distillers.masked_adapters import (
@@ -112,7 +112,7 @@ class BoundTerm(keras.Layer):
         for layer, shape in zip(teacher, teacher_shapes, strict=True):
             build_adapter(layer, shape)
         if not loss.trains_teacher_adapters:
-            term_checks.check_frozen(self.term.name, teacher)
+            adapter_checks.check_frozen(self.term.name, teacher)
         teacher_shapes = [
             adapter_shape(a, shape)
             for a, shape in zip(teacher, teacher_shapes, strict=True)
@@ -126,7 +126,7 @@ class BoundTerm(keras.Layer):
             elif target is None:
                 student.append(None)
             else:
-                term_checks.check_scores(self.term.student[index], shape, target)
+                mask_checks.check_scores(self.term.student[index], shape, target)
                 of_student, of_teacher = _inferred(loss, shape, target)
                 student.append(of_student)
                 teacher[index] = chain([teacher[index], of_teacher])
@@ -180,7 +180,7 @@ class BoundTerm(keras.Layer):
             adapted(layer, x, mask, training)
             for layer, x in zip(layers, tensors, strict=True)
         ]
-        term_checks.check_mask(self.name, mask, tensors)
+        mask_checks.check_mask(self.name, mask, tensors)
         for layer, counts in zip(layers, self.counts_padding[side], strict=True):
             check_counts_no_padding(self.name, layer, mask, counts)
         return tensors
@@ -227,7 +227,7 @@ class BoundTerm(keras.Layer):
         ]
         values = context.values(self)
         masks = values.get("mask"), values.get("teacher_mask")
-        term_checks.check_masked_scores(term, masks)
+        mask_checks.check_masked_scores(term, masks)
         training = context.training
         trains = training and loss.trains_teacher_adapters
         student = self._adapt(0, student, masks[0], training)

@@ -6,6 +6,7 @@ import keras
 
 from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.distillers import (
+    adapter_checks,
     balancing,
     first_look,
     label_tasks,
@@ -15,7 +16,7 @@ from keras_distill.distillers import (
     term_checks,
 )
 from keras_distill.distillers.ignored import ignored_class
-from keras_distill.training import data_checks
+from keras_distill.training import data_checks, first_batch
 
 
 class Checking:
@@ -59,14 +60,14 @@ class Checking:
             self.warn_of_unused_labels(y)
         elif self.ends_in_logits:
             data_checks.check_logits_loss(loss)
-        term_checks.check_prepared(bound.term for bound in self.terms.values())
+        adapter_checks.check_prepared(bound.term for bound in self.terms.values())
         term_checks.check_nothing_shared(self)
         self._check_first_batch(batch)
 
     def _check_first_batch(self, batch) -> None:
         """Check the values of a batch, once for each teacher and `compile`."""
         if batch is not None and not self.first_batch_checked:
-            rows = data_checks.rows_of(batch, self.rows_to_check)
+            rows = first_batch.rows_of(batch, self.rows_to_check)
             if rows is not None:
                 unpacked = keras.utils.unpack_x_y_sample_weight(rows)
                 first_look.check_first_batch(self, *unpacked)

@@ -6,7 +6,7 @@ import keras
 
 from keras_distill import taps
 from keras_distill._backend.keras_layers import Untracked
-from keras_distill._backend.number_checks import check_finite, check_in
+from keras_distill._backend.number_checks import check_in
 from keras_distill.data.entry import Entry
 from keras_distill.data.preprocessing import carry_preprocessing
 from keras_distill.data.selection import Selection
@@ -29,7 +29,6 @@ from keras_distill.losses import Hint, SoftTarget
 from keras_distill.taps import Tap, tracing
 from keras_distill.taps.masks import with_masks
 from keras_distill.teachers.self_teacher import SelfTeacher
-from keras_distill.training import data_checks
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -91,10 +90,8 @@ class SelfDistiller(Distiller):
         inputs: Selection = None,
         name: str | None = None,
     ):
-        check_finite(soft_weight=soft_weight)
+        check_in(0, 1, soft_weight=soft_weight)
         check_in(0, hint_weight=hint_weight)
-        if not 0.0 <= soft_weight <= 1.0:
-            raise ValueError(f"soft_weight lies in 0..1; got {soft_weight}.")
         check_keeps_nothing(net)
         student = carry_preprocessing(net, with_exits(net, exits, features))
         hint, terms = Hint(), []
@@ -167,10 +164,7 @@ class SelfDistiller(Distiller):
         super().check_fit(batch)
         if batch is None:
             return
-        x, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        if self.loss is not None:
-            loss = self.compile_arguments()["loss"]
-            data_checks.check_labels(labels, self.classes, loss)
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         few = keras.tree.map_structure(
             lambda part: None if part is None else part[:2], x
         )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill.distillers import term_checks
+from keras_distill.distillers import adapter_checks, mask_checks, term_checks
 from keras_distill.distillers.context import AUTO
 from keras_distill.distillers.kept_compile import copied
 from keras_distill.losses.distillation_loss import DistillationLoss
@@ -72,7 +72,7 @@ class Term:
         self.teacher = as_taps(teacher if loss.compares_teacher else ())
         term_checks.check_taps(self.name, loss, self.student, self.teacher)
         both_sides = *self.student, *self.teacher
-        term_checks.check_takes_scores(self.name, loss, both_sides)
+        mask_checks.check_takes_scores(self.name, loss, both_sides)
         term_checks.check_gradients(self.name, loss, both_sides)
         self.weight = loss.recommended_weight if weight is None else weight
         what = f"The weight of term '{self.name}'"
@@ -80,17 +80,17 @@ class Term:
         self.adapter = adapter
         several = isinstance(adapter, (tuple, list))
         self.adapters = tuple(adapter) if several else (adapter,) * loss.taps
-        term_checks.check_adapters(self.name, self.adapters, loss.taps, several)
+        adapter_checks.check_adapters(self.name, self.adapters, loss.taps, several)
         self.mask = mask
         is_pair = isinstance(mask, (tuple, list))
         self.masks = tuple(mask) if is_pair else (mask, mask)
-        term_checks.check_masks(self.name, self.masks)
+        mask_checks.check_masks(self.name, self.masks)
         self.teacher_adapter = teacher_adapter
         several = isinstance(teacher_adapter, (tuple, list))
         self.teacher_adapters = tuple(teacher_adapter if several else [teacher_adapter])
         if teacher_adapter is None:
             self.teacher_adapters *= len(self.teacher)
-        term_checks.check_teacher_adapters(
+        adapter_checks.check_teacher_adapters(
             self.name, self.teacher_adapters, self.teacher
         )
         term_checks.check_shared_classes(self, shared_classes)

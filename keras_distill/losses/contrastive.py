@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_distill import adapters
 from keras_distill._backend import noise
-from keras_distill._backend.number_checks import check_finite, check_integers
+from keras_distill._backend.number_checks import check_above, check_in, check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses._memory_bank import MemoryBank, log_sum, negative_terms
 from keras_distill.losses.distillation_loss import DistillationLoss
@@ -72,14 +72,14 @@ class Contrastive(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_finite(temperature=temperature, momentum=momentum)
-        check_integers(1, samples=samples, negatives=negatives, width=width)
+        check_integers(2, samples=samples)
+        check_integers(1, negatives=negatives, width=width)
         check_integers(0, seed=seed)
-        if samples < 2 or negatives < 1 or not temperature > 0 or not 0 <= momentum < 1:
+        check_above(0, temperature=temperature)
+        check_in(0, 1, momentum=momentum)
+        if momentum == 1:
             raise ValueError(
-                "Expected samples of 2 or more, negatives of 1 or more, temperature above "
-                "0 and momentum from 0 to below 1; got "
-                f"{samples}, {negatives}, {temperature} and {momentum}."
+                "momentum must be below 1, or the bank stays as it is; got 1."
             )
         self.samples = samples
         self.negatives = min(negatives, samples)

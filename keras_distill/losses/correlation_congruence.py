@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_distill._backend.number_checks import check_finite, check_integers
+from keras_distill._backend.number_checks import check_above, check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses._vectors import inner_products, unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
@@ -51,13 +51,8 @@ class CorrelationCongruence(DistillationLoss):
 
     def __init__(self, *, gamma: float = 0.4, order: int = 2, **kwargs):
         super().__init__(**kwargs)
-        check_finite(gamma=gamma)
+        check_above(0, gamma=gamma)
         check_integers(1, order=order)
-        if not gamma > 0 or order < 1:
-            raise ValueError(
-                "gamma must be above 0 and order 1 or more, or nothing is compared; got "
-                f"{gamma} and {order}."
-            )
         self.gamma = gamma
         self.order = order
 

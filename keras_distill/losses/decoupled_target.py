@@ -4,11 +4,11 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill._backend.number_checks import check_in
 from keras_distill.adapters.match import Match
 from keras_distill.losses import _close
 from keras_distill.losses._entropy import at_label, entropy_terms
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import check_number
 from keras_distill.losses.temperature import check_temperature, is_high, times_squared
 from keras_distill.targets.target import LOG_ZERO, log_rest, one_hot_labels
 
@@ -63,8 +63,7 @@ class DecoupledTarget(DistillationLoss):
     ):
         super().__init__(**kwargs)
         check_temperature(temperature, self.dtype)
-        check_number(alpha, "alpha")
-        check_number(beta, "beta")
+        check_in(0, alpha=alpha, beta=beta)
         self.temperature = temperature
         self.alpha = alpha
         self.beta = beta

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill._backend.gradients import custom_gradient
-from keras_distill._backend.number_checks import check_finite, check_integers
+from keras_distill._backend.number_checks import check_above, check_in, check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses._scores import sorted_scores
 from keras_distill.losses._vectors import unit_vectors
@@ -58,14 +58,10 @@ class HardRank(DistillationLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_finite(scale=scale, power=power)
         if items is not None:
             check_integers(2, items=items)
-        if (items is not None and items < 2) or not scale > 0 or power < 1:
-            raise ValueError(
-                "Expected items of 2 or more or None, scale above 0 and power 1 or more; "
-                f"got {items}, {scale} and {power}."
-            )
+        check_above(0, scale=scale)
+        check_in(1, power=power)
         if scale * 2**power > 80:
             raise ValueError(
                 "Scores reach -scale * 2^power, whose exponential must be above 0 in "

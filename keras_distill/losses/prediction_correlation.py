@@ -5,12 +5,12 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill import strategies
+from keras_distill._backend.number_checks import check_in
 from keras_distill.adapters.match import Match
 from keras_distill.losses import _close
 from keras_distill.losses._entropy import absent_on_both
 from keras_distill.losses._masking import expanded, of_both
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import check_number
 from keras_distill.losses.temperature import check_temperature, is_high, times_squared
 
 
@@ -63,8 +63,7 @@ class PredictionCorrelation(DistillationLoss):
     ):
         super().__init__(**kwargs)
         check_temperature(temperature, self.dtype)
-        check_number(beta, "beta")
-        check_number(gamma, "gamma")
+        check_in(0, beta=beta, gamma=gamma)
         self.temperature = temperature
         self.beta = beta
         self.gamma = gamma

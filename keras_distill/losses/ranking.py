@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill._backend.number_checks import check_finite, check_integers
+from keras_distill._backend.number_checks import check_above, check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses._entropy import absent_on_both
 from keras_distill.losses.distillation_loss import DistillationLoss
@@ -43,13 +43,8 @@ class Ranking(DistillationLoss):
 
     def __init__(self, items: int = 10, *, decay: float = 10.0, **kwargs):
         super().__init__(**kwargs)
-        check_finite(decay=decay)
         check_integers(1, items=items)
-        if items < 1 or not decay > 0:
-            raise ValueError(
-                "items, the number of the teacher's top items, must be 1 or more and "
-                f"decay above 0; got {items} and {decay}."
-            )
+        check_above(0, decay=decay)
         self.items = items
         self.decay = decay
 

@@ -36,14 +36,6 @@ def start_of(value, what: str) -> float:
     return float(start)
 
 
-def check_number(value, what: str) -> None:
-    """Check that an argument is a finite number of 0 or more."""
-    if isinstance(value, LearningRateSchedule):
-        raise TypeError(f"{what} must be a number, not a schedule; got {value!r}.")
-    if start_of(value, what) < 0:
-        raise ValueError(f"{what} must be 0 or more; got {value:g}.")
-
-
 def scheduled_variable(layer: keras.Layer, name: str, value) -> keras.Variable:
     """Create the variable for a number or a schedule's value among a layer's weights."""
     start = UNMEASURED if value == BALANCED else float(at_step(value, 0))

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill._backend.number_checks import check_finite, check_integers
+from keras_distill._backend.number_checks import check_above, check_in, check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses._scores import LAST, sorted_scores
 from keras_distill.losses._vectors import unit_vectors
@@ -56,13 +56,10 @@ class SoftRank(DistillationLoss):
         self, *, items: int = 5, scale: float = 3.0, power: float = 3.0, **kwargs
     ):
         super().__init__(**kwargs)
-        check_finite(scale=scale, power=power)
         check_integers(2, items=items)
-        if not 2 <= items <= 10 or not scale > 0 or power < 1:
-            raise ValueError(
-                "Expected items from 2 to 10, scale above 0 and power 1 or more; got "
-                f"{items}, {scale} and {power}."
-            )
+        check_in(2, 10, items=items)
+        check_above(0, scale=scale)
+        check_in(1, power=power)
         self.items = items
         self.scale = scale
         self.power = power

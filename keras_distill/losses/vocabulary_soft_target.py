@@ -6,12 +6,11 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_distill._backend.chunks import Chunks, buffer, chunk_size, empty_buffer
 from keras_distill._backend.gradients import custom_gradient
-from keras_distill._backend.number_checks import check_integers
+from keras_distill._backend.number_checks import check_in, check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses import _close
 from keras_distill.losses._entropy import at_label
 from keras_distill.losses.distillation_loss import DistillationLoss
-from keras_distill.losses.schedules import check_number
 from keras_distill.losses.soft_target import difference, divergence, prediction
 from keras_distill.losses.temperature import check_temperature, is_high
 from keras_distill.taps.heads import Head
@@ -77,7 +76,7 @@ class VocabularySoftTarget(DistillationLoss):
         super().__init__(**kwargs)
         check_temperature(temperature, self.dtype)
         self.temperature = temperature
-        check_number(label_weight, "label_weight")
+        check_in(0, label_weight=label_weight)
         if chunk is not None:
             check_integers(1, chunk=chunk)
         self.label_weight = label_weight

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
-from tests.analysis.test_suggested_weights import LOSS, linear, norms, problem
+from tests.analysis.test_suggested_weights import LOSS, norms, problem
+from tests.linear import with_kernel as linear
 
 SIZE = 16
 

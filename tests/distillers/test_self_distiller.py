@@ -232,7 +232,10 @@ BAD = {
         lambda: make("pool", features="stack2", net=kd.models.conv_net((8, 8, 1), 3)),
         ["both must be maps, sequences or vectors"],
     ),
-    "a share": (lambda: make("stack1", soft_weight=1.5), ["0..1", "1.5"]),
+    "a share": (
+        lambda: make("stack1", soft_weight=1.5),
+        ["soft_weight must be 0 to 1", "1.5"],
+    ),
     "a negative weight": (
         lambda: make("stack1", features="stack2", hint_weight=-1.0),
         ["0 or more"],

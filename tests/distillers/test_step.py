@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_distill as kd
 from tests.formulas import softmax
+from tests.linear import with_kernel as linear
 
 RATE, T, ALPHA, BETA = 0.1, 3.0, 0.3, 0.7
 
@@ -27,14 +28,6 @@ def numpy_run(kernel, teacher_kernel, batches, weights=None):
     label, soft = np.mean(logs, axis=0)
     parts = {"label_loss": label, "soft_target": soft}
     return kernel, {**parts, "loss": ALPHA * label + BETA * soft}
-
-
-def linear(kernel, name):
-    inputs = keras.Input((5,))
-    dense = keras.layers.Dense(4, use_bias=False, name="logits")
-    model = keras.Model(inputs, dense(inputs), name=name)
-    dense.set_weights([kernel])
-    return model
 
 
 @pytest.fixture

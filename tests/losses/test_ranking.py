@@ -48,5 +48,5 @@ def test_bad_arguments():
         ValueError, match="items must be an integer of 1 or more; got 0"
     ):
         Ranking(0)
-    with pytest.raises(ValueError, match=r"got 5 and 0"):
+    with pytest.raises(ValueError, match="decay must be above 0; got 0"):
         Ranking(5, decay=0)
