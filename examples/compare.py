@@ -83,6 +83,11 @@ def standardized(loss):
     return {"terms": [term], "label_weight": 0.1}
 
 
+def regions(loss):
+    taps = kd.Tap("pool", side="input"), kd.Tap("logits", side="input")
+    return with_labels([kd.Term(losses.ScaleDecoupledLogits(loss), taps, taps)])
+
+
 def responses(data):
     groups = SUPER_CLASSES.get(data.name.removesuffix("_jpeg"))
     pt = targets.TrueClass()
@@ -109,6 +114,7 @@ def responses(data):
         "logits": logits(losses.LogitRegression(centred=True), 0.1),
         "DKD": logits(losses.DecoupledTarget(4.0)),
         "KD-standardized": standardized(losses.SoftTarget(2.0)),
+        "SDD": regions(losses.SoftTarget(4.0)),
         "DIST": logits(losses.PredictionCorrelation(4.0)),
         "MLKD": logits(losses.MultiLevelLogits()),
         "CTKD": {"terms": [kd.Term(curriculum)], "label_weight": 0.1},

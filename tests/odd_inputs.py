@@ -20,6 +20,7 @@ STATES = kd.Tap("head", side="input")
 ARGUMENTS = {
     "Contrastive": {"samples": 8, "negatives": 4, "width": 3},
     "CurriculumTemperature": {"steps": 10},
+    "ScaleDecoupledLogits": {"loss": kd.losses.SoftTarget(2.0)},
     "StandardizedLogits": {"loss": kd.losses.SoftTarget(2.0)},
 }
 LEFT_OUT = {"DistillationLoss", "Divergence", "FactorTransfer", "Review"}
@@ -166,6 +167,8 @@ def taps_of(case: Case, loss):
     if loss.taps == 1:
         return tap
     second = {"gradient": kd.Tap.input_gradient(mirrored=True), "hidden": "hidden"}
+    if kind == "states":
+        return ("hidden", STATES)
     return (tap, second.get(kind, tap))
 
 

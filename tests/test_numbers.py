@@ -106,6 +106,7 @@ OF_ONE = {
         "folder": lambda: "peers",
     },
     "Review": {"levels": lambda: 2},
+    "ScaleDecoupledLogits": {"loss": lambda: kd.losses.SoftTarget(2.0)},
     "TopK": {"k": lambda: 2},
     "fit_generations": {"x": lambda: samples().images},
     "fit_specialists": {"samples": samples},

@@ -166,8 +166,8 @@ def _find_norm(term, student, teacher, student_specs, teacher_specs) -> None:
 
 
 def _check_heads(term, student, teacher, student_specs, teacher_specs) -> None:
-    classes = heads.head_classes(student, student_specs, term.student[0])
-    expected = teacher.head_classes(teacher_specs, term.teacher[0])
+    classes = heads.head_classes(student, student_specs, term.student[-1])
+    expected = teacher.head_classes(teacher_specs, term.teacher[-1])
     if term.shared_classes is not None:
         check_shared(term, classes, expected)
     elif classes != expected:
@@ -211,13 +211,13 @@ PROVIDERS = {
         lambda context, bound: context.teacher.norm(bound.term.teacher[0]), _find_norm
     ),
     HEAD: Provider(
-        lambda context, bound: context.teacher.head(bound.term.teacher[0]).first(
+        lambda context, bound: context.teacher.head(bound.term.teacher[-1]).first(
             bound.term.shared_classes
         )
     ),
     "student_head": Provider(
         lambda context, bound: heads.head_of(
-            context.student, bound.term.student[0]
+            context.student, bound.term.student[-1]
         ).first(bound.term.shared_classes),
         _check_heads,
     ),

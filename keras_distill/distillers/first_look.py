@@ -104,6 +104,7 @@ def check_first_batch(distiller, x, y, sample_weight) -> None:
                     given = of_member(distiller.entry.taught(x), member)
                     sides = "teacher", model, inner, tensor, given
                     _check_tap(probabilities, bound, *sides)
+        _check_by_loss(bound.term, seen)
         _check_left_out_classes(distiller, bound, seen)
         warn_of_masked_keys(bound, seen.features, seen.knowledge)
     if seen.outputs is not None and not distiller.has_own_loss():
@@ -126,6 +127,20 @@ def check_state_of_teacher(distiller, x) -> None:
         return knowledge[wanted[0]]
 
     trace(run, x)
+
+
+def _check_by_loss(term, seen: Look) -> None:
+    """Check by the loss the tensors of both sides that are known and not adapted."""
+    student = [seen.features.get(tap) for tap in term.student]
+    teacher = [seen.knowledge.get(tap) for tap in term.teacher]
+    layers = *term.adapters, *term.teacher_adapters
+    if any(isinstance(layer, keras.Layer) for layer in layers):
+        return
+    if all(ops.is_tensor(x) for x in (*student, *teacher)):
+        try:
+            term.loss.check_first_batch(student, teacher)
+        except ValueError as error:
+            raise ValueError(f"Term '{term.name}': {error}") from error
 
 
 def _check_left_out_classes(distiller, bound, seen: Look) -> None:

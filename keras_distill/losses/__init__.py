@@ -41,6 +41,7 @@ from keras_distill.losses.prediction_correlation import PredictionCorrelation
 from keras_distill.losses.ranking import Ranking
 from keras_distill.losses.reverse_soft_target import ReverseSoftTarget
 from keras_distill.losses.review import Review
+from keras_distill.losses.scale_decoupled_logits import ScaleDecoupledLogits
 from keras_distill.losses.similarity_matrix import SimilarityMatrix
 from keras_distill.losses.singular_flow import SingularFlow
 from keras_distill.losses.soft_rank import SoftRank
@@ -91,6 +92,7 @@ __all__ = [
     "Ranking",
     "ReverseSoftTarget",
     "Review",
+    "ScaleDecoupledLogits",
     "SimilarityMatrix",
     "SingularFlow",
     "SoftRank",

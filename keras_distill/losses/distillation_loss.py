@@ -51,8 +51,8 @@ class DistillationLoss(keras.losses.Loss):
       without a mask has that of the other, if their lengths agree); `teacher_norm`,
       the standard deviation and mean, `(C,)`, that the batch normalization at the
       teacher's tap gives its channels; `student_head` and `teacher_head`, the kernel,
-      the bias and whether the kernel is transposed, of the layer whose input is tapped;
-      and `memory`, the layer that `memory()` returned.
+      the bias and whether the kernel is transposed, of the layer whose input is the
+      last tap; and `memory`, the layer that `memory()` returned.
     - `labels_are_classes`: whether its labels are indices of the student's logits, so
       that `fit` checks their range.
     - `needs_one_class`: whether its labels must name one class per sample, so that `fit`
@@ -166,6 +166,15 @@ class DistillationLoss(keras.losses.Loss):
     def prerequisites(self) -> tuple:
         """Return the layers that must be trained and frozen before the student is."""
         return ()
+
+    def check_first_batch(self, student: Sequence, teacher: Sequence) -> None:
+        """Check the tensors of both sides' taps on the first batch of `fit`.
+
+        It is called where no adapter is given, for one teacher with its layers.
+
+        Raises:
+            ValueError: they are not what the loss is made for.
+        """
 
     def arrange(self, teacher, student) -> tuple:
         """Arrange the lists of both sides' tensors as `call` takes them."""

@@ -189,6 +189,17 @@ ROWS = [
         )
         for loss in (losses.SoftTarget(2.0), losses.DecoupledTarget(2.0))
     ),
+    Row(
+        "scale_decoupled_logits",
+        losses.ScaleDecoupledLogits,
+        disagreement,
+        (),
+        ((4, 4, 3), (3,)),
+        teacher=((8, 6, 3), (3,)),
+        zero=False,
+        masked=False,
+        arguments={"loss": losses.SoftTarget(2.0)},
+    ),
     *(
         Row(
             f"soft_target_{name}",
