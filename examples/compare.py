@@ -103,6 +103,7 @@ def responses(data):
         **related,
         "KD-pt+sim": lambda teacher: soft(targets.Mixed(pt, similarity(teacher), 0.3)),
         "KD-topk": soft(targets.TopK(3)),
+        "hard label": soft(targets.HardLabel(), 1.0, 0.5),
         "Tf-KD": soft(targets.VirtualTeacher(0.99), 20.0, 0.1),
         "DKPP": soft(targets.Permuted(), 1.0, 0.5),
         "CWTM": {

@@ -116,11 +116,22 @@ def test_saved_and_loaded(tmp_path):
             ["stem_conv", "stack1_block1_out", "stack1", "stack3", "pool", "logits"],
         ),
         (
+            lambda: kd.models.vit((8, 8, 1), 3, width=6, depth=2, dropout=0.1),
+            [
+                "patches",
+                "tokens",
+                "block1_attention",
+                "block1",
+                "class_token",
+                "logits",
+            ],
+        ),
+        (
             lambda: kd.models.wide_resnet((8, 8, 1), 3, depth=16, widen=1),
             ["stem", "stack1_block1_add", "stack1", "stack3", "norm", "relu", "logits"],
         ),
     ],
-    ids=["mlp", "conv_net", "resnet", "wide_resnet"],
+    ids=["mlp", "conv_net", "resnet", "vit", "wide_resnet"],
 )
 def test_layer_names_follow_the_data_flow(model, ends):
     """Users tap these names; the last layer returns logits, without an activation."""

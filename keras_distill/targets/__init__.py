@@ -1,6 +1,7 @@
 """Targets: what a loss derives from the teacher's prediction and compares the student with."""
 
 from keras_distill.targets.class_similarity import ClassSimilarity
+from keras_distill.targets.hard_label import HardLabel
 from keras_distill.targets.mixed import Mixed
 from keras_distill.targets.permuted import Permuted
 from keras_distill.targets.power_transform import PowerTransform
@@ -13,6 +14,7 @@ from keras_distill.targets.virtual_teacher import VirtualTeacher
 
 __all__ = [
     "ClassSimilarity",
+    "HardLabel",
     "Mixed",
     "Permuted",
     "PowerTransform",

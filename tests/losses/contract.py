@@ -226,6 +226,7 @@ ROWS = [
                 lambda z: formulas.power_transform(z, 0.3, 4.0),
             ),
             ("uniform", targets.Uniform(), lambda z: np.full(z.shape, 0.2)),
+            ("hard_label", targets.HardLabel(), lambda z: np.eye(5)[z.argmax(-1)]),
             (
                 "virtual_teacher",
                 targets.VirtualTeacher(0.99),

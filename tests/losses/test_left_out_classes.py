@@ -165,6 +165,7 @@ TARGETS = {
         targets.TopK(1),
         lambda p, y: np.where(p == p.max(), p, (1 - p.max()) / 3),
     ),
+    "hard_label": (targets.HardLabel(), lambda p, y: 1.0 * (p == p.max())),
     "top_5": (targets.TopK(5), lambda p, y: p),
     "true_class": (
         targets.TrueClass(),

@@ -255,3 +255,13 @@ def test_bad_arguments(make, message):
 def test_a_loss_rejects_other_targets():
     with pytest.raises(TypeError, match="got 'top5'"):
         kd.losses.SoftTarget(4.0, target="top5")
+
+
+def test_hard_labels_are_the_cross_entropy_with_the_teachers_class():
+    student = RNG.normal(size=(6, 5))
+    expected = -formulas.log_softmax(student)[np.arange(6), LOGITS.argmax(-1)]
+    loss = kd.losses.SoftTarget(1.0, target=targets.HardLabel(), reduction=None)
+    np.testing.assert_allclose(loss(LOGITS, student), expected, rtol=1e-5)
+    for temperature in (0.5, 8.0):
+        found = probabilities(targets.HardLabel(), temperature=temperature)
+        np.testing.assert_array_equal(found, np.eye(5)[LOGITS.argmax(-1)])
