@@ -7,6 +7,7 @@ from keras_distill import (
     data,
     losses,
     models,
+    optimizers,
     strategies,
     taps,
     targets,
@@ -40,6 +41,7 @@ from keras_distill.schemes import (
     recasting_stages,
     reconstruct,
     record_metadata,
+    reuse_teacher_head,
 )
 
 # Taps: which tensors of a model a term compares.
@@ -108,9 +110,11 @@ __all__ = [
     "losses",
     "mixed_network",
     "models",
+    "optimizers",
     "recasting_stages",
     "reconstruct",
     "record_metadata",
+    "reuse_teacher_head",
     "strategies",
     "suggest_taps",
     "suggest_terms",

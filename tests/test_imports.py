@@ -25,6 +25,7 @@ LIGHT |= {"keras", "math", "numbers", "numpy", "re", "threading", "typing", "wea
 MAY_IMPORT = {
     "_backend": set(),
     "models": {"_backend"},
+    "optimizers": {"_backend"},
     "strategies": set(),
     "taps": {"_backend"},
     "data": {"_backend", "taps"},

@@ -21,15 +21,23 @@ def train_step(distiller, state, data) -> tuple:
             batch = distiller.enter(data)
             knowledge = distiller.run_teacher(*batch[:2])
             loss = distiller.run_student(*batch, knowledge)
-            scaled = distiller.optimizer.scale_loss(loss.total)
+            scaled = distiller.objectives(loss)
             logs = distiller.update_logs(*batch, loss)
         after = [[scope.get_current_value(v) for v in part] for part in updated]
         return scaled, (logs, *after)
 
-    (_, (logs, non_trainable, of_metrics)), gradients = jax.value_and_grad(
-        run, has_aux=True
-    )(trainable)
+    scaled, pull_back, aux = jax.vjp(run, trainable, has_aux=True)
+    logs, non_trainable, of_metrics = aux
+    gradients = [pull_back(each)[0] for each in _one_by_one(scaled)]
     trainable, of_optimizer = distiller.optimizer.stateless_apply(
-        of_optimizer, gradients, trainable
+        of_optimizer, distiller.joined(gradients), trainable
     )
     return logs, (trainable, non_trainable, of_optimizer, of_metrics)
+
+
+def _one_by_one(scalars: list) -> list:
+    """Return the gradient of each scalar in turn by all of them."""
+    import jax.numpy as jnp
+
+    count = range(len(scalars))
+    return [[jnp.full_like(scalars[j], float(i == j)) for j in count] for i in count]

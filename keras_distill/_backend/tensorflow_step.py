@@ -11,11 +11,12 @@ def train_step(distiller, data) -> dict:
     knowledge = distiller.run_teacher(x, labels[0])
     copied = _values_of(distiller.copies)
     inputs = _after(copied, x)
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=distiller.takes_parts()) as tape:
         loss = distiller.run_student(inputs, *labels, knowledge)
-        scaled = distiller.optimizer.scale_loss(loss.total)
+        scaled = distiller.objectives(loss)
     variables = distiller.trainable_variables
-    gradients = _after(copied, tape.gradient(scaled, variables))
+    gradients = distiller.joined([tape.gradient(x, variables) for x in scaled])
+    gradients = _after(copied, gradients)
     distiller.optimizer.apply_gradients(zip(gradients, variables, strict=True))
     return distiller.update_logs(x, *labels, loss)
 

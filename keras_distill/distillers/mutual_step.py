@@ -85,6 +85,12 @@ class MutualStep(TrainStep):
             losses.append(loss)
         return MutualLoss(sum(loss.total for loss in losses), losses)
 
+    def totals(self, loss: MutualLoss) -> tuple:
+        """Return what the labels and the terms of all peers add to the total."""
+        pairs = zip(self.members, loss.members, strict=True)
+        found = [member.totals(own) for member, own in pairs]
+        return tuple(sum(part) for part in zip(*found, strict=True))
+
     def update_logs(self, x, y, sample_weight, loss: MutualLoss) -> dict:
         """Update running means and metrics of all peers; return the logs."""
         logs = {}

@@ -49,6 +49,21 @@ class TrainStep:
     in the class would hide a layer that is set later.)
     """
 
+    def takes_parts(self) -> bool:
+        """Whether the optimizer takes the gradients of labels and of terms apart."""
+        return hasattr(_inner(self.optimizer), "join_parts")
+
+    def objectives(self, loss) -> list:
+        """Return what is differentiated: the total, or labels and terms apart."""
+        totals = self.totals(loss) if self.takes_parts() else [loss.total]
+        return [self.optimizer.scale_loss(total) for total in totals]
+
+    def joined(self, gradients: Sequence[Sequence]) -> Sequence:
+        """Return one gradient per variable from those of each objective."""
+        if len(gradients) == 1:
+            return gradients[0]
+        return _inner(self.optimizer).join_parts(*gradients)
+
     def train_step(self, *arguments):
         """Take one step; return the logs, on JAX with the state after it."""
         *state, data = arguments
@@ -177,6 +192,17 @@ class DistillationStep(Evaluation, TrainStep):
             total += self.label_weight * parts["label_loss"]
         return total
 
+    def totals(self, loss: StepLoss) -> tuple:
+        """Return what the labels and the terms add to the total, with their penalties."""
+        labels, terms = ops.zeros(()), ops.zeros(())
+        labels += _penalty(self.student.losses)
+        if "label_loss" in loss.parts:
+            labels += self.label_weight * loss.parts["label_loss"]
+        for name, bound in self.terms.items():
+            terms += bound.weight * ops.cast(loss.parts[name], "float32")
+            terms += _penalty(bound.losses)
+        return labels, terms
+
     def update_logs(self, x, y, sample_weight, loss: StepLoss) -> dict:
         """Update running means and metrics; return the logs."""
         self.part_means.update_state(
@@ -186,6 +212,11 @@ class DistillationStep(Evaluation, TrainStep):
         check_names(loss.parts, logs)
         means = self.part_means.by_name()
         return {**logs, **{name: means[name] for name in ("loss", *loss.parts)}}
+
+
+def _inner(optimizer):
+    """Return an optimizer, without what scales the loss around it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _penalty(penalties: Sequence):

@@ -10,6 +10,7 @@ from keras_distill.schemes.recasting import (
     mixed_network,
     recasting_stages,
 )
+from keras_distill.schemes.reused_head import reuse_teacher_head
 from keras_distill.schemes.specialists.class_groups import cluster_classes
 from keras_distill.schemes.specialists.fit_specialists import fit_specialists
 from keras_distill.schemes.specialists.merged import Merged
@@ -33,4 +34,5 @@ __all__ = [
     "recasting_stages",
     "reconstruct",
     "record_metadata",
+    "reuse_teacher_head",
 ]

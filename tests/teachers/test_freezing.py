@@ -513,6 +513,19 @@ def test_it_is_saved_and_frozen_again(tmp_path):
         value(again, IMAGES, Tap("stack1_block1_a_conv"))
 
 
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_dropout_is_saved_as_an_identity(tmp_path, dtype):
+    row = [keras.Input((5,)), layers.Dense(4, "relu"), layers.Dropout(0.5)]
+    model = keras.Sequential([*row, layers.Dense(3, name="last")])
+    x = RNG.normal(size=(4, 5)).astype("float32")
+    frozen = kd.freeze(model, x, dtype=dtype)
+    frozen.save(tmp_path / "frozen.keras")
+    loaded = keras.saving.load_model(tmp_path / "frozen.keras")
+    policies = [x.dtype_policy.name for x in loaded.layers[1:]]
+    assert policies == [dtype or "float32"] * 3
+    same(ops.cast(loaded(x), "float32"), ops.cast(frozen(x), "float32"))
+
+
 def test_paths_of_attributes_and_indices_stay():
     """Also where the copy has no such attribute, or its input before the layers."""
     inputs = keras.Input((8,))

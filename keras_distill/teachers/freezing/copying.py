@@ -109,7 +109,11 @@ class Copier:
                 return FoldedNormalization(channels, **common)
             return FrozenNormalization(channels, operation.axis, **common)
         if type(operation) in _IDENTITIES:
-            return layers.Identity(name=operation.name, dtype=operation.dtype_policy)
+            # Its configuration is what it is created with, and takes no policy as such.
+            policy = keras.dtype_policies.serialize(
+                self.dtype or operation.dtype_policy
+            )
+            return layers.Identity(name=operation.name, dtype=policy)
         return _same(operation)
 
 
