@@ -1,4 +1,4 @@
-"""Yu et al. 2019: network recasting, block by block.
+"""Yu, Kang, Choi 2019: network recasting, block by block.
 
     python examples/yu2019_recasting.py
 

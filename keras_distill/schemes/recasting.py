@@ -33,11 +33,12 @@ def recasting_stages(
     next ones, up to the first that has the teacher's shape. Finally, the whole student
     is fine-tuned on labels and on the logits:
 
-        label_weight * label_loss + logit_weight * 1/2 sum_k (z_t - z_s)^2
+        label_weight * label_loss + logit_weight * 1/K sum_k (z_t - z_s)^2
 
-    The paper takes plain means: its block loss is twice this one, and its logit loss over
-    K classes is 2/K times this one, as with `logit_weight=2/K`. Layers that both models
-    have may start from the teacher's weights: `kd.copy_weights`.
+    over the K classes, as in the paper, whose block loss is twice this one. The logs show
+    the `kd.losses.LogitRegression` of the logits, half the sum; its weight is
+    `2 / K * logit_weight`. Layers that both models have may start from the teacher's
+    weights: `kd.copy_weights`.
 
     Args:
         student: functional model to train.
@@ -98,7 +99,8 @@ def recasting_stages(
         )
         begin = student_layer
     if fine_tuning_epochs:
-        logits = Term(LogitRegression(), weight=logit_weight)
+        classes = student.output.shape[-1]
+        logits = Term(LogitRegression(), weight=2.0 / classes * logit_weight)
         stages.append(
             Stage(
                 [logits],

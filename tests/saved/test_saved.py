@@ -69,6 +69,19 @@ def test_metadata_of_a_teacher():
     )
 
 
+def test_spectra_without_counts_keep_all_that_they_have():
+    metadata = kd.Metadata.load(FOLDER / "spectra.npz")
+    assert set(metadata.arrays) == {
+        f"0/{x}" for x in ("basis", "places", "values", "sizes")
+    }
+    (goal,) = metadata.goals(12, 0, np.random.default_rng(0))
+    assert goal.layers == ("conv", "logits")
+    np.testing.assert_array_equal((goal.weights > 0).sum(-1), 4)
+    found = metadata.targets(12, 0, np.random.default_rng(0))
+    assert found["conv"].shape == (12, 12) and found["conv"].min() < 0.0
+    kd.reconstruct(load("teacher"), metadata, 4, steps=2, verbose=0)
+
+
 def test_a_backup_is_resumed(tmp_path):
     """With five of six steps done, the weights are those of the run that was stopped."""
     shutil.copytree(FOLDER / "backup", tmp_path / "backup")

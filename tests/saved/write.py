@@ -2,6 +2,8 @@
 
 git worktree add /tmp/before bce602d
 PYTHONPATH=/tmp/before python tests/saved/write.py tests/saved/version_0_1_0
+
+`spectra.npz` is of the teacher there, by a later commit, 30eb6ba.
 """
 
 import contextlib
@@ -61,6 +63,8 @@ def main():
     cached = kd.CachedTeacher(FOLDER / "cache", teacher, top_k=2, temperature=4.0)
     cached.build(kd.data.Samples(X, Y), verbose=0)
     kd.record_metadata(teacher, X, kind="all").save(FOLDER / "metadata.npz")
+    spectra = kd.record_metadata(teacher, X, kind="pairs", keep=0.3)
+    spectra.save(FOLDER / "spectra.npz")
     np.savez(
         FOLDER / "predictions.npz",
         distiller=distiller.predict(X, verbose=0),

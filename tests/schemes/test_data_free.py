@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
-from keras_distill.schemes.data_free import spectra
+from keras_distill.schemes.data_free import goals, spectra
 from tests.formulas import softmax
 
 KINDS = {
     "top": {"kind": "top"},
     "all": {"kind": "all"},
     "masked": {"kind": "all", "masks": 2},
-    "spectral": {"kind": "spectral", "keep": 0.5},
-    "pairs": {"kind": "pairs", "keep": 0.5},
+    "spectral": {"kind": "spectral"},
+    "pairs": {"kind": "pairs"},
 }
 
 
@@ -104,6 +104,94 @@ def test_all_coefficients_restore_the_activations(kind, teacher, digits):
     for path, values in targets.items():
         expected = activations(teacher, path, x)[order]
         assert np.abs(values - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def errors_of(parts, goal):
+    """Return the errors of a goal, computed by the backend."""
+    cast = keras.ops.convert_to_tensor
+    numbers = (None if x is None else cast(x) for x in goal[1:])
+    return keras.ops.convert_to_numpy(goals.errors(list(map(cast, parts)), *numbers))
+
+
+def restored(basis, spectrum, count):
+    """Return activations from the largest coefficients of one sample."""
+    kept = np.argsort(-np.abs(spectrum), kind="stable")[:count]
+    return basis[:, kept] @ spectrum[kept].astype("float16").astype("float64")
+
+
+@pytest.mark.parametrize("kind", ["spectral", "pairs"])
+def test_as_many_coefficients_are_kept_as_keep_the_predicted_class(
+    kind, teacher, digits
+):
+    """A tenth of ten logits, one coefficient, would keep hardly any class."""
+    x = digits.train.images[:300]
+    arrays = kd.record_metadata(teacher, x, kind=kind, keep=0.1).arrays
+    logits = activations(teacher, "logits", x)
+    hidden = activations(teacher, "hidden2", x)
+    last = 1 if kind == "pairs" else 2
+    values = np.hstack([hidden, logits]) if kind == "pairs" else logits
+    basis, counts = arrays[f"{last}/basis"], arrays[f"{last}/counts"]
+    least = round(0.1 * values.shape[-1])
+    assert counts.min() == least and counts.max() == arrays[f"{last}/places"].shape[-1]
+    assert len(set(counts.tolist())) > 3
+    spectra_of = values.astype("float32") @ basis
+    for spectrum, count, first in zip(
+        spectra_of, counts, logits.argmax(-1), strict=True
+    ):
+        for fewer in range(least, count + 1):
+            found = restored(np.float64(basis), spectrum, fewer)[-10:].argmax()
+            assert (found == first) == (fewer == count)
+    for group in range(last):
+        width = len(arrays[f"{group}/basis"])
+        assert set(arrays[f"{group}/counts"].tolist()) == {round(0.1 * width)}
+
+
+def test_no_activation_behind_a_relu_is_negative(teacher, digits):
+    x = digits.train.images[:300]
+    for kind in ("spectral", "pairs"):
+        metadata = kd.record_metadata(teacher, x, kind=kind)
+        targets = metadata.targets(300, 0, np.random.default_rng(0))
+        (*_, last) = metadata.goals(300, 0, np.random.default_rng(0))
+        plain = last.values @ last.basis.T
+        np.testing.assert_allclose(targets["logits"], plain[:, -10:], atol=1e-5)
+        assert targets["logits"].min() < 0.0
+        if kind == "spectral":
+            (_, middle, _) = metadata.goals(300, 0, np.random.default_rng(0))
+            plain = middle.values @ middle.basis.T
+            assert plain.min() < -0.1
+            np.testing.assert_allclose(targets["hidden2"], plain.clip(0), atol=1e-5)
+        assert min(targets[f"hidden{i}"].min() for i in (1, 2)) == 0.0
+
+
+def test_only_the_coefficients_that_were_kept_count(teacher, digits):
+    """The loss of a pair of layers, by a loop over samples and coefficients."""
+    x = digits.train.images[:40]
+    metadata = kd.record_metadata(teacher, x, kind="pairs")
+    *_, goal = metadata.goals(40, 0, np.random.default_rng(0))
+    assert goal.layers == ("hidden2", "logits")
+    kept = goal.weights > 0
+    assert 4 < kept.sum() / 40 < 30
+    other = digits.train.images[40:80]
+    parts = [activations(teacher, path, other) for path in goal.layers]
+    spectrum = np.hstack(parts).astype("float64") @ goal.basis
+    gaps = [
+        np.mean([(a - b) ** 2 for a, b, k in zip(*row, strict=True) if k])
+        for row in zip(spectrum, goal.values, kept, strict=True)
+    ]
+    squares = [np.mean(v[k] ** 2) for v, k in zip(goal.values, kept, strict=True)]
+    found = errors_of(parts, goal)
+    np.testing.assert_allclose(found, np.array(gaps) / np.mean(squares), rtol=1e-4)
+
+
+def test_statistics_are_compared_with_all_activations(teacher, digits):
+    x = digits.train.images[:40]
+    drawn = {"hidden1": activations(teacher, "hidden1", x)}
+    (goal,) = goals.of_activations(drawn)
+    other = activations(teacher, "hidden1", digits.train.images[40:80])
+    expected = ((other - drawn["hidden1"]) ** 2).mean(-1) / (
+        drawn["hidden1"] ** 2
+    ).mean()
+    np.testing.assert_allclose(errors_of([other], goal), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("arguments", KINDS.values(), ids=KINDS)

@@ -80,6 +80,22 @@ def test_blocks_of_different_shapes_are_recast_together():
     assert [str(tap) for tap in stages[1].trains] == ["stack1", "stack3"]
 
 
+def test_the_logit_loss_of_the_fine_tuning_is_a_mean_over_the_classes():
+    student, teacher = net("student", (4, 6, 6)), net("teacher", (4, 6, 6), 2)
+    *_, last = kd.recasting_stages(student, teacher, BLOCKS, logit_weight=0.7)
+    distiller = kd.Distiller(
+        student, teacher, terms=last.terms, label_weight=last.label_weight
+    )
+    distiller.compile("sgd", CROSS_ENTROPY)
+    x, y = images()
+    z_s = np.float64(keras.ops.convert_to_numpy(student(x, training=True)))
+    z_t = np.float64(teacher.predict(x, verbose=0))
+    labels = np.log(np.exp(z_s).sum(-1)) - z_s[np.arange(len(y)), y]
+    logs = distiller.train_on_batch(x, y, return_dict=True)
+    expected = labels.mean() + 0.7 * np.mean((z_t - z_s) ** 2)
+    np.testing.assert_allclose(float(logs["loss"]), expected, rtol=1e-4)
+
+
 def test_a_mixed_network_joins_the_student_with_the_rest_of_the_teacher():
     student, teacher = net("student", (4, 5, 6)), net("teacher", (4, 6, 6), 2)
     mixed = kd.mixed_network(student, teacher, "stack1", "stack1")

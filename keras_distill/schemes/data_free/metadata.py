@@ -13,6 +13,7 @@ from keras_distill._backend.number_checks import check_finite, check_integers
 from keras_distill.schemes.data_free import metadata_checks as checks
 from keras_distill.schemes.data_free import spectra
 from keras_distill.schemes.data_free.dropout_masks import with_masks
+from keras_distill.schemes.data_free.goals import Goal, of_activations
 from keras_distill.taps import heads
 from keras_distill.teachers.cache import fingerprints
 from keras_distill.teachers.teacher import Teacher
@@ -103,7 +104,7 @@ class Metadata:
         return copies or [teacher]
 
     def targets(self, count: int, view: int, rng: np.random.Generator) -> dict:
-        """Draw target activations, from which inputs are reconstructed.
+        """Draw target activations.
 
         Args:
             count: number of inputs.
@@ -113,14 +114,30 @@ class Metadata:
         Returns:
             Activations `(count, n)` by layer.
         """
-        if self.settings["kind"] in ("spectral", "pairs"):
-            return spectra.draw(self.arrays, self.settings["layers"], count, rng)
+        if self._is_spectral:
+            return spectra.activations_of(self.goals(count, view, rng), self.arrays)
         counts = self.arrays[f"{view}/shares"]
         classes = rng.choice(len(counts), count, p=counts / counts.sum())
         return {
             path: self._draw(f"{view}/{path}", classes, rng)
             for path in self.settings["layers"]
         }
+
+    def goals(self, count: int, view: int, rng: np.random.Generator) -> list[Goal]:
+        """Draw what the activations of reconstructed inputs must equal.
+
+        Of spectra it is the coefficients that were kept, else the activations themselves.
+
+        Args:
+            count, view, rng: as in `targets`.
+        """
+        if self._is_spectral:
+            return spectra.draw(self.arrays, self.settings["layers"], count, rng)
+        return of_activations(self.targets(count, view, rng))
+
+    @property
+    def _is_spectral(self) -> bool:
+        return self.settings["kind"] in ("spectral", "pairs")
 
     def _draw(self, name: str, classes, rng) -> np.ndarray:
         """Draw from the normal distribution of each class."""
@@ -166,7 +183,8 @@ def record_metadata(
             convolution layer and the logits.
         masks: number of dropout masks, for `"all"`. Default 0.
         dropout: fraction of the neurons that a mask drops. Default 0.5.
-        keep: fraction of the Fourier coefficients to keep. Default 0.1.
+        keep: fraction of the Fourier coefficients of each graph to keep; of one with the
+            logits each sample keeps more where its predicted class needs it. Default 0.1.
         rank: number of principal directions of a covariance to keep. Default 64.
         batch_size: batch size of the prediction. Default 256.
         seed: seed of the masks. Default 0.

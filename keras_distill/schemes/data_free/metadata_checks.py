@@ -108,6 +108,13 @@ def _spectra(settings: dict, arrays: dict) -> dict:
         expected[f"{group}/sizes"] = "iu", (1 + pairs,)
         if places.size and places.max() >= width:
             raise ValueError(f"'{group}/places' has a neuron above {width - 1}")
+        counts = arrays.get(f"{group}/counts")
+        # Files of earlier versions have neither: all coefficients are kept.
+        if counts is not None or f"{group}/lows" in arrays:
+            expected[f"{group}/counts"] = "iu", (count,)
+            expected[f"{group}/lows"] = "f", (1 + pairs,)
+        if counts is not None and counts.size and counts.max() > kept:
+            raise ValueError(f"'{group}/counts' has a number above {kept}")
     return expected
 
 

@@ -12,30 +12,43 @@ from keras_distill._backend.number_checks import (
     check_finite,
     check_integers,
 )
+from keras_distill.schemes.data_free.goals import Goal, errors
 from keras_distill.schemes.data_free.metadata import Metadata
 
 
 class _Canvas(keras.Model):
     """A batch of trainable inputs, and the teacher whose activations they must match."""
 
-    def __init__(self, teacher, shape, targets: dict, bounds):
+    def __init__(self, teacher, shape, wanted: list[Goal], bounds):
         super().__init__(name="canvas")
-        self.teacher, self.taps = Untracked(teacher), tapping.as_taps(targets)
+        self.teacher = Untracked(teacher)
+        self.taps = tapping.as_taps(
+            dict.fromkeys(path for goal in wanted for path in goal.layers)
+        )
         self.bounds = bounds
         self.drawn = self.add_weight(shape=shape, initializer="zeros", name="inputs")
-        self.targets = [
-            self.add_weight(shape=value.shape, trainable=False, name=f"target{i}")
-            for i, value in enumerate(targets.values())
-        ]
+        self.layers_of_goals = [goal.layers for goal in wanted]
+        self.bases = [goal.basis for goal in wanted]
+        self.values, self.shares = (
+            [
+                self.add_weight(shape=x.shape, trainable=False, name=f"{name}{i}")
+                for i, x in enumerate(arrays)
+            ]
+            for name, arrays in (
+                ("value", [goal.values for goal in wanted]),
+                ("share", [goal.weights for goal in wanted]),
+            )
+        )
         self.built = True
 
-    def begin(self, inputs, targets: dict) -> None:
-        """Set the initial inputs and the targets, and reset the optimizer."""
+    def begin(self, inputs, wanted: list[Goal]) -> None:
+        """Set the initial inputs and the goals, and reset the optimizer."""
         low, high = self.bounds
         unit = np.clip((inputs - low) / (high - low), 1e-3, 1 - 1e-3)
         self.drawn.assign(np.log(unit / (1.0 - unit)))
-        for variable, value in zip(self.targets, targets.values(), strict=True):
-            variable.assign(value)
+        for values, shares, goal in zip(self.values, self.shares, wanted, strict=True):
+            values.assign(goal.values)
+            shares.assign(goal.weights)
         rate = self.optimizer.learning_rate
         for variable in self.optimizer.variables:
             if variable is not rate:
@@ -49,12 +62,15 @@ class _Canvas(keras.Model):
     def call(self, unused):
         """Add the loss: the relative mean squared errors, summed over the layers."""
         outputs = tapping.up_to(self.teacher.value, self.current_inputs(), self.taps)
-        errors = [
-            ops.mean(ops.square(ops.reshape(x, target.shape) - target), axis=-1)
-            / (ops.mean(ops.square(target)) + 1e-6)
-            for x, target in zip(outputs.values(), self.targets, strict=True)
+        found = {tap.path: x for tap, x in outputs.items()}
+        goals = zip(
+            self.layers_of_goals, self.bases, self.values, self.shares, strict=True
+        )
+        parts = [
+            errors([found[path] for path in layers], *numbers)
+            for layers, *numbers in goals
         ]
-        self.add_loss(ops.sum(sum(errors)))
+        self.add_loss(ops.sum(sum(parts)))
         return unused
 
     def compute_loss(self, *args, **kwargs):
@@ -80,8 +96,10 @@ def reconstruct(
 
         sum_l mean (f_l(x) - a_l)^2 / mean a_l^2
 
-    with a_l drawn from the metadata; a sigmoid keeps the inputs within the bounds. No
-    data are needed.
+    with a_l drawn from the metadata; a sigmoid keeps the inputs within the bounds. Of
+    spectra, f_l(x) are the Fourier coefficients of a layer's or a pair's activations, and
+    the means are over those that were kept; the others may be anything. No data are
+    needed.
 
     Args:
         teacher: the recorded teacher.
@@ -124,13 +142,13 @@ def reconstruct(
     inputs, canvases = [], {}
     for batch in range(batches):
         view = batch % len(views)
-        targets = metadata.targets(batch_size, view, rng)
+        goals = metadata.goals(batch_size, view, rng)
         if view not in canvases:
-            canvases[view] = _Canvas(views[view], shape, targets, bounds)
+            canvases[view] = _Canvas(views[view], shape, goals, bounds)
             canvases[view].compile(keras.optimizers.Adam(learning_rate))
         canvas = canvases[view]
         noise = rng.normal(start, 0.1 * (bounds[1] - bounds[0]), shape)
-        canvas.begin(noise, targets)
+        canvas.begin(noise, goals)
         canvas.fit(np.zeros((steps, 1)), batch_size=1, verbose=0)
         gradients.forget_gradients(views[view])
         inputs.append(ops.convert_to_numpy(canvas.current_inputs()))
