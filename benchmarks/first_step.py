@@ -67,9 +67,9 @@ def import_seconds(rounds):
     return seconds[1:]
 
 
-def rows(kind, terms, rounds):
-    """Return a row for each variant; each round runs every variant once."""
-    names = list(step_time.variants(kind, (), None))
+def rows(kind, terms, rounds, variants):
+    """Return a row for each of some variants; each round runs every one once."""
+    names = list(step_time.variants(kind, (), None))[variants]
     results = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
@@ -110,13 +110,12 @@ def main():
         kind, terms, variant = args.variant.split("|")
         print(*measure(kind, int(terms), variant, args.steps))
         return
-    kinds, rounds = args.nets.split(","), args.rounds
+    cells = [(kind, terms) for kind in args.nets.split(",") for terms in (0, 1)]
+    rounds, variants, imports = args.rounds, slice(None), 4 * args.rounds
     if args.smoke:
-        kinds, rounds = ["mlp"], 1
-    table = [
-        row for kind in kinds for terms in (0, 1) for row in rows(kind, terms, rounds)
-    ]
-    milliseconds = round(1e3 * statistics.median(import_seconds(4 * rounds)))
+        cells, rounds, variants, imports = [("mlp", 1)], 1, slice(1, 3), 1
+    table = [row for cell in cells for row in rows(*cell, rounds, variants)]
+    milliseconds = round(1e3 * statistics.median(import_seconds(imports)))
     print(kd.analysis.table(table))
     print(f"\nimport keras_distill: {milliseconds} ms on top of import keras.")
     if args.json:

@@ -222,8 +222,12 @@ def main():
     args = parser.parse_args()
     table = []
     for kind in args.nets.split(","):
-        for name, taps in {"soft targets": (), "and three layers": STACKS}.items():
-            steps, rounds = (1, 1) if args.smoke else (STEPS[kind], args.rounds)
+        terms = {"soft targets": (), "and three layers": STACKS}
+        steps, rounds = STEPS[kind], args.rounds
+        if args.smoke:
+            del terms["soft targets"]
+            steps = rounds = 1
+        for name, taps in terms.items():
             table += rows(kind, name, measure(kind, taps, steps, rounds))
             if args.json:
                 args.json.write_text(json.dumps(table, indent=1))

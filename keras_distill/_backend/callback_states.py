@@ -1,5 +1,7 @@
 """States of Keras's callbacks, which they keep in attributes and reset as `fit` begins."""
 
+import warnings
+
 import keras
 import numpy as np
 
@@ -15,12 +17,46 @@ _ATTRIBUTES = {
 }
 
 
-def callback_state(callback) -> dict[str, np.ndarray]:
-    """Return what a callback has seen of the training so far, arrays by name.
+def callback_states(callbacks: list) -> dict[str, np.ndarray]:
+    """Return what Keras's callbacks have seen of the training so far, arrays by name.
 
     Stands in for a public state of `keras.callbacks.Callback`, for which no public issue
-    asks. Empty for a callback that is not one of Keras's with a state.
+    asks.
     """
+    return {
+        f"{name} {part}": x
+        for name, callback in _named(callbacks).items()
+        for part, x in _state(callback).items()
+    }
+
+
+def set_callback_states(callbacks: list, states: dict[str, np.ndarray]) -> None:
+    """Set what `callback_states` returned; the callbacks may come in another order."""
+    named = _named(callbacks)
+    saved = {name.split(" ")[0] for name in states}
+    if lost := saved - set(named):
+        warnings.warn(
+            f"The backup has the states of {', '.join(sorted(lost))}, and no such callback "
+            "was passed: the run continues without it.",
+            stacklevel=2,
+        )
+    for name in saved & set(named):
+        parts = {x.partition(" ")[2]: x for x in states if x.startswith(f"{name} ")}
+        _set_state(named[name], {part: states[x] for part, x in parts.items()})
+
+
+def _named(callbacks: list) -> dict:
+    """Return callbacks by their kind, what they watch, and a count of equal ones."""
+    named = {}
+    for callback in callbacks:
+        parts = type(callback).__name__, getattr(callback, "monitor", "")
+        name = ":".join(parts).replace(" ", "_")
+        same = sum(x.startswith(f"{name}:") for x in named)
+        named[f"{name}:{same}"] = callback
+    return named
+
+
+def _state(callback) -> dict[str, np.ndarray]:
     names = [name for kind in _kinds(callback) for name in _ATTRIBUTES[kind]]
     values = {name: getattr(callback, name, None) for name in names}
     state = {
@@ -34,8 +70,7 @@ def callback_state(callback) -> dict[str, np.ndarray]:
     return state
 
 
-def set_callback_state(callback, state: dict[str, np.ndarray]) -> None:
-    """Set what `callback_state` returned."""
+def _set_state(callback, state: dict[str, np.ndarray]) -> None:
     weights = [state[name] for name in sorted(state) if " " in name]
     if weights:
         callback.best_weights = weights

@@ -22,6 +22,7 @@ from keras_distill.data.selection import (
 )
 from keras_distill.taps import Tap
 from keras_distill.training import array_checks
+from keras_distill.training.first_batch import batch_again
 from keras_distill.training.label_shapes import check_label_shape, check_weight_shape
 
 
@@ -111,7 +112,7 @@ class Entering:
         prepare = self._for_evaluation(x)
         # Data that an evaluation in `fit` has seen before.
         if not arguments.get("_use_cached_eval_dataset") and x is not self.prepared:
-            self._check_arrays(x, y, sample_weight, prepare is not None)
+            self._check_evaluation(x, y, sample_weight, prepare is not None)
         if prepare is not None:
             x = prepared_data((x, y, sample_weight), prepare, batch_size)
             y = batch_size = sample_weight = None
@@ -176,6 +177,13 @@ class Entering:
         if not raw:
             self._check_label_shapes(y, weight)
 
+    def _check_evaluation(self, x, y, sample_weight, raw: bool) -> None:
+        """Check arrays, or the first batch of data that can be read again."""
+        batch = batch_again(x)
+        if batch is not None:
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        self._check_arrays(x, y, sample_weight, raw)
+
     def _check_label_shapes(self, y, sample_weight, device: bool = True) -> None:
         """Check labels and weights against the outputs that the students declare."""
         for student in self.entry.students:
@@ -189,9 +197,9 @@ class Entering:
                 check_weight_shape(weight, loss, x.shape)
 
     def _check_validation_arrays(self, validation) -> None:
-        if validation is not None and not hasattr(validation, "element_spec"):
+        if validation is not None:
             data = keras.utils.unpack_x_y_sample_weight(validation)
-            self._check_arrays(*data, self._for_evaluation(data[0]) is not None)
+            self._check_evaluation(*data, self._for_evaluation(data[0]) is not None)
 
     def _loss_of_labels(self):
         """Return the loss that was compiled for labels; None for the students' own."""

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_distill._backend.array_kinds import kind_of
 from keras_distill._backend.number_checks import check_in
 from keras_distill.training.data_checks import check_classes, known_loss
 
@@ -96,25 +97,6 @@ def _check_kind(name: str, leaf, strings: bool, part: str) -> None:
             "is made of rows of different lengths, or of mixed kinds: pad the rows, or "
             "convert it, as in np.asarray(x, 'float32')."
         )
-
-
-def kind_of(leaf) -> str | None:
-    """Return `"number"`, `"string"`, `"complex"`, or None for any other kind."""
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is None or not hasattr(dtype, "kind"):
-        name = "string" if "string" in str(dtype) else "number"
-        return "complex" if "complex" in str(dtype) else name
-    if dtype.kind in "US":
-        return "string"
-    if dtype.kind == "O":
-        first = np.asarray(leaf).reshape(-1)
-        return "string" if all(isinstance(x, (str, bytes)) for x in first) else None
-    if dtype.kind == "c":
-        return "complex"
-    if dtype.kind in "biuf":
-        return "number"
-    # Those of ml_dtypes, such as bfloat16.
-    return "number" if dtype.name in ("bfloat16",) or "float8" in dtype.name else None
 
 
 def _check_size(name: str, leaf) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_distill._backend import files
 from keras_distill._backend.callback_states import (
-    callback_state,
+    callback_states,
     has_state,
-    set_callback_state,
+    set_callback_states,
 )
 from keras_distill._backend.jax_state import sync_variables
 from keras_distill.strategies.replicas import is_first_worker
@@ -23,8 +23,8 @@ from keras_distill.training.random_states import (
 )
 
 # What a file has besides variables: states of generators as the epoch began and at the
-# moment of the backup, and of the callback at an index.
-_BEGIN, _NOW, _CALLBACK = "begin ", "now ", "callback {} "
+# moment of the backup, and of callbacks.
+_BEGIN, _NOW, _CALLBACK = "begin ", "now ", "callback "
 
 
 class BackupAndRestore(keras.callbacks.Callback):
@@ -135,9 +135,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         """Restore weights, optimizer and states."""
         if self._restored is not None:
             self._restore(self._variables(), "run")
-            for index, callback in enumerate(self.others):
-                if state := self._restored_part(_CALLBACK.format(index)):
-                    set_callback_state(callback, state)
+            set_callback_states(self.others, self._restored_part(_CALLBACK))
             # Before the reader of the data draws from one.
             self._begin = self._restored_part(_BEGIN)
             set_random_states(self._begin)
@@ -253,10 +251,8 @@ class BackupAndRestore(keras.callbacks.Callback):
         states = {_BEGIN + name: x for name, x in self._begin.items()}
         if self._batches:
             states |= {_NOW + name: x for name, x in random_states().items()}
-        for index, callback in enumerate(self.others):
-            prefix = _CALLBACK.format(index)
-            states |= {prefix + n: x for n, x in callback_state(callback).items()}
-        return states
+        of_callbacks = callback_states(self.others)
+        return states | {_CALLBACK + name: x for name, x in of_callbacks.items()}
 
 
 def _check_position(headers: dict) -> None:

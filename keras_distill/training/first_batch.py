@@ -1,5 +1,7 @@
 """The first batch of data, which is looked at before the training."""
 
+import random
+
 import keras
 import numpy as np
 
@@ -29,11 +31,59 @@ def data_and_batch(x, y):
     if hasattr(x, "__next__"):
         batch = _first_of(x)
         return _with_first(batch, x), batch
+    if _is_loader(x):
+        return x, _first_of_loader(x)
     arrays = [leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape")]
     if arrays:
         _check_not_empty(arrays[0].shape[0])
         return x, (x, y)
     return x, None
+
+
+def batch_again(x):
+    """Return the first batch of data that can be read again; None of all others."""
+    if isinstance(x, keras.utils.PyDataset):
+        return x[0] if x.num_batches is None or x.num_batches else None
+    if hasattr(x, "element_spec"):
+        is_whole = hasattr(x, "take") and not reads_generator(x)
+        return next(iter(x), None) if is_whole else None
+    return _first_of_loader(x) if _is_loader(x) else None
+
+
+def _is_loader(x) -> bool:
+    return hasattr(x, "batch_sampler") and hasattr(x, "collate_fn")
+
+
+def _first_of_loader(loader):
+    """Return a batch of a torch `DataLoader`; None of an `IterableDataset`.
+
+    All generators are afterwards in the state that they were in, and no worker starts.
+    """
+    import torch
+
+    if isinstance(loader.dataset, torch.utils.data.IterableDataset):
+        return None
+    states, own = (random.getstate(), np.random.get_state()), loader.generator
+    of_own = own.get_state() if own is not None else None
+    with torch.random.fork_rng(devices=[]):
+        batch = _drawn(loader)
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    if own is not None:
+        own.set_state(of_own)
+    return tuple(batch) if isinstance(batch, list) else batch
+
+
+def _drawn(loader):
+    if loader.batch_sampler is None:
+        index = next(iter(loader.sampler), None)
+        batch = None if index is None else loader.collate_fn(loader.dataset[index])
+    else:
+        indices = next(iter(loader.batch_sampler), None)
+        rows = [loader.dataset[i] for i in indices or ()]
+        batch = loader.collate_fn(rows) if rows else None
+    _check_not_empty(0 if batch is None else 1)
+    return batch
 
 
 def _reread(dataset) -> tuple:

@@ -21,7 +21,8 @@ class WatchedStep:
 
     def __init__(self, model, step):
         self.model, self.step, self.calls = model, step, 0
-        self.weights = FiniteCheck(model.trainable_variables)
+        variables = model.trainable_variables + model.non_trainable_variables
+        self.weights = FiniteCheck(variables)
 
     def __call__(self, *arguments):
         """Take a step; raise if its logs or the weights after it are not finite."""
@@ -37,7 +38,7 @@ class WatchedStep:
             when = f"call {self.calls} of the step"
             try:
                 check_finite(self.model, logs, when)
-                check_weights(self.weights, when, *(part[0] for part in state))
+                check_weights(self.weights, when, *(x[0] + x[1] for x in state))
             except ValueError:
                 if state:
                     keep_state(self.model, *state)
@@ -85,7 +86,7 @@ def check_finite(model, logs: dict, when: str) -> None:
 
 
 def check_weights(check: FiniteCheck, when: str, values=None) -> None:
-    """Raise if a trainable weight is not finite.
+    """Raise if a weight or a moving statistic is not finite.
 
     Args:
         check: of the weights.
@@ -97,8 +98,9 @@ def check_weights(check: FiniteCheck, when: str, values=None) -> None:
         raise ValueError(
             f"Training stopped at {when}: the weight '{bad[0].path}'{others} not finite, "
             "though the losses are. A gradient was not finite, as that of a square root "
-            "at 0, or the inputs are not: check the data, lower the learning rate, or clip "
-            "gradients. Earlier checkpoints are unchanged."
+            "at 0, or the inputs are not, or are so large that their variance is not: "
+            "check the data, lower the learning rate, or clip gradients. Earlier "
+            "checkpoints are unchanged."
         )
 
 

@@ -95,3 +95,24 @@ def test_a_batch_by_hand():
     distiller = make()
     with pytest.raises(ValueError, match="call 1 of the step: the weight"):
         distiller.train_on_batch(x[BAD : BAD + 8], y[BAD : BAD + 8])
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_a_variance_that_overflows(mutual):
+    """What it normalizes is 0, and all losses are finite."""
+
+    def normalized(name):
+        norm = layers.BatchNormalization(name=f"{name}_norm")
+        return keras.Sequential([keras.Input((4,)), norm, layers.Dense(3)], name=name)
+
+    if mutual:
+        distiller = kd.MutualDistiller([normalized("first"), normalized("second")])
+    else:
+        teacher = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+        distiller = kd.Distiller(normalized("student"), teacher)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("sgd", loss)
+    x, y = data()
+    # On torch the loss is not finite either.
+    with pytest.raises(ValueError, match=r"moving_variance'|label_loss"):
+        distiller.fit(1e20 * x, y, batch_size=8, verbose=0)

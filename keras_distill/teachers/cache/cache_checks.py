@@ -1,8 +1,10 @@
 """Checks of a cache: its arguments, and what made it."""
 
 import json
+import os
 from collections.abc import Sequence
 
+from keras_distill._backend.array_kinds import kind_of
 from keras_distill._backend.number_checks import check_above, check_integers
 from keras_distill.data.preprocessing import preprocessing_of
 from keras_distill.data.views import Views
@@ -23,6 +25,31 @@ def check_taps(taps: Sequence[Tap]) -> None:
             f"{gradients or 'no taps'}. Pass the teacher itself to a distiller whose "
             "terms tap gradients."
         )
+
+
+def check_folder(folder) -> None:
+    """Check that the folder of a cache is a path, and not the teacher."""
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(
+            "A cache has a folder: expected a path, as in kd.CachedTeacher('cache', "
+            f"teacher); got {type(folder).__name__}."
+        )
+
+
+def check_kinds(inputs: Sequence) -> None:
+    """Check that the inputs of a cached teacher are real numbers, which marks can be of."""
+    for array in inputs:
+        if (kind := kind_of(array)) != "number":
+            fix = {
+                "string": "Map strings to numbers in the data, by "
+                "keras.layers.StringLookup or a tokenizer.",
+                "complex": "Pass the real and imaginary parts as channels.",
+                None: "Convert it, as in np.asarray(x, 'float32').",
+            }
+            raise TypeError(
+                "A cache recognizes samples by the numbers that the teacher takes; got an "
+                f"input of the dtype {array.dtype}. {fix[kind]}"
+            )
 
 
 def check_takes_tensors(models: Sequence) -> None:

@@ -102,6 +102,7 @@ class CachedTeacher(BaseTeacher):
         sample_ids: str = "sample_id",
     ):
         super().__init__()
+        checks.check_folder(folder)
         self.folder = pathlib.Path(folder)
         self.inputs, self.sample_ids = inputs, sample_ids
         self.contents, self._reader = contents.read(self.folder), None

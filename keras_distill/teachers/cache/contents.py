@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -95,6 +96,9 @@ class Contents:
         return json.dumps(fields, indent=1).encode()
 
 
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
 def read(folder: pathlib.Path) -> Contents | None:
     """Return the contents of the cache in a folder, or None if there is no cache.
 
@@ -102,11 +106,12 @@ def read(folder: pathlib.Path) -> Contents | None:
         ValueError: the file can't be read, is damaged or has another format.
     """
     path = folder / FILE
-    if not path.exists():
+    # A link to nothing is no cache, and can't become one.
+    if not os.path.lexists(path):
         return None
     try:
         contents = _read(path)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise ValueError(
             f"'{path}' can't be read as the contents of a cache ({error}). Put a copy of "
             "the file in its place, or remove the folder and build the cache again."

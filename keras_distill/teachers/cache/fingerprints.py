@@ -72,7 +72,11 @@ def add_arrays(digest, arrays) -> None:
     """Add arrays, their types and shapes to a digest."""
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        if array.dtype.kind == "O":
+            digest.update(repr(array.tolist()).encode())
+            continue
+        # Types such as bfloat16 are none of a buffer.
+        digest.update(np.ascontiguousarray(array).reshape(-1).view("u1").data)
 
 
 def _add_layer(digest, layer: keras.Layer) -> None:
@@ -131,11 +135,16 @@ def _connections(model: keras.Model) -> list:
 
 
 def _own_arguments(operation: keras.Operation) -> dict:
-    """Return the arguments of an operation, none of one without a configuration."""
+    """Return the arguments of an operation; without a configuration, plain attributes."""
     try:
         return _arguments(operation.get_config())
     except NotImplementedError:
-        return {}
+        return {name: x for name, x in vars(operation).items() if _is_plain(name, x)}
+
+
+def _is_plain(name: str, value) -> bool:
+    is_own = not name.startswith("_") and name not in _NOT_ARGUMENTS
+    return is_own and isinstance(value, bool | int | float | str)
 
 
 def _named(value) -> str:

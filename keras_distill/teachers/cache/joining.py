@@ -6,6 +6,7 @@ import numpy as np
 from keras_distill._backend.weak_calls import weakly
 from keras_distill.data.selection import Selection, select
 from keras_distill.teachers.cache import rows, sources
+from keras_distill.teachers.cache.cache_checks import check_kinds
 from keras_distill.teachers.cache.in_memory import LIMIT, InMemoryRows
 from keras_distill.teachers.cache.reading import Reader
 
@@ -102,6 +103,7 @@ class Joiner:
             )
         for key in required:
             sources.check_spec_of_ids(spec[key], key)
+        check_kinds(keras.tree.flatten(select(spec, self.inputs)))
 
     def _is_static(self, inputs) -> bool:
         """Whether graphs can compare the inputs: static sizes, integers where exact."""

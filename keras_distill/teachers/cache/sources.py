@@ -10,6 +10,7 @@ from keras_distill.data import Samples
 from keras_distill.data.selection import Selection, keys_of
 from keras_distill.data.views import Views
 from keras_distill.teachers.cache import fingerprints
+from keras_distill.teachers.cache.cache_checks import check_kinds
 
 
 class ArraySource:
@@ -28,7 +29,7 @@ class ArraySource:
                 f"{sample_ids!r}. Leave sample_ids out, or pass a tf.data.Dataset."
             )
         _check_ids(samples.ids, len(samples))
-        _check_finite({"image": samples.images}, selection, samples.ids)
+        _check_inputs({"image": samples.images}, selection, samples.ids)
         self.samples, self.views = samples, views
         self.count = len(samples)
         self.ids, self.largest_id = samples.ids, int(samples.ids.max())
@@ -114,18 +115,19 @@ def _scan(batches, key: str, selection: Selection) -> tuple[np.ndarray, str]:
         )
     digest, ids = hashlib.sha256(), []
     for batch in batches.as_numpy_iterator():
-        _check_finite(batch, selection, batch[key])
+        _check_inputs(batch, selection, batch[key])
         ids.append(batch[key])
         fingerprints.add_arrays(digest, (batch[name] for name in sorted(batch)))
     ids = np.concatenate(ids or [np.zeros(0, "int64")])
     return ids, digest.hexdigest()
 
 
-def _check_finite(batch: dict, selection: Selection, ids: np.ndarray) -> None:
-    """Check that the parts of a batch that the teacher gets are finite."""
+def _check_inputs(batch: dict, selection: Selection, ids: np.ndarray) -> None:
+    """Check that the parts of a batch that the teacher gets are finite numbers."""
     names = list(batch) if selection is None else keys_of(selection)
     for name in names:
         values = np.asarray(batch.get(name, 0))
+        check_kinds([values])
         if values.dtype.kind != "f":
             continue
         for start in range(0, len(values), 4096):
