@@ -54,7 +54,7 @@ def test_what_is_no_number_is_refused(tmp_path, kind, make):
 
 def test_strings_are_not_joined(tmp_path):
     cached = build(tmp_path, as_samples(X))
-    with pytest.raises(TypeError, match="of the dtype .*string"):
+    with pytest.raises(TypeError, match=r"of the dtype .*string"):
         cached.join(as_batches(np.full((12, 4), "a")))
 
 
