@@ -3,6 +3,7 @@
     python examples/compare.py
     python examples/compare.py --dataset cifar10_jpeg --train-size 10000
     python examples/compare.py --methods KD,AT,KD+AT --seeds 5
+    python examples/compare.py --test --suggested --out runs/suggested
 
 Each method trains the same student from the same initial weights for the same number of
 epochs, on `--train-size` of the teacher's samples (400 digits, or all of other data
@@ -11,8 +12,10 @@ labels 0.1; with other losses, labels have weight 1; FitNet, AB and FSP first tr
 layers and then on labels alone, each stage for all epochs. Accuracy is that of the last
 epoch on a fifth of the training data, held out from student and teacher, so that nothing
 is selected on the test split; `--test` reports the test split instead. With `--cached`,
-methods that only need the teacher's logits read them from disk. Finished runs are stored
-in `--out` and not repeated, so methods and seeds can be added.
+methods that only need the teacher's logits read them from disk. With `--suggested`, no
+weight is that of a docstring: labels have weight 1 and each term the weight that
+`kd.suggest_weights` measures, in one stage. Finished runs are stored in `--out` and not
+repeated, so methods and seeds can be added.
 """
 
 import argparse
@@ -197,6 +200,18 @@ def every_method(data, epochs):
     }
 
 
+def suggested(method):
+    """Return a method with measured weights beside labels of weight 1, in one stage."""
+    if method is None or callable(method):
+        return method and (lambda teacher: suggested(method(teacher)))
+    stages = method if isinstance(method, list) else [method]
+    terms = [term for stage in stages for term in stage.get("terms", ())]
+    for term in terms:
+        term.weight = "balanced"
+    of_all = {name: x for stage in stages for name, x in stage.items()}
+    return {**of_all, "terms": terms, "label_weight": 1.0}
+
+
 def from_cache(method, samples, folder):
     """Let a method that only needs the teacher's logits read them from a cache."""
 
@@ -305,6 +320,7 @@ def arguments(out):
     parser.add_argument(
         "--test", action="store_true", help="evaluate on the test split"
     )
+    parser.add_argument("--suggested", action="store_true", help="measure weights")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default=out)
     return parser.parse_args()
@@ -329,6 +345,8 @@ def main(out="runs/compare", paper=None, title="paper"):
     methods = every_method(data, epochs["student"])
     for name in responses(data) if args.cached else ():
         methods[name] = from_cache(methods[name], data.train, args.out / "caches")
+    if args.suggested:
+        methods = {name: suggested(method) for name, method in methods.items()}
     # A paper's table may have super-classes, which this data set may lack.
     skipped = {"teacher", "KD-rel"} - set(methods)
     names = [name for name in paper or methods if name not in skipped]
@@ -340,6 +358,7 @@ def main(out="runs/compare", paper=None, title="paper"):
     sizes = {"teacher": len(teacher_samples), "student": len(data.train)}
     settings = {"dataset": args.dataset, "samples": sizes, "epochs": epochs}
     settings["judged on"] = "test" if args.test else "held out"
+    settings["weights"] = "suggested" if args.suggested else "recommended"
     settings["nets"] = nets
     runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
     rows = run(runs, data, teacher_samples, nets, methods, args.seeds, args.smoke)
