@@ -195,6 +195,53 @@ def test_weights_that_are_not_finite_are_not_exchanged(tmp_path):
     unchanged(made, before)
 
 
+@pytest.mark.parametrize("kind", ["whole", "damaged", "not finite"])
+def test_a_file_that_has_not_changed_is_read_once(tmp_path, monkeypatch, kind):
+    found, read = [], files.read_arrays
+    monkeypatch.setattr(
+        files, "read_arrays", lambda *args: found.append(args[0]) or read(*args)
+    )
+    write(tmp_path, "b", seed=5)
+    path = tmp_path / "b.npz"
+    if kind == "damaged":
+        path.write_bytes(path.read_bytes()[:-40])
+    if kind == "not finite":
+        variables = files.numbered(linear("b").variables, "weight")
+        nan = {
+            name: np.full(v.shape, np.nan, "float32") for name, v in variables.items()
+        }
+        files.write_arrays(str(path), nan)
+    made = teacher(tmp_path)
+    for _ in range(3):
+        made._load("b", made.members[0])
+    assert found == [str(path)]
+    write(tmp_path, "b", seed=6)
+    made.read()
+    assert found == [str(path)] * 2
+
+
+def test_steps_are_counted_over_epochs(tmp_path, monkeypatch):
+    """Seven epochs of a step: they meet in the first, and read in the third and on."""
+    calls = []
+    for name in ("meet", "read"):
+        monkeypatch.setattr(
+            kd.RemotePeers, name, lambda peers, name=name: calls.append(name)
+        )
+    write(tmp_path, "b", seed=5)
+    distiller(teacher(tmp_path, refresh=2)).fit(*points(), epochs=7, verbose=0)
+    assert calls == ["meet", "read", "read", "read"]
+
+
+def test_a_fit_begins_with_the_weights_in_the_folder(tmp_path):
+    """A backup may have restored others, while the file stayed as it was."""
+    kernel, _ = write(tmp_path, "b", seed=5)
+    made = distiller(teacher(tmp_path))
+    made.fit(*points(), verbose=0)
+    made.teacher.members[0].set_weights([np.zeros((4, 3)), np.zeros(3)])
+    made.fit(*points(), verbose=0)
+    np.testing.assert_array_equal(weights(made.teacher.members[0])[0], kernel)
+
+
 class Unnamed(keras.layers.Layer):
     """A layer whose weight has no name, so that Keras counts one up."""
 
