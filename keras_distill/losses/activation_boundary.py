@@ -25,7 +25,8 @@ class ActivationBoundary(DistillationLoss):
     normalization, as in the paper, which trains this loss in a stage before the labels.
     At the teacher's own values the loss is zero only where they lie beyond the margin.
 
-    Recommended weight: 1.0, our own choice for the mean.
+    Recommended weight: 1.0, our own choice for the mean. A weight w of the paper's sum is
+    `H * W * C * w` here; `kd.suggest_weights` finds one for your models.
 
     Args:
         margin: mu > 0. Default 1.

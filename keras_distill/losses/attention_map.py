@@ -25,7 +25,11 @@ class AttentionMap(DistillationLoss):
     L positions; those that are masked on either side are zero, and the mean is over
     the others.
 
-    Recommended weight: 1000 for each pair of layers, which is the authors' beta.
+    Recommended weight: 1000 for each pair of layers, which is the authors' beta, for their
+    maps of 32x32, 16x16 and 8x8. On the sum over the H W locations, which has the same
+    range for any map, it is 1000 / (H W): 1, 4 and 16 there, and 62 on maps of 4x4. For
+    the pull that they have on a map of P locations it is `1000 * H * W / P`, and
+    `kd.suggest_weights` finds one for your models.
 
     Args:
         power: p >= 1. `F_sum` is power 1; higher powers favor the most active

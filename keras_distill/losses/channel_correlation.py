@@ -21,7 +21,8 @@ class ChannelCorrelation(DistillationLoss):
     projected to the teacher's C; heights and widths may differ. It takes C x C numbers
     per sample.
 
-    Recommended weight: 2.5 (the source's code for ResNet-32x4 to 8x4 on CIFAR-100).
+    Recommended weight: 2.5 (the source's code for ResNet-32x4 to 8x4 on CIFAR-100). The
+    rows have length 1, so that the value lies between 0 and 4 for a layer of any size.
 
     Raises:
         ValueError: the tensors are vectors, which have no locations.

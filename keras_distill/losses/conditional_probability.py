@@ -21,7 +21,9 @@ class ConditionalProbability(DistillationLoss):
     over the batch including i itself, as in the authors' code. Under replicas the batch
     is the global one. No adapter is needed: features of any shape compare.
 
-    Recommended weight: 30000 (RepDistiller's for this mean).
+    Recommended weight: 30000 (RepDistiller's for this mean, in batches of 64). The paper's
+    sum over j is N times the mean: 30000 in a batch of 64 is `30000 * N / 64` in one of N,
+    whatever the size of the features. `kd.suggest_weights` finds a weight for your models.
 
     Example:
         >>> kd.Term(kd.losses.ConditionalProbability(), student="pool", teacher="pool")

@@ -26,7 +26,8 @@ class CorrelationCongruence(DistillationLoss):
     replicas the batch is the global one. No adapter is needed: any shapes compare.
 
     Recommended weight: 100, our own choice, as the paper's is for features of another
-    scale.
+    scale. It is a mean over pairs of a function of cosines, for features and batches of any
+    size.
 
     Args:
         gamma: width of the kernel, above 0. Default 0.4.

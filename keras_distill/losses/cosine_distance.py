@@ -21,7 +21,7 @@ class CosineDistance(DistillationLoss):
     Where widths differ the adapter is a projection of the student, trained with it.
 
     Recommended weight: 1.0, alongside 5 for soft targets at T = 2 and 2 for the labels
-    (the source's for language models).
+    (the source's for language models). It lies between 0 and 2 for a layer of any size.
 
     Example:
         >>> kd.Term(kd.losses.CosineDistance(), student="block3", teacher="block6")

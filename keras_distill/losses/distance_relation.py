@@ -22,7 +22,8 @@ class DistanceRelation(DistillationLoss):
     mean over i is that of the authors' code. Under replicas the batch is the global
     one.
 
-    Recommended weight: 25 (the authors').
+    Recommended weight: 25 (the authors'). Distances are relative to their mean, and the
+    value is a mean over pairs, for features and batches of any size.
 
     Example:
         >>> kd.Term(kd.losses.DistanceRelation(), student="pool", teacher="pool")

@@ -42,7 +42,8 @@ class DistillationLoss(keras.losses.Loss):
       those of an ensemble's members; `call` then gets a tuple of them.
     - `trains_teacher_adapters`: whether adapters on the teacher's side are trained by it
       too; the teacher itself never is.
-    - `recommended_weight`: the weight of a term that has none of its own.
+    - `recommended_weight`: the weight of a term that has none of its own, for the sizes
+      that the loss's docstring names; `kd.suggest_weights` finds one for your models.
     - `share`: how many times as long as the labels' gradient that of a term is whose
       weight is `"balanced"`. Default 1.
     - `needs`: keyword arguments that `call` takes in addition to the tensors, out of `labels`,

@@ -22,7 +22,11 @@ class FactorTransfer(DistillationLoss):
     with F_T the paraphraser's code and F_S the translator's output. The paraphraser is
     trained first, on the teacher alone, and frozen; it is saved with the distiller.
 
-    Recommended weight: 500 (the authors').
+    Recommended weight: 500 (the authors', for their maps of 8x8). The paper's L1 norm, the
+    sum over the n = H W K numbers of a factor, is n times this mean. The numbers of a
+    vector of length 1 are about 1 / sqrt(n), so that the pull of 500 on factors of n
+    numbers is that of `500 * sqrt(m / n)` on those of m; `kd.suggest_weights` finds a
+    weight for your models.
 
     Args:
         paraphraser: a `kd.adapters.Paraphraser`, trained with its `train_on` or by an

@@ -23,7 +23,9 @@ class FlowMatrix(DistillationLoss):
     resolutions may differ between the models. In sequences the mean is over the L
     positions, without those that are masked.
 
-    Recommended weight: 50 for each pair (as for the same mean in RepDistiller).
+    Recommended weight: 50 for each pair (as for the same mean in RepDistiller). A weight w
+    of the paper's sum over the m n numbers of the matrix is `m * n * w` here, whatever the
+    resolution; `kd.suggest_weights` finds one for your models.
 
     Raises:
         ValueError: the layers of a pair have no common resolution, or are vectors.

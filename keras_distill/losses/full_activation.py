@@ -19,7 +19,8 @@ class FullActivation(DistillationLoss):
     over height, width and channels together. A layer that is zero everywhere stays
     zero. Where channels differ, an adapter projects the student's to the teacher's.
 
-    Recommended weight: 10, our own choice: about that of `AttentionMap` on 8x8 maps.
+    Recommended weight: 10, our own choice: about that of `AttentionMap` on 8x8 maps, which
+    is `1000 / (H * W)` on this sum. The sum has the same range for a layer of any size.
 
     Example:
         >>> kd.Term(kd.losses.FullActivation(), student="stack3", teacher="stack3")

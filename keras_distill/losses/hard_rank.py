@@ -24,7 +24,8 @@ class HardRank(DistillationLoss):
     not zero where the student equals the teacher, and has no second derivative. Under
     replicas the list is the global batch.
 
-    Recommended weight: 1.0, divided by the length of the list if that is long.
+    Recommended weight: 1.0, divided by the length of the list, `items` or N - 1, if that is
+    long: the value is a sum over it.
 
     Args:
         items: length of the list, the teacher's nearest. Default: all others.

@@ -19,7 +19,9 @@ class Hint(DistillationLoss):
     channels, as in the common code, so that the weight does not depend on the size of a
     layer. Sequences `(B, L, D)` have one value per token, the mean over the D channels.
 
-    Recommended weight: 200 (100 for the mean without the half in RepDistiller).
+    Recommended weight: 200 (100 for the mean without the half in RepDistiller). The
+    paper's form, half the sum, is H W C times this mean: its weight of 1 is
+    `weight=H * W * C` here. `kd.suggest_weights` finds a weight for your models.
 
     Example:
         >>> kd.Term(kd.losses.Hint(), student="stack2", teacher="stack3")

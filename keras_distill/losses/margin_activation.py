@@ -28,7 +28,9 @@ class MarginActivation(DistillationLoss):
     normalization. The authors sum over height, width and channels; here the mean is
     taken.
 
-    Recommended weight: 4, about the authors' 1/1000 of the sum for 64 channels of 8x8.
+    Recommended weight: 4, about the authors' 1/1000 of the sum for 64 channels of 8x8; for
+    other sizes theirs is `weight=H * W * C / 1000`. `kd.suggest_weights` finds a weight
+    for your models.
 
     Raises:
         ValueError: the teacher's tap is not the output of a batch normalization.

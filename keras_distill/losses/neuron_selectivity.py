@@ -22,7 +22,9 @@ class NeuronSelectivity(DistillationLoss):
     computed from the C x C products of a sample. Maps of different sizes are pooled to
     the smaller.
 
-    Recommended weight: 50 (RepDistiller's).
+    Recommended weight: 50 (RepDistiller's). With patterns of length 1 and means over pairs
+    of channels, the value lies between 0 and 2 for a layer of any size, but patterns of
+    more locations are less alike; `kd.suggest_weights` finds a weight for your models.
 
     Raises:
         ValueError: the tensors are vectors, which have no locations.

@@ -30,7 +30,8 @@ class NormalizedHint(DistillationLoss):
     location counts as a sample; the source pools maps first.
 
     Recommended weight: 2.0, alongside soft targets at T = 1 and a label weight of 1 (the
-    source's for ImageNet).
+    source's for ImageNet). In the logarithm a mean in place of the sum would change no
+    gradient, so that the weight depends on no size.
 
     Args:
         power: a, from 1 to 8. Default 4.

@@ -27,7 +27,8 @@ class OrthogonalHint(DistillationLoss):
     replicas the global one, and each location as a sample. The mean of squares is over
     height, width and channels. The adapter is `kd.adapters.OrthogonalProjection`.
 
-    Recommended weight: 1.0 (ours).
+    Recommended weight: 1.0 (ours, for the mean). A weight w of a sum over the layer is
+    `H * W * C * w` here; `kd.suggest_weights` finds one for your models.
 
     Example:
         >>> kd.Term(kd.losses.OrthogonalHint(), student="pool", teacher="pool")

@@ -21,7 +21,9 @@ class Review(DistillationLoss):
     map, with weights 1, 1/2, 1/4, 1/8. The adapter, `kd.adapters.ReviewFusion`, takes
     all stages. List the taps from early to deep.
 
-    Recommended weight: 1.0; the source raises it from 0 over the first 20 epochs.
+    Recommended weight: 1.0; the source raises it from 0 over the first 20 epochs. Means are
+    over the numbers of each grid, as in the source, so that a weight depends on the size
+    of the features but on that of no map; `kd.suggest_weights` finds one for your models.
 
     Args:
         levels: number of stages to compare, 2 or more.

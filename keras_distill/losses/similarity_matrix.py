@@ -21,7 +21,10 @@ class SimilarityMatrix(DistillationLoss):
     over the batch of N; its mean over i is the paper's `1/N^2 ||G_s - G_t||_F^2`. Under
     replicas the batch is the global one. No adapter is needed: any shapes compare.
 
-    Recommended weight: 3000 (the paper's).
+    Recommended weight: 3000 (the paper's, and RepDistiller's for batches of 64). The rows
+    have length 1, so that the mean falls as 1/N: the pull of 3000 in a batch of 64 is that
+    of `3000 * N / 64` in one of N, whatever the size of the features.
+    `kd.suggest_weights` finds a weight for your models.
 
     Example:
         >>> kd.Term(kd.losses.SimilarityMatrix(), student="stack3", teacher="stack3")

@@ -21,7 +21,8 @@ class VariationalInformation(DistillationLoss):
     over height, width and channels, up to a constant; it may be negative. The adapter
     is `kd.adapters.GaussianRegressor`.
 
-    Recommended weight: 1.0 (RepDistiller's).
+    Recommended weight: 1.0 (RepDistiller's, for this mean). A weight w of the paper's sum
+    over the layer is `H * W * C * w` here; `kd.suggest_weights` finds one for your models.
 
     Raises:
         ValueError: the adapter does not return a mean and a variance per channel.
