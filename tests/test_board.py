@@ -50,10 +50,14 @@ def test_every_row_has_balanced_terms_on_each_pair(board):
     for name, pair in pairs.PAIRS.items():
         models = pair.student.build(0), pair.teacher.build(0)
         for method in rows[name]:
-            terms = methods.terms_of(method, pair, models, 256)
-            assert bool(terms) == (method != "alone")
-            assert {term.weight for term in terms} <= {"balanced"}
-            kd.Distiller(*models, terms=terms, sample_ids=1)
+            row = methods.row_of(method, pair, models, 256)
+            assert bool(row.terms) == (method != "alone")
+            # Where the student has a classifier of its own, it learns from labels too.
+            assert (row.student is models[0]) == (row.label_weight == 1.0)
+            if row.label_weight:
+                assert {term.weight for term in row.terms} <= {"balanced"}
+            kd.Distiller(row.student, models[1], terms=row.terms, sample_ids=1)
+            assert row.optimizer(1, 256).nesterov
 
 
 def test_the_queue_begins_with_the_rows_that_others_are_compared_with(board):

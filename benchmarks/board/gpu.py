@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 from cells import Cell, weights_hash
-from methods import terms_of
+from methods import row_of
 from pairs import BATCH, GPU_PAIRS, LOSS, NETS, TEACHER_EPOCHS, Net, Pair, optimizer
 
 import keras_distill as kd
@@ -222,16 +222,17 @@ def run_row(cells: list[Cell], pair: Pair, teacher, data, folder, end: float) ->
     settings = {"epochs": pair.epochs, "images": len(labels)}
 
     def make(seed):
-        student = pair.student.build(1000 + seed)
-        terms = terms_of(cells[0].method, pair, (student, teacher), len(labels))
-        model = student
-        if terms:
-            inputs = {}
-            if any("sample_ids" in term.loss.needs for term in terms):
-                inputs = dict.fromkeys(["student_inputs", "teacher_inputs"], "image")
+        models = pair.student.build(1000 + seed), teacher
+        row = row_of(cells[0].method, pair, models, len(labels))
+        model = row.student
+        if row.terms:
+            inputs = {"label_weight": row.label_weight}
+            if any("sample_ids" in term.loss.needs for term in row.terms):
+                inputs |= dict.fromkeys(["student_inputs", "teacher_inputs"], "image")
                 inputs["sample_ids"] = "sample_id"
-            model = kd.Distiller(student, teacher, terms=terms, **inputs)
-        model.compile(optimizer(pair.epochs, len(labels)), LOSS, run_eagerly=True)
+            model = kd.Distiller(model, teacher, terms=row.terms, **inputs)
+        optimizer = row.optimizer(pair.epochs, len(labels))
+        model.compile(optimizer, LOSS, run_eagerly=True)
         return model
 
     begin, on_device = time.time(), (jnp.asarray(images), jnp.asarray(labels))

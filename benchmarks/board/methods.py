@@ -2,16 +2,38 @@
 
 One rule for all: labels have weight 1, and each term `weight="balanced"`, so that it
 pulls as hard as the labels as the training begins. Nothing is tuned for a method, and all
-parts are learnt together, also where a paper trains stages.
+parts are learnt together, also where a paper trains stages. One row has no labels, as its
+student predicts by the teacher's last layer: SimKD, with the weight of its paper.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable
+
+import keras
+from pairs import optimizer, rate
 
 import keras_distill as kd
 from keras_distill import losses, targets
 
 BALANCED = "balanced"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a row trains, and how.
+
+    Args:
+        student: to train, evaluate and ship.
+        terms: what it learns from the teacher; none for the student alone.
+        label_weight: of the labels. Default 1.
+        optimizer: from numbers of epochs and images. Default: that of all rows.
+    """
+
+    student: keras.Model
+    terms: list[kd.Term]
+    label_weight: float = 1.0
+    optimizer: Callable = optimizer
 
 
 def term(loss, taps=None, **arguments) -> kd.Term:
@@ -92,6 +114,22 @@ def both(*rows) -> Callable:
     return terms
 
 
+def suggested(student, teacher) -> Row:
+    """Return the row of the terms that are suggested for the pair."""
+    return Row(student, list(kd.suggest_terms(student, teacher)))
+
+
+def reused(student, teacher) -> Row:
+    """Return SimKD's row."""
+    student, features = kd.reuse_teacher_head(student, teacher)
+    return Row(student, [features], label_weight=0.0)
+
+
+def momenta_apart(epochs: int, images: int) -> keras.optimizers.Optimizer:
+    """Return DOT's optimizer: that of all rows, with a momentum of labels and of terms."""
+    return kd.optimizers.DistillationOrientedSGD(rate(epochs, images), nesterov=True)
+
+
 KD = logits(losses.SoftTarget(4.0))
 AT = stages(losses.AttentionMap())
 HINT = stages(losses.Hint(), last=True)
@@ -115,6 +153,7 @@ METHODS = {
     "NST": stages(losses.NeuronSelectivity(), last=True),
     "AB": before_activation(losses.ActivationBoundary()),
     "OFD": before_activation(losses.MarginActivation()),
+    "SimKD": None,
     "MLKD": logits(losses.MultiLevelLogits()),
     "TTM": logits(losses.SoftTarget(1.0, target=targets.PowerTransform())),
     "suggested": None,
@@ -128,7 +167,11 @@ METHODS = {
     "SRD": pooled(losses.NormalizedHint()),
     "VkD": pooled(losses.OrthogonalHint()),
     "CC": pooled(losses.CorrelationCongruence()),
+    "DOT": KD,
 }
+# Rows that are made of both models.
+OF_MODELS = {"suggested": suggested, "SimKD": reused}
+OPTIMIZERS = {"DOT": momenta_apart}
 # Rows that compare logits alone.
 FROM_LOGITS = (
     "KD",
@@ -139,11 +182,12 @@ FROM_LOGITS = (
     "TTM",
     "WTTM",
     "WSLD",
+    "DOT",
 )
 
 
-def terms_of(method: str, pair, models, images: int) -> list[kd.Term]:
-    """Return the terms of a row; none for the student alone.
+def row_of(method: str, pair, models, images: int) -> Row:
+    """Return what a row trains.
 
     Args:
         method: name of the row.
@@ -151,7 +195,8 @@ def terms_of(method: str, pair, models, images: int) -> list[kd.Term]:
         models: the student and the teacher.
         images: number of the student's images.
     """
-    if method == "suggested":
-        return list(kd.suggest_terms(*models))
+    if method in OF_MODELS:
+        return OF_MODELS[method](*models)
     make = METHODS[method]
-    return [] if make is None else make(pair, images)
+    terms = [] if make is None else make(pair, images)
+    return Row(models[0], terms, optimizer=OPTIMIZERS.get(method, optimizer))

@@ -69,6 +69,9 @@ NETS = {net.name: net for net in (RESNET20, WRN16X2, RESNET56)}
 
 def optimizer(epochs: int, images: int) -> keras.optimizers.Optimizer:
     """Return the optimizer of a training."""
-    steps = epochs * (images // BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(RATE, steps)
-    return keras.optimizers.SGD(rate, MOMENTUM, nesterov=True)
+    return keras.optimizers.SGD(rate(epochs, images), MOMENTUM, nesterov=True)
+
+
+def rate(epochs: int, images: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return the learning rate of a training, a cosine."""
+    return keras.optimizers.schedules.CosineDecay(RATE, epochs * (images // BATCH))

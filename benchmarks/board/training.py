@@ -8,8 +8,8 @@ import time
 import keras
 import tensorflow as tf
 from cells import Cell, weights_hash
-from methods import FROM_LOGITS, terms_of
-from pairs import BATCH, LOSS, Pair, optimizer
+from methods import FROM_LOGITS, row_of
+from pairs import BATCH, LOSS, Pair
 
 import keras_distill as kd
 
@@ -85,8 +85,9 @@ def run_cell(cell: Cell, pair: Pair, teacher, data, folder, scratch) -> None:
         scratch: of caches and of what is left of a killed run.
     """
     samples = data.train[: pair.images]
-    student = pair.student.build(1000 + cell.seed)
-    terms = terms_of(cell.method, pair, (student, teacher), len(samples))
+    models = pair.student.build(1000 + cell.seed), teacher
+    row = row_of(cell.method, pair, models, len(samples))
+    student = row.student
     views = kd.data.Views(augment, VIEWS)
     train = kd.data.batches(
         samples,
@@ -102,14 +103,16 @@ def run_cell(cell: Cell, pair: Pair, teacher, data, folder, scratch) -> None:
         name = f"{pair.teacher.name}-{len(samples)}"
         teacher = cached_teacher(teacher, samples, scratch / name)
         train = teacher.join(train)
-    if terms:
+    if row.terms:
         sides = dict.fromkeys(["student_inputs", "teacher_inputs"], "image")
         sides = {"student_inputs": "image"} if reads else sides
         ids = None if reads else "sample_id"
-        model = kd.Distiller(student, teacher, terms=terms, sample_ids=ids, **sides)
+        learns = {"terms": row.terms, "label_weight": row.label_weight}
+        model = kd.Distiller(student, teacher, **learns, sample_ids=ids, **sides)
     else:
         model, train = student, train.map(lambda x, y: (x["image"], y))
-    model.compile(optimizer(pair.epochs, len(samples)), LOSS, metrics=["accuracy"])
+    optimizer = row.optimizer(pair.epochs, len(samples))
+    model.compile(optimizer, LOSS, metrics=["accuracy"])
     run = scratch / str(cell)
     run.mkdir(parents=True, exist_ok=True)
     progress = Progress(run / "epochs.json")
