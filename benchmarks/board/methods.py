@@ -95,6 +95,13 @@ def review(pair, images):
     return [term(losses.Review(len(students)), (students, teachers))]
 
 
+def regions(pair, images):
+    """Return SDD's term, on the map that is averaged and the last layer's input."""
+    taps = kd.Tap("pool", side="input"), kd.Tap("logits", side="input")
+    loss = losses.ScaleDecoupledLogits(losses.SoftTarget(4.0))
+    return [term(loss, (taps, taps))]
+
+
 def before_activation(loss) -> Callable:
     """Return a row that compares what goes into the last activation of each stage."""
 
@@ -166,6 +173,7 @@ METHODS = {
     "ICKD": stages(losses.ChannelCorrelation(), last=True),
     "SRD": pooled(losses.NormalizedHint()),
     "VkD": pooled(losses.OrthogonalHint()),
+    "SDD": regions,
     "CC": pooled(losses.CorrelationCongruence()),
     "DOT": KD,
 }
