@@ -220,16 +220,41 @@ def test_a_file_that_has_not_changed_is_read_once(tmp_path, monkeypatch, kind):
     assert found == [str(path)] * 2
 
 
-def test_steps_are_counted_over_epochs(tmp_path, monkeypatch):
-    """Seven epochs of a step: they meet in the first, and read in the third and on."""
-    calls = []
-    for name in ("meet", "read"):
+class Position(keras.callbacks.Callback):
+    """How many steps were taken so far."""
+
+    steps = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += self.model.steps_per_execution
+
+
+@pytest.mark.parametrize(
+    ("steps_per_execution", "batch_size", "refresh", "at"),
+    [
+        (1, 12, 2, (2, 4)),
+        (1, 4, 2, (2, 4, 6, 8, 10, 12, 14)),
+        (2, 3, 4, (4, 8, 12, 16)),
+    ],
+)
+def test_steps_are_counted_over_epochs(
+    tmp_path, monkeypatch, steps_per_execution, batch_size, refresh, at
+):
+    """Five epochs: they meet in the first, and write and read at each refresh."""
+    position, calls = Position(), []
+    for name in ("write", "meet", "read"):
         monkeypatch.setattr(
-            kd.RemotePeers, name, lambda peers, name=name: calls.append(name)
+            kd.RemotePeers,
+            name,
+            lambda *_, name=name: calls.append((name, position.steps)),
         )
-    write(tmp_path, "b", seed=5)
-    distiller(teacher(tmp_path, refresh=2)).fit(*points(), epochs=7, verbose=0)
-    assert calls == ["meet", "read", "read", "read"]
+    made = distiller(
+        teacher(tmp_path, refresh=refresh), steps_per_execution=steps_per_execution
+    )
+    made.fit(*points(), batch_size, epochs=5, verbose=0, callbacks=[position])
+    refreshed = [(name, step) for step in at for name in ("write", "read")]
+    expected = [("write", 0), ("meet", 0), *refreshed, ("write", position.steps)]
+    assert calls == expected
 
 
 def test_a_fit_begins_with_the_weights_in_the_folder(tmp_path):
