@@ -10,13 +10,14 @@ from keras_distill._backend.number_checks import check_in, check_integers
 from keras_distill.adapters import AveragePool
 from keras_distill.adapters.match import Match
 from keras_distill.losses.distillation_loss import DistillationLoss
+from keras_distill.losses.loss_wrapper import LossWrapper
 from keras_distill.taps.heads import Head
 
 TAPS = "(kd.Tap('pool', side='input'), kd.Tap('logits', side='input'))"
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class ScaleDecoupledLogits(DistillationLoss):
+class ScaleDecoupledLogits(LossWrapper):
     """A loss of predictions, on the whole image and on regions of it.
 
     The logits of an image mix what its parts show. A last layer behind a mean over the
@@ -78,20 +79,22 @@ class ScaleDecoupledLogits(DistillationLoss):
         name: str | None = None,
         **kwargs,
     ):
-        _check_loss(loss)
-        kwargs = {"reduction": loss.reduction, "dtype": loss.dtype, **kwargs}
-        super().__init__(name=name or f"scale_decoupled_{loss.name}", **kwargs)
-        self.loss = loss
+        super().__init__(loss, prefix="scale_decoupled", name=name, **kwargs)
         self.scales = _checked(scales)
         check_in(0, complementary=complementary)
         self.complementary = complementary
         self.needs = ("teacher_head", "student_head", *loss.needs)
-        self.scheduled = loss.scheduled
-        self.needs_one_class = loss.needs_one_class
-        self.labels_are_classes = loss.labels_are_classes
-        self.recommended_weight, self.share = loss.recommended_weight, loss.share
-        for argument in self.scheduled:
-            setattr(self, argument, getattr(loss, argument))
+        self.recommended_weight = loss.recommended_weight
+
+    def check_loss(self, loss) -> None:
+        """Check that a loss compares the logits of one softmax, sample by sample."""
+        super().check_loss(loss)
+        if loss.compares_samples or set(loss.needs) - {"labels"}:
+            raise ValueError(
+                "ScaleDecoupledLogits compares the logits of one softmax region by region, "
+                f"and {type(loss).__name__} compares samples with each other, or needs "
+                "more than labels. Use a loss such as kd.losses.SoftTarget(4.0)."
+            )
 
     def joint_adapter(self, student, teacher):
         """Check the shapes of both sides' taps; there is no adapter."""
@@ -142,11 +145,6 @@ class ScaleDecoupledLogits(DistillationLoss):
         weights = ops.where(agrees, 1.0, self.complementary)
         return ops.stop_gradient(ops.cast(weights, logits.dtype))
 
-    def get_config(self) -> dict:
-        rest = super().get_config()
-        rest = {key: x for key, x in rest.items() if key not in self.scheduled}
-        return {"loss": keras.saving.serialize_keras_object(self.loss), **rest}
-
 
 def _regions(maps, scale: int):
     """Return the means over s x s regions, `(B, s * s, C)`, row by row."""
@@ -177,19 +175,4 @@ def _check_shapes(side: str, maps, states) -> None:
         raise ValueError(
             f"ScaleDecoupledLogits needs maps of a known size; the {side}'s is "
             f"{tuple(maps)}. Fix the input size of the model."
-        )
-
-
-def _check_loss(loss) -> None:
-    if not isinstance(loss, DistillationLoss):
-        raise TypeError(
-            "loss is a kd.losses.DistillationLoss that compares logits, as in "
-            f"ScaleDecoupledLogits(kd.losses.SoftTarget(4.0)); got {loss!r}."
-        )
-    is_of_logits = loss.match is Match.CLASSES and loss.predicts == "classes"
-    if not is_of_logits or loss.compares_samples or set(loss.needs) - {"labels"}:
-        raise ValueError(
-            "ScaleDecoupledLogits compares the logits of one softmax region by region, "
-            f"and {type(loss).__name__} compares other tensors, or samples with each "
-            "other. Use a loss such as kd.losses.SoftTarget(4.0)."
         )

@@ -6,13 +6,14 @@ from keras import ops
 from keras_distill.adapters.match import Match
 from keras_distill.losses._vectors import peak
 from keras_distill.losses.distillation_loss import DistillationLoss
+from keras_distill.losses.loss_wrapper import LossWrapper
 from keras_distill.targets.target import ABSENT
 
 EPSILON = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class StandardizedLogits(DistillationLoss):
+class StandardizedLogits(LossWrapper):
     """A loss of predictions, on logits that are standardized on both sides.
 
     A temperature shared by both models asks the student for logits of the teacher's
@@ -54,25 +55,11 @@ class StandardizedLogits(DistillationLoss):
     recommended_weight = 9.0
 
     def __init__(self, loss: DistillationLoss, *, name: str | None = None, **kwargs):
-        _check(loss)
-        kwargs = {"reduction": loss.reduction, "dtype": loss.dtype, **kwargs}
-        super().__init__(name=name or f"standardized_{loss.name}", **kwargs)
-        self.loss = loss
-        self.needs, self.scheduled = loss.needs, loss.scheduled
-        self.needs_one_class = loss.needs_one_class
-        self.labels_are_classes = loss.labels_are_classes
-        self.compares_samples = loss.compares_samples
-        for argument in self.scheduled:
-            setattr(self, argument, getattr(loss, argument))
+        super().__init__(loss, prefix="standardized", name=name, **kwargs)
 
     def call(self, teacher, student, **context):
         """Return what the loss returns: `(B,)` for logits `(B, K)`."""
         return self.loss.call(standardized(teacher), standardized(student), **context)
-
-    def get_config(self) -> dict:
-        rest = super().get_config()
-        rest = {key: x for key, x in rest.items() if key not in self.scheduled}
-        return {"loss": keras.saving.serialize_keras_object(self.loss), **rest}
 
 
 def standardized(logits):
@@ -90,17 +77,3 @@ def standardized(logits):
     variance = ops.where(varies, squares, 1.0) / ops.maximum(count - 1.0, 1.0)
     scale = ops.where(varies, largest * ops.sqrt(variance) + EPSILON, 1.0)
     return ops.where(present, deviations / scale, ABSENT)
-
-
-def _check(loss) -> None:
-    if not isinstance(loss, DistillationLoss):
-        raise TypeError(
-            "loss is a kd.losses.DistillationLoss that compares logits, as in "
-            f"StandardizedLogits(kd.losses.SoftTarget(2.0)); got {loss!r}."
-        )
-    if loss.match is not Match.CLASSES or loss.predicts != "classes":
-        raise ValueError(
-            "StandardizedLogits standardizes the logits of one softmax, and "
-            f"{type(loss).__name__} compares other tensors. Use a loss such as "
-            "kd.losses.SoftTarget(2.0), or LogitRegression(centred=True) for logits."
-        )

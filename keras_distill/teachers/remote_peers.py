@@ -203,6 +203,7 @@ class _Exchange(keras.callbacks.Callback):
         self.last = batch
         if self.since >= self.peers.refresh:
             self.since = 0
+            self._write()
             self.peers.read()
 
     def on_train_end(self, logs=None):

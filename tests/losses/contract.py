@@ -198,7 +198,7 @@ ROWS = [
         teacher=((8, 6, 3), (3,)),
         zero=False,
         masked=False,
-        arguments={"loss": losses.SoftTarget(2.0)},
+        arguments={"loss": losses.SoftTarget(2.0), "scales": (1, 2)},
     ),
     *(
         Row(
