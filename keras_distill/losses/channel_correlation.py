@@ -32,7 +32,8 @@ class ChannelCorrelation(DistillationLoss):
 
     Source:
         Liu et al. 2021, Exploring inter-channel correlation for diversity-preserved
-        knowledge distillation (ICKD-C).
+        knowledge distillation (ICKD-C). In the source's code the projection is there for
+        equal widths too, and a batch normalization behind it.
     """
 
     match = Match.CHANNELS

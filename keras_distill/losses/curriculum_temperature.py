@@ -48,7 +48,8 @@ class CurriculumTemperature(DistillationLoss):
 
     Source:
         Li et al. 2023, Curriculum temperature for knowledge distillation (CTKD), with
-        one temperature for all samples.
+        one temperature for all samples. The source's code raises the strength once an
+        epoch, to its value at the end of the epoch.
     """
 
     match = Match.NOTHING

@@ -45,7 +45,8 @@ class EnhancedTarget(DistillationLoss):
     Source:
         Hao et al. 2023, One-for-all: bridge the gap between heterogeneous architectures
         in knowledge distillation (OFA), its formula; the source's code has
-        `(1 + p_y)^g - 1` on the label and `p_k^g` on the others.
+        `(1 + p_y)^g - 1` on the label and `p_k^g` on the others. With g = 1, its
+        default, that is the cross-entropy with the teacher alone.
     """
 
     match = Match.CLASSES

@@ -28,6 +28,7 @@ class MultiLevelLogits(DistillationLoss):
     and the tokens of sequences count as samples. The B x B products of a batch are held,
     but no K x K ones. The source also leaves out the samples and classes that the
     teacher is most sure of, and adds a strong augmentation: these are not in the loss.
+    In the source's code its masks multiply the mean of the whole batch, which halves it.
 
     Recommended weight: 1.0, alongside a label weight of 1.
 

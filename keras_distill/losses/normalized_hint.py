@@ -46,7 +46,8 @@ class NormalizedHint(DistillationLoss):
 
     Source:
         Miles, Mikolajczyk 2024, Understanding the role of the projector in knowledge
-        distillation (SRD).
+        distillation (SRD), as in its code for ImageNet; that for transformers has the
+        correlation of a channel over the batch, less 1, in place of the gap.
     """
 
     compares_samples = True

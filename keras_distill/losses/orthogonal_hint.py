@@ -35,7 +35,10 @@ class OrthogonalHint(DistillationLoss):
 
     Source:
         Miles, Elezi, Deng 2024, VkD: improving knowledge distillation using orthogonal
-        projections, with the standardization that it has for classifiers.
+        projections, with the standardization that it has for classifiers. The source's
+        code has the smooth L1 distance, half the square where a gap is below 1, and for
+        classifiers normalizes the pooled teacher over the channels of each sample; for
+        detectors over the batch, and the student too.
     """
 
     compares_samples = True

@@ -35,7 +35,8 @@ class WeightedSoftTarget(SoftTarget):
 
     Source:
         Zhou et al. 2021, Rethinking soft labels for knowledge distillation: a
-        bias-variance tradeoff perspective (WSLD).
+        bias-variance tradeoff perspective (WSLD). The source's code has the
+        cross-entropy with the soft labels in place of D; the gradient is the same.
     """
 
     masked_scores = ()

@@ -21,7 +21,8 @@ class HardLabel(Target):
 
     Source:
         Touvron et al. 2021, Training data-efficient image transformers & distillation
-        through attention (DeiT).
+        through attention (DeiT). The source's soft distillation is divided by the number
+        of classes: its weight w is w / K for `SoftTarget`.
     """
 
     def call(self, teacher, temperature):
