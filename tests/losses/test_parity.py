@@ -75,7 +75,10 @@ def dkd_of_samples(teacher, student, labels, temperature, alpha, beta):
 
 
 def test_logit_standardization():
-    """sunshangquan/logit-standardization-KD: mdistiller/distillers/KD.py, DKD.py."""
+    """sunshangquan/logit-standardization-KD: mdistiller/distillers/KD.py, DKD.py.
+
+    T = 2; decoupled, its tools/train.py leaves T = 4 and comes to the weights 9 and 81.
+    """
     teacher, student = draw(8, 10)
     labels = torch.tensor(LABELS)
 
@@ -88,11 +91,11 @@ def test_logit_standardization():
         lambda z: kd(standardized(tensor(teacher)), standardized(z), 2.0),
         student,
     )
-    loss = losses.StandardizedLogits(losses.DecoupledTarget(2.0, alpha=1.0, beta=8.0))
+    loss = losses.StandardizedLogits(losses.DecoupledTarget(4.0, alpha=9.0, beta=81.0))
 
     def decoupled(z):
         sides = standardized(tensor(teacher)), standardized(z)
-        return dkd_of_samples(*sides, labels, 2.0, 1.0, 8.0).mean()
+        return dkd_of_samples(*sides, labels, 4.0, 9.0, 81.0).mean()
 
     check(lambda z: loss(teacher, z, labels=LABELS), decoupled, student)
 
