@@ -14,8 +14,9 @@ epoch on a fifth of the training data, held out from student and teacher, so tha
 is selected on the test split; `--test` reports the test split instead. With `--cached`,
 methods that only need the teacher's logits read them from disk. With `--suggested`, no
 weight is that of a docstring: labels have weight 1 and each term the weight that
-`kd.suggest_weights` measures, in one stage. Finished runs are stored in `--out` and not
-repeated, so methods and seeds can be added.
+`kd.suggest_weights` measures, in one stage; `--share` is how many times as hard as the
+labels each then pulls. Finished runs are stored in `--out` and not repeated, so methods
+and seeds can be added.
 """
 
 import argparse
@@ -200,14 +201,15 @@ def every_method(data, epochs):
     }
 
 
-def suggested(method):
+def suggested(method, share=None):
     """Return a method with measured weights beside labels of weight 1, in one stage."""
     if method is None or callable(method):
-        return method and (lambda teacher: suggested(method(teacher)))
+        return method and (lambda teacher: suggested(method(teacher), share))
     stages = method if isinstance(method, list) else [method]
     terms = [term for stage in stages for term in stage.get("terms", ())]
     for term in terms:
         term.weight = "balanced"
+        term.loss.share = share or term.loss.share
     of_all = {name: x for stage in stages for name, x in stage.items()}
     return {**of_all, "terms": terms, "label_weight": 1.0}
 
@@ -321,9 +323,13 @@ def arguments(out):
         "--test", action="store_true", help="evaluate on the test split"
     )
     parser.add_argument("--suggested", action="store_true", help="measure weights")
+    parser.add_argument("--share", type=float, help="of the labels' pull, for them")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default=out)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.share and not args.suggested:
+        parser.error("--share is of measured weights: pass --suggested too.")
+    return args
 
 
 def selected(methods, names):
@@ -346,7 +352,7 @@ def main(out="runs/compare", paper=None, title="paper"):
     for name in responses(data) if args.cached else ():
         methods[name] = from_cache(methods[name], data.train, args.out / "caches")
     if args.suggested:
-        methods = {name: suggested(method) for name, method in methods.items()}
+        methods = {name: suggested(x, args.share) for name, x in methods.items()}
     # A paper's table may have super-classes, which this data set may lack.
     skipped = {"teacher", "KD-rel"} - set(methods)
     names = [name for name in paper or methods if name not in skipped]
@@ -359,6 +365,8 @@ def main(out="runs/compare", paper=None, title="paper"):
     settings = {"dataset": args.dataset, "samples": sizes, "epochs": epochs}
     settings["judged on"] = "test" if args.test else "held out"
     settings["weights"] = "suggested" if args.suggested else "recommended"
+    if args.share:
+        settings["share"] = args.share
     settings["nets"] = nets
     runs = kd.analysis.Runs(args.out / "accuracies.json", settings)
     rows = run(runs, data, teacher_samples, nets, methods, args.seeds, args.smoke)
