@@ -16,6 +16,8 @@ import keras_distill as kd
 # Views of each image, so that the teacher's outputs of all can be cached; each epoch
 # draws one of them.
 VIEWS, PADDING = 20, 4
+# Parts of a batch that pass the teacher one by one, in caches nearer to the core.
+PORTIONS = 4
 MEAN, DEVIATION = [0.491, 0.482, 0.447], [0.247, 0.243, 0.262]
 
 
@@ -73,6 +75,12 @@ def cached_teacher(teacher, samples, folder) -> kd.CachedTeacher:
     return cached.build(samples, verbose=0)
 
 
+def fast_teacher(teacher, samples) -> kd.Teacher:
+    """Return a teacher frozen in bfloat16, whose batch passes in portions."""
+    frozen = kd.freeze(teacher, samples.images[:64], dtype="bfloat16")
+    return kd.Teacher(frozen, portions=PORTIONS)
+
+
 def run_cell(cell: Cell, pair: Pair, teacher, data, folder, scratch) -> None:
     """Train a student by a row of the board, from where it was killed, and write the cell.
 
@@ -99,10 +107,13 @@ def run_cell(cell: Cell, pair: Pair, teacher, data, folder, scratch) -> None:
         drop_remainder=True,
     )
     reads = cell.method in FROM_LOGITS
+    teaching = "cached" if reads else "frozen in bfloat16" if row.terms else "none"
     if reads:
         name = f"{pair.teacher.name}-{len(samples)}"
         teacher = cached_teacher(teacher, samples, scratch / name)
         train = teacher.join(train)
+    elif row.terms:
+        teacher = fast_teacher(teacher, samples)
     if row.terms:
         sides = dict.fromkeys(["student_inputs", "teacher_inputs"], "image")
         sides = {"student_inputs": "image"} if reads else sides
@@ -125,7 +136,12 @@ def run_cell(cell: Cell, pair: Pair, teacher, data, folder, scratch) -> None:
         folder,
         accuracy=accuracy(student, data.test),
         seconds=round(sum(epoch["seconds"] for epoch in progress.epochs)),
-        settings={"epochs": pair.epochs, "images": len(samples), "views": VIEWS},
+        settings={
+            "epochs": pair.epochs,
+            "images": len(samples),
+            "views": VIEWS,
+            "teacher": teaching,
+        },
         balanced=weights,
         history=progress.history(),
         weights=weights_hash(student),
