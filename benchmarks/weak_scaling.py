@@ -99,11 +99,10 @@ def all_reduce_seconds(strategy, size, rounds=20):
     return float(np.median(seconds[5:]))
 
 
-def work(index, workers, steps):
+def work(index, workers, steps, names):
     """Run as one of the workers; the first worker prints the results."""
     os.sched_setaffinity(0, {index % os.cpu_count()})
     with kd.strategies.scope("multiworker" if workers > 1 else "one") as strategy:
-        names = NAMES if steps > WARM else NAMES[-1:]
         times = {name: step_seconds(name, workers, steps) for name in names}
         vectors = {n: all_reduce_seconds(strategy, n) for n in VECTORS}
     if index == 0:
@@ -118,7 +117,7 @@ def free_ports(count):
     return ports
 
 
-def run(workers, steps):
+def run(workers, steps, names):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     processes = []
     for index in range(workers):
@@ -128,6 +127,7 @@ def run(workers, steps):
         environment["TF_CONFIG"] = json.dumps(config) if workers > 1 else ""
         command = [sys.executable, __file__, "--steps", str(steps)]
         command += ["--index", str(index), "--workers", str(workers)]
+        command += ["--names", names]
         processes.append(
             subprocess.Popen(
                 command,
@@ -147,15 +147,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--names", default=",".join(NAMES), help="rows to measure")
     parser.add_argument("--index", type=int, help="run as this worker")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     if args.index is not None:
-        work(args.index, args.workers, args.steps)
+        work(args.index, args.workers, args.steps, args.names.split(","))
         return
-    steps = 2 if args.smoke else args.steps
-    results = {count: run(count, steps) for count in (1, args.workers)}
+    steps, names = (2, NAMES[-1]) if args.smoke else (args.steps, args.names)
+    results = {count: run(count, steps, names) for count in (1, args.workers)}
     one, several = results.values()
     rows = [
         {

@@ -19,4 +19,4 @@ def kind_of(leaf) -> str | None:
     if dtype.kind in "biuf":
         return "number"
     # Those of ml_dtypes, such as bfloat16.
-    return "number" if dtype.name in ("bfloat16",) or "float8" in dtype.name else None
+    return "number" if "bfloat16" in dtype.name or "float8" in dtype.name else None

@@ -1,5 +1,6 @@
 """Fingerprints of what a cache was made of, to find out when it does not match."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable
@@ -143,8 +144,16 @@ def _own_arguments(operation: keras.Operation) -> dict:
 
 
 def _is_plain(name: str, value) -> bool:
-    is_own = not name.startswith("_") and name not in _NOT_ARGUMENTS
+    is_own = not name.startswith("_") and name not in _names_of_keras()
     return is_own and isinstance(value, bool | int | float | str)
+
+
+@functools.cache
+def _names_of_keras() -> set[str]:
+    """Return the attributes that Keras sets, also of a model that is compiled."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    return {*vars(model), *vars(model.layers[0]), *_NOT_ARGUMENTS}
 
 
 def _named(value) -> str:

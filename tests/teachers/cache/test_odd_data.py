@@ -103,3 +103,8 @@ def test_another_attribute_is_another_teacher(tmp_path):
     build(tmp_path, as_samples(X), scaled(1.0))
     with pytest.raises(ValueError, match="not built with this teacher"):
         build(tmp_path, as_samples(X), scaled(2.0))
+    # What compiling and training set is none of the teacher's own.
+    trained = scaled(1.0)
+    trained.compile("sgd", "mse", steps_per_execution=1)
+    trained.stop_training = True
+    build(tmp_path, as_samples(X), trained)
