@@ -22,7 +22,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def board(monkeypatch):
     """Return the board's modules by name, which import each other as a script's do."""
     monkeypatch.syspath_prepend(str(BOARD))
-    names = "cells", "methods", "pairs", "reference_torch", "training", "run", "table"
+    names = (
+        *("cells", "methods", "pairs", "reference_torch", "training", "run", "table"),
+        *("claims", "claim_pages"),
+    )
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield lambda name: importlib.import_module(name)
@@ -120,6 +123,64 @@ def test_the_page_says_how_many_seeds_each_row_has(board, tmp_path, monkeypatch)
     assert ["", "KD", "60.00", "1", ""] in rows
     assert ["", "alone", "51.00 ± 1.00", "2", ""] in rows
     assert ["", "pair", "70.00", ""] in rows
+
+
+@pytest.fixture
+def protocols(board):
+    yield board("claims").PROTOCOLS
+    for name in [name for name in sys.modules if name.partition(".")[0] == "claims"]:
+        sys.modules.pop(name)
+
+
+@pytest.mark.parametrize(
+    "better, worse, no_loss, verdict",
+    [
+        ([3.0, 5.0], [1.0, 1.0], False, "shows"),
+        ([3.0, 5.0], [3.0, 3.1], False, "does not"),  # 0.95 apart, deviation 1
+        ([3.0, 5.0], [4.5, 4.5], True, "shows"),
+        ([3.0, 5.0], [5.5, 5.5], True, "does not"),
+        ([3.0], [1.0, 1.0], False, "not tried"),
+    ],
+)
+def test_a_claim_shows_by_more_than_a_deviation(
+    protocols, better, worse, no_loss, verdict
+):
+    claim = importlib.import_module("claims.protocol").Claim
+    rows = {"a": better, "b": worse}
+    assert claim("", "a", "b", "x", no_loss=no_loss).verdict(rows, 2) == verdict
+    minus = {name: [-x for x in values] for name, values in rows.items()}
+    smaller = claim("", "a", "b", "x", larger=False, no_loss=no_loss)
+    assert smaller.verdict(minus, 2) == verdict
+
+
+def test_claims_compare_rows_of_their_protocols(protocols):
+    for name, protocol in protocols.items():
+        assert name == protocol.name
+        for claim in protocol.claims:
+            assert {claim.better, claim.worse} <= set(protocol.rows)
+
+
+def test_a_page_keeps_what_others_wrote(board, protocols):
+    pages, protocol = board("claim_pages"), next(iter(protocols.values()))
+    cell = {"seed": 0, "machine": "m", "method": protocol.rows[0]}
+    first = pages.page_of(protocol, [], "")
+    assert first.startswith(f"# {protocol.title}") and "not tried" in first
+    old = f"before\n{first.partition('# ')[2]}after"
+    page = pages.page_of(protocol, [{**cell, "measures": {"accuracy": 12.345}}], old)
+    assert page.startswith("before") and page.endswith("after")
+    assert "12.3" in page and page.count(protocol.about) == 1
+
+
+@pytest.mark.long
+def test_every_protocol_runs(protocols, tmp_path, monkeypatch):
+    for name, protocol in protocols.items():
+        module = sys.modules[protocol.train.__module__]
+        for constant, value in module.SMOKE.items():
+            monkeypatch.setattr(module, constant, value)
+        for row in (protocol.rows[0], protocol.rows[-1]):
+            found = protocol.train(row, 0, tmp_path / name)
+            measures = {claim.measure for claim in protocol.claims}
+            assert measures & set(found) and np.isfinite(list(found.values())).all()
 
 
 @pytest.mark.long

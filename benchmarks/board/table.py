@@ -51,10 +51,12 @@ def rows_of(found: list[dict]) -> list[dict]:
     ]
 
 
-def summary(values: list[float]) -> str:
+def summary(values: list[float], digits: int = 2) -> str:
     """Return mean and deviation as text; of one seed, the value."""
-    mean = f"{statistics.fmean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.pstdev(values):.2f}"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {statistics.pstdev(values):.{digits}f}"
 
 
 def section(pair: str, found: list[dict]) -> str:
@@ -70,7 +72,7 @@ def main():
     parser.add_argument("--cells", type=pathlib.Path, default=HERE / "cells")
     parser.add_argument("--page", type=pathlib.Path, default=PAGE)
     args = parser.parse_args()
-    found = cells(args.cells)
+    found = [cell for cell in cells(args.cells) if "accuracy" in cell]
     teachers = [cell for cell in found if cell["method"] == "teacher"]
     pairs = {}
     for cell in found:
