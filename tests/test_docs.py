@@ -7,6 +7,8 @@ import re
 import keras
 import pytest
 
+from tests.page_setups import SETUPS
+
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -31,38 +33,52 @@ def test_every_exported_object_has_an_example():
 
 # The names that the other pages go on with come from this one.
 START = "start.md"
-# What a page needs beside the test extra's own.
-NEEDS = {"guide/tuning.md": "keras_tuner"}
-# Pages whose models are downloaded, or are the reader's own.
-SKETCHES = {"distribution.md", "guide/keras_hub.md", "guide/your_model.md"}
+# What a page needs beside the package.
+NEEDS = {"guide/tuning.md": "keras_tuner", "guide/keras_hub.md": "keras_hub"}
+# Of what the code needs and a test has not: a TPU, and other processes.
+SKETCHES = 'scope("tpu")', "kd.RemotePeers("
 
 
-def blocks_of(page):
-    return BLOCK.findall((DOCS / page).read_text("utf-8"))
+def sections_of(page):
+    """Return the headings of a page with the blocks of code under each."""
+    parts = re.split(r"^#+ (.+)$", (DOCS / page).read_text("utf-8"), flags=re.MULTILINE)
+    return [(title, BLOCK.findall(text)) for title, text in _pairs(parts[1:])]
+
+
+def _pairs(items):
+    return zip(items[::2], items[1::2], strict=True)
 
 
 def pages():
     names = sorted(
         str(file.relative_to(DOCS))
         for file in DOCS.rglob("*.md")
-        if "_build" not in file.parts and "api" not in file.parts
+        if not {"_build", "api"} & set(file.parts)
     )
-    return [name for name in names if blocks_of(name) and name not in SKETCHES]
+    return [name for name in names if any(code for _, code in sections_of(name))]
 
 
-def run_blocks(page, names):
-    for block in blocks_of(page):
-        exec(compile(block, page, "exec"), names)
+def run_page(page, names, tmp_path):
+    setups = dict(SETUPS.get(page, {}))
+    for title, blocks in sections_of(page):
+        if title in setups:
+            names.update(setups.pop(title)(tmp_path))
+        for block in blocks:
+            code = compile(block, f"{page}: {title}", "exec")
+            if not any(sketch in block for sketch in SKETCHES):
+                exec(code, names)
+    assert not setups, "these headings are not on the page"
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """Return the names of the start page, after its code has run."""
-    names = {"__name__": "page"}
+    names = {"__name__": "page", "ops": keras.ops}
+    folder = tmp_path_factory.mktemp("start")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("start"))
+        patch.chdir(folder)
         keras.utils.set_random_seed(0)
-        run_blocks(START, names)
+        run_page(START, names, folder)
     return names
 
 
@@ -79,13 +95,7 @@ def test_the_code_of_a_page_runs(page, start, tmp_path, monkeypatch):
         pytest.importorskip(NEEDS[page], reason=f"{NEEDS[page]} is not installed")
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
-    run_blocks(page, dict(start))
-
-
-@pytest.mark.parametrize("page", sorted(SKETCHES))
-def test_sketches_compile(page):
-    for block in blocks_of(page):
-        compile(block, page, "exec")
+    run_page(page, dict(start), tmp_path)
 
 
 @pytest.mark.long
