@@ -7,6 +7,8 @@ import re
 import keras
 import pytest
 
+from tests.page_setups import SETUPS
+
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -29,15 +31,90 @@ def test_every_exported_object_has_an_example():
             assert "Example:" in member.__doc__, f"{name} has no example"
 
 
-PAGES = [pytest.param("guide/index.md", marks=pytest.mark.long), "adding_a_method.md"]
+# The names that the other pages go on with come from this one.
+START = "start.md"
+# What a page needs beside the package.
+NEEDS = {"guide/tuning.md": "keras_tuner", "guide/keras_hub.md": "keras_hub"}
+# Of what the code needs and a test has not: a TPU, and other processes.
+SKETCHES = 'scope("tpu")', "kd.RemotePeers("
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+def sections_of(page):
+    """Return the headings of a page with the blocks of code under each."""
+    parts = re.split(r"^#+ (.+)$", (DOCS / page).read_text("utf-8"), flags=re.MULTILINE)
+    return [(title, BLOCK.findall(text)) for title, text in _pairs(parts[1:])]
+
+
+def _pairs(items):
+    return zip(items[::2], items[1::2], strict=True)
+
+
+def pages():
+    names = sorted(
+        str(file.relative_to(DOCS))
+        for file in DOCS.rglob("*.md")
+        if not {"_build", "api"} & set(file.parts)
+    )
+    return [name for name in names if any(code for _, code in sections_of(name))]
+
+
+def run_page(page, names, tmp_path):
+    setups = dict(SETUPS.get(page, {}))
+    for title, blocks in sections_of(page):
+        if title in setups:
+            names.update(setups.pop(title)(tmp_path))
+        for block in blocks:
+            code = compile(block, f"{page}: {title}", "exec")
+            if not any(sketch in block for sketch in SKETCHES):
+                exec(code, names)
+    assert not setups, "these headings are not on the page"
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Return the names of the start page, after its code has run."""
+    names = {"__name__": "page", "ops": keras.ops}
+    folder = tmp_path_factory.mktemp("start")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        keras.utils.set_random_seed(0)
+        run_page(START, names, folder)
+    return names
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.long] * (page != "adding_a_method.md"))
+        for page in pages()
+        if page != START
+    ],
+)
+def test_the_code_of_a_page_runs(page, request, tmp_path, monkeypatch):
+    if page in NEEDS:
+        pytest.importorskip(NEEDS[page], reason=f"{NEEDS[page]} is not installed")
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
-    blocks = BLOCK.findall((DOCS / page).read_text("utf-8"))
-    assert blocks
-    names = {"__name__": "page"}
-    for block in blocks:
-        exec(compile(block, page, "exec"), names)
+    # The one page with a whole module of its own, which is a short test.
+    alone = page == "adding_a_method.md"
+    names = {} if alone else request.getfixturevalue("start")
+    run_page(page, {"__name__": "page", **names}, tmp_path)
+
+
+@pytest.mark.long
+def test_the_code_of_the_readme_runs_as_pasted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    readme = (DOCS.parent / "README.md").read_text("utf-8")
+    for block in BLOCK.findall(readme):
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    table = capsys.readouterr().out
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2:4] for line in table.splitlines()
+    }
+    shown = re.findall(
+        r"^\| (teacher|student \w+) +\| +(\d+) \| +([\d,]+) \|", readme, re.M
+    )
+    assert len(shown) == 3
+    for name, errors, weights in shown:
+        assert int(rows[name][0]) == pytest.approx(int(errors), abs=5)
+        assert rows[name][1].strip() == weights

@@ -9,14 +9,17 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLES, BENCHMARKS = ROOT / "examples", ROOT / "benchmarks"
+NOTEBOOKS = ROOT / "docs" / "notebooks"
+# What a notebook needs beside the package.
+NEEDS = {"text_classifier": "keras_hub", "export": "onnxruntime"}
 # What runs among the short tests too: a script with the main path.
-SHORT = {"quickstart"}
+SHORT = {"quickstart.py"}
 
 
 def scripts(folder, pattern="*.py"):
     return [
         pytest.param(
-            file, id=file.stem, marks=[pytest.mark.long] * (file.stem not in SHORT)
+            file, id=file.stem, marks=[pytest.mark.long] * (file.name not in SHORT)
         )
         for file in sorted(folder.glob(pattern))
     ]
@@ -47,17 +50,19 @@ def test_benchmark(script, tmp_path):
     assert "| -" in done.stdout and (tmp_path / "table.json").stat().st_size
 
 
-@pytest.mark.parametrize("notebook", scripts(EXAMPLES, "*.ipynb"))
+@pytest.mark.parametrize("notebook", scripts(NOTEBOOKS, "*.ipynb"))
 def test_notebook(notebook, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
+    needs = NEEDS.get(notebook.stem)
+    if needs is not None:
+        pytest.importorskip(needs, reason=f"{needs} is not installed")
     monkeypatch.setenv("KERAS_DISTILL_SMOKE", "1")
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     book = nbformat.read(notebook, as_version=4)
     nbformat.validate(book)
-    assert not any(cell.get("outputs") for cell in book.cells)
+    assert any(cell.get("outputs") for cell in book.cells), "the docs show outputs"
     nbclient.NotebookClient(
         book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
-    text = str([cell.get("outputs") for cell in book.cells])
-    assert "student distilled" in text
+    assert "student" in str([cell.get("outputs") for cell in book.cells])

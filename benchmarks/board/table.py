@@ -18,7 +18,7 @@ TEXT = """# The board: methods on real images
 
 One rule for all methods: labels have weight 1, and each term the weight with which it pulls
 as hard at the student as the labels when the training begins (`weight="balanced"`,
-[choosing weights](../guide/index.md)). Nothing is tuned for a method, and all parts are
+[choosing weights](../guide/temperature_and_weights.md#balanced-weights)). Nothing is tuned for a method, and all parts are
 learnt together. SimKD alone has no labels, and the weight of its paper: its student ends in
 the teacher's last layer. DOT is KD by SGD with two momenta. Data: `cifar10_jpeg`, a
 recompressed and so lossy copy of CIFAR-10; teachers have all 50,000 images. Crops and
