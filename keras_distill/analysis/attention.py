@@ -21,9 +21,11 @@ def attention_maps(
     power: float = 2.0,
     batch_size: int = 256,
 ) -> np.ndarray:
-    """Compute the activation-based attention map of a layer for each image.
+    r"""Compute the activation-based attention map of a layer for each image.
 
-        sum_c |A_c|^power, divided by its largest value
+    .. math::
+
+        \frac{F}{\max F}, \quad F = \sum_c |A_c|^p
 
     Args:
         model: any model.

@@ -62,14 +62,17 @@ def class_correlation(
     clusters: int | None = None,
     batch_size: int = 1000,
 ) -> list[ClassCorrelation]:
-    """Correlate the classes in a teacher's softened predictions over a data set.
+    r"""Correlate the classes in a teacher's softened predictions over a data set.
 
-        Pearson's correlation of p_i and p_j over the samples,  p = softmax(z_t / T)
+    .. math::
 
-    The probabilities of similar classes rise and fall together; at a low temperature the
-    predicted class hides this. The blocks that appear at a high temperature are what a
-    student learns about the classes. As T goes to infinity, p goes to 1 / K, and the
-    correlation to that of the centered logits.
+        r_{ij} = \mathrm{corr}(p_i, p_j), \quad p = \mathrm{softmax}(z_t / T)
+
+    with Pearson's correlation over the samples. The probabilities of similar classes
+    rise and fall together; at a low temperature the predicted class hides this. The
+    blocks that appear at a high temperature are what a student learns about the
+    classes. As T goes to infinity, p goes to 1 / K, and the correlation to that of the
+    centered logits.
 
     Args:
         teacher: returns logits `(B, K)`.

@@ -52,12 +52,15 @@ def pixel_entropies(
     seed: int = 0,
     verbose: int = 0,
 ) -> PixelEntropies:
-    """Find the strongest noise in each cell of an image that leaves a layer unchanged.
+    r"""Find the strongest noise in each cell of an image that leaves a layer unchanged.
 
     Strong noise is possible where the layer discards the image, and only weak noise where
     the layer uses it. For noise x' ~ N(x, diag(sigma^2)), with one sigma per cell,
 
-        maximize  sum_i log sigma_i   where   E |f(x') - f(x)|^2 <= bound * variance of f
+    .. math::
+
+        \max_\sigma \sum_i \log \sigma_i \quad \text{where} \quad
+            \mathrm{E} \lVert f(x') - f(x) \rVert^2 \le \mathrm{bound} \cdot \mathrm{var} \, f
 
     with the variance over all images. Adam maximizes the Lagrangian, whose optimum meets
     the bound if f is linear; then one factor per image is searched for that meets it for

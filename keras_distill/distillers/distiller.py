@@ -35,19 +35,23 @@ from keras_distill.training.fit import Fitting
 class Distiller(
     OwnMethods, Checking, DistillationStep, Entering, Fitting, KeptCompile, keras.Model
 ):
-    """Train a student on labels and on the knowledge of a teacher.
+    r"""Train a student on labels and on the knowledge of a teacher.
 
     One step runs the teacher once, in inference form and outside the gradient, and the
     student once (once more for mirrored gradients); each term compares tensors of the
     two:
 
-        total = label_weight * label_loss + sum_i weight_i * term_i + regularization
+    .. math::
 
-    `label_loss` is the loss given to `compile`; regularization is the student's L2 and
-    `add_loss`, once and at full strength. The logs show the total as `loss` and every
-    part by its name, before its weight. `evaluate` and `predict` use the student alone.
-    The teacher is left unchanged, except for a mean of the student, and no file of the
-    distiller contains it.
+        \mathrm{total} = \lambda \, \ell_{\mathrm{label}}
+            + \sum_i w_i \, \mathrm{term}_i + \mathrm{regularization}
+
+    The label loss is the one passed to `compile`, lambda its `label_weight`, w_i the
+    weight of a term; regularization is the student's L2 and `add_loss`, once and at
+    full strength. The logs show the total as `loss` and every part by its name, before
+    its weight. `evaluate` and `predict` use the student alone. The teacher is left
+    unchanged, except for a mean of the student, and no file of the distiller contains
+    it.
 
     Args:
         student: the `keras.Model` to train. It remains a plain Keras model,

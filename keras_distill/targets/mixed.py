@@ -9,9 +9,11 @@ from keras_distill.targets.target import Target
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Mixed(Target):
-    """A mixture of two targets.
+    r"""A mixture of two targets.
 
-        (1 - share) * first + share * second
+    .. math::
+
+        p = (1 - \mathrm{share}) \, p_{\mathrm{first}} + \mathrm{share} \, p_{\mathrm{second}}
 
     of their probabilities. KD-pt+sim mixes `TrueClass` and `ClassSimilarity`.
 

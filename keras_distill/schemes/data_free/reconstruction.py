@@ -90,11 +90,13 @@ def reconstruct(
     seed: int = 0,
     verbose: int = 1,
 ) -> np.ndarray:
-    """Reconstruct inputs on which a teacher has the recorded activations.
+    r"""Reconstruct inputs on which a teacher has the recorded activations.
 
     The inputs begin as noise. Adam minimizes
 
-        sum_l mean (f_l(x) - a_l)^2 / mean a_l^2
+    .. math::
+
+        \sum_l \frac{\mathrm{mean} \, (f_l(x) - a_l)^2}{\mathrm{mean} \, a_l^2}
 
     with a_l drawn from the metadata; a sigmoid keeps the inputs within the bounds. Of
     spectra, f_l(x) are the Fourier coefficients of a layer's or a pair's activations, and

@@ -26,7 +26,7 @@ from keras_distill.teachers.ensemble import as_teacher
 
 
 class CachedTeacher(BaseTeacher):
-    """A teacher whose outputs are computed once, then read from disk.
+    r"""A teacher whose outputs are computed once, then read from disk.
 
     `build` runs the teacher once on each sample; `join` adds the cached outputs to the
     samples of a training set by their ids, in any order and any batch size. A distiller
@@ -40,7 +40,12 @@ class CachedTeacher(BaseTeacher):
     With `top_k` a prediction is stored as its k largest probabilities at the
     temperature T and the sum of the others, which is spread evenly when it is read:
 
-        p_j for the k largest of p = softmax(z_t / T),  (1 - sum of those) / (K - k) else
+    .. math::
+
+        p &= \mathrm{softmax}(z_t / T)
+
+        \mathrm{stored}_j &= p_j \text{ for the } k \text{ largest},
+            \text{ else } \frac{1 - \sum_{\mathrm{largest}} p_i}{K - k}
 
     With 1,000 classes and k = 32 this takes less than 140 bytes a sample.
 
