@@ -79,7 +79,7 @@ class Paraphraser(Adapter):
 
     Example:
         >>> paraphraser = kd.adapters.Paraphraser(rate=0.5)
-        >>> paraphraser.train_on(teacher, "stack3", images, epochs=10)
+        >>> paraphraser.train_on(teacher, "stack3", images, epochs=2)
 
     Source:
         Kim, Park, Kwak 2018, Paraphrasing complex network: network compression via

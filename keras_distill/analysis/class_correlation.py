@@ -130,7 +130,7 @@ def weight_similarity(
         ValueError: the last layer is of another type, or `groups` misses classes.
 
     Example:
-        >>> kd.analysis.weight_similarity(teacher, groups=cold.groups).blocks
+        >>> kd.analysis.weight_similarity(teacher, clusters=3).groups
 
     Source:
         Tang et al. 2020, Understanding and improving knowledge distillation, figure 1.
@@ -151,7 +151,8 @@ def plot_class_correlation(correlations: Sequence[ClassCorrelation], names=None)
         names: names of the classes. Default: their indices.
 
     Example:
-        >>> kd.analysis.plot_class_correlation([cold, hot]).savefig("classes.png")
+        >>> found = kd.analysis.class_correlation(teacher, digits.test, (1, 20))
+        >>> kd.analysis.plot_class_correlation(found).savefig("classes.png")
     """
     count = len(correlations)
     figure, axes = new_figure(4.2 * count, 4, 1, count)

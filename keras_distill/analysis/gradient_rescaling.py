@@ -166,6 +166,7 @@ def plot_gradient_rescaling(rescaling: GradientRescaling):
         rescaling: result of `gradient_rescaling`.
 
     Example:
+        >>> found = kd.analysis.gradient_rescaling(student, teacher, digits.train)
         >>> kd.analysis.plot_gradient_rescaling(found).savefig("rescaling.png")
     """
     figure, ((left, right),) = new_figure(9, 3.8, 1, 2)

@@ -85,8 +85,8 @@ def knowledge_points(
         ValueError: the masks do not match the cells, or an image has no background.
 
     Example:
-        >>> found = kd.analysis.pixel_entropies(student, images, "stack2")
-        >>> kd.analysis.knowledge_points(found.entropies, masks).foreground_fraction
+        >>> found = kd.analysis.knowledge_points(entropies, masks, margin=0.2)
+        >>> found.foreground_fraction, found.on_foreground.mean()
 
     Source:
         Cheng et al. 2020, Explaining knowledge distillation by quantifying the
@@ -174,7 +174,8 @@ def plot_learning(learning: Mapping[str, Learning]):
         learning: results of `learning_of_points`, by the name of the student.
 
     Example:
-        >>> kd.analysis.plot_learning({"labels": alone, "distilled": distilled})
+        >>> found = kd.analysis.learning_of_points(checkpoints, masks, weights)
+        >>> kd.analysis.plot_learning({"distilled": found})
     """
     figure, axes = new_figure(4.6, 3.4)
     for name, one in learning.items():
@@ -195,6 +196,7 @@ def plot_knowledge_points(images, entropies, knowledge: KnowledgePoints):
         knowledge: result of `knowledge_points`.
 
     Example:
+        >>> found = kd.analysis.knowledge_points(entropies, masks)
         >>> kd.analysis.plot_knowledge_points(images[:8], entropies[:8], found)
     """
     points = knowledge.points[: len(images)].astype(float)

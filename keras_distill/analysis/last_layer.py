@@ -138,7 +138,8 @@ def plot_last_layer(geometries: Mapping[str, LastLayer]):
         geometries: results of `last_layer_geometry`, by the name of the student.
 
     Example:
-        >>> kd.analysis.plot_last_layer({"labels": alone, "distilled": distilled})
+        >>> found = kd.analysis.last_layer_geometry(student, teacher, digits.test)
+        >>> kd.analysis.plot_last_layer({"distilled": found})
     """
     columns = len(geometries) + 1
     figure, (axes,) = new_figure(4 * columns, 3.8, 1, columns)

@@ -26,7 +26,9 @@ class PixelEntropies:
             variance of the layer over the images, `(N,)`; close to the bound.
 
     Example:
-        >>> kd.analysis.pixel_entropies(student, images, "stack2").change
+        >>> noise = kd.analysis.PixelEntropies(sigma=np.ones((1, 2, 2)), change=[0.1])
+        >>> noise.entropies.round(2).tolist()
+        [[[1.42, 1.42], [1.42, 1.42]]]
     """
 
     sigma: np.ndarray
@@ -90,9 +92,10 @@ def pixel_entropies(
             model computes with channels first.
 
     Example:
-        >>> found = kd.analysis.pixel_entropies(student, images[:64], "stack2")
+        >>> found = kd.analysis.pixel_entropies(
+        ...     student, images[:32], "stack2", grid=4, steps=20)
         >>> found.entropies.shape
-        (64, 16, 16)
+        (32, 4, 4)
 
     Source:
         Cheng et al. 2020, Explaining knowledge distillation by quantifying the

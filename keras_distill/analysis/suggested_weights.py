@@ -154,9 +154,9 @@ def suggest_weights(
 
     Example:
         >>> print(kd.suggest_weights(distiller, train))
-        | part          |  value | gradient | cosine to label_loss | weight | suggested |
+        | part        |  value | gradient | cosine to label_loss | weight | suggested |
         ...
-        kd.Term(kd.losses.AttentionMap(), "stack3", "stack3", weight=12.6),
+        kd.Term(kd.losses.Hint(), "stack3", "stack3", weight=...),
     """
     if not isinstance(distiller, Distiller):
         raise TypeError(

@@ -44,8 +44,10 @@ class RelatedClasses:
 
     Example:
         >>> data = kd.data.RelatedClasses(similarity=0.9)
-        >>> student.fit(data.batches("train", 500_000, 128), epochs=10)
-        >>> held_out = data.samples("validation", 50_000)
+        >>> train = data.batches("train", 500_000, 128)
+        >>> held_out = data.samples("validation", 1000)
+        >>> len(train), held_out.images.shape
+        (3906, (1000, 500))
 
     Source:
         Tang et al. 2020, Understanding and improving knowledge distillation; after Ma

@@ -91,7 +91,7 @@ class Distiller(
         ... ], label_weight=0.1)
         >>> distiller.compile(
         ...     "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        >>> distiller.fit(train, epochs=20)
+        >>> distiller.fit(train, epochs=2)
         >>> distiller.student.save("student.keras")
 
     Source:
@@ -153,9 +153,10 @@ class Distiller(
             TypeError, ValueError: as in the constructor.
 
         Example:
+            >>> distiller.save("distiller.keras")
             >>> distiller = keras.saving.load_model("distiller.keras")
             >>> distiller.set_teacher(teacher)
-            >>> distiller.fit(train, initial_epoch=10, epochs=20)
+            >>> distiller.fit(train, initial_epoch=2, epochs=4)
         """
         teacher = as_teacher(teacher)
         term_checks.check_different_models(self.student, teacher)
@@ -361,6 +362,7 @@ class Distiller(
             label_weight: weight of the loss that it is compiled with.
 
         Example:
+            >>> hint = kd.Term(kd.losses.Hint(), student="stack2", teacher="stack3")
             >>> first = distiller.with_terms([hint], label_weight=0.0)
         """
         other = Distiller(

@@ -66,7 +66,7 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
         >>> mutual = kd.MutualDistiller([small, large])
         >>> mutual.compile(
         ...     "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        >>> mutual.fit(train, epochs=20)
+        >>> mutual.fit(train, epochs=2)
         >>> small.save("small.keras")
 
     Source:

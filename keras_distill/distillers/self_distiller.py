@@ -77,7 +77,7 @@ class SelfDistiller(Distiller):
         >>> distiller.compile(
         ...     "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         ...     metrics=["accuracy"])
-        >>> distiller.fit(train, epochs=20)
+        >>> distiller.fit(train, epochs=2)
         >>> distiller.exit("stack1").save("early.keras")
 
     Source:

@@ -42,7 +42,7 @@ class FactorTransfer(DistillationLoss):
 
     Example:
         >>> paraphraser = kd.adapters.Paraphraser()
-        >>> paraphraser.train_on(teacher, "stack3", images)
+        >>> paraphraser.train_on(teacher, "stack3", images, epochs=2)
         >>> kd.Term(kd.losses.FactorTransfer(paraphraser), "stack3", "stack3")
 
     Source:

@@ -95,7 +95,7 @@ def deit(
         ValueError: `patch` does not divide the image, or `heads` the width.
 
     Example:
-        >>> student = kd.models.deit((32, 32, 3), 10)
+        >>> student = kd.models.deit((8, 8, 1), 10, width=48, depth=2)
         >>> hard = kd.losses.SoftTarget(1.0, target=kd.targets.HardLabel())
         >>> term = kd.Term(hard, student="distillation_head", weight=0.5)
         >>> distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.5)

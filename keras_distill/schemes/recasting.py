@@ -64,7 +64,7 @@ def recasting_stages(
 
     Example:
         >>> stages = kd.recasting_stages(
-        ...     student, teacher, [("stack1", "stack1"), ("stack2", "stack2")], epochs=5)
+        ...     student, teacher, [("stack1", "stack1"), ("stack2", "stack2")], epochs=2)
         >>> distiller = kd.Distiller(student, teacher)
         >>> distiller.compile("adam", loss)
         >>> kd.fit_stages(distiller, stages, train)
@@ -139,7 +139,8 @@ def mixed_network(
         ValueError: the shapes differ, or a path bypasses the teacher's layer.
 
     Example:
-        >>> kd.mixed_network(student, teacher, "stack1", "stack1").evaluate(test)
+        >>> mixed = kd.mixed_network(student, teacher, "stack1", "stack1")
+        >>> mixed.predict(images)
     """
     output = taps.find_layer(student, student_layer).output
     joint = taps.find_layer(teacher, teacher_layer).output

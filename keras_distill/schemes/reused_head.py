@@ -108,7 +108,7 @@ def reuse_teacher_head(
         >>> student, term = kd.reuse_teacher_head(student, teacher)
         >>> distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.0)
         >>> distiller.compile("adam", metrics=["accuracy"])
-        >>> distiller.fit(train, epochs=20)
+        >>> distiller.fit(train, epochs=2)
         >>> student.save("student.keras")
 
     Source:

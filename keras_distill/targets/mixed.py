@@ -26,6 +26,8 @@ class Mixed(Target):
         ValueError: `share` is not between 0 and 1.
 
     Example:
+        >>> kernel = teacher.get_layer("logits").kernel.numpy()
+        >>> similarity = kd.targets.ClassSimilarity(kernel.T)
         >>> kd.targets.Mixed(kd.targets.TrueClass(), similarity, share=0.3)
 
     Source:

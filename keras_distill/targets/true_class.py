@@ -14,8 +14,9 @@ class TrueClass(Target):
 
         p &= \mathrm{softmax}(z_t / T)
 
-        \mathrm{target}_k &= p_y \text{ for the label } k = y,
-            \text{ else } \frac{1 - p_y}{K - 1}
+        \mathrm{target}_k &= p_y \text{ for the label } k = y
+
+        \mathrm{target}_k &= \frac{1 - p_y}{K - 1} \text{ for the others}
 
     This isolates one effect of distillation: the teacher's confidence rescales the
     gradient of each sample.

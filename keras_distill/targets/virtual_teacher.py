@@ -22,8 +22,9 @@ class VirtualTeacher(Target):
 
         \mathrm{target} &= \mathrm{softmax}(\log p / T)
 
-        p_k &= \mathrm{mass} \text{ for the label } k = y,
-            \text{ else } \frac{1 - \mathrm{mass}}{K - 1}
+        p_k &= \mathrm{mass} \text{ for the label } k = y
+
+        p_k &= \frac{1 - \mathrm{mass}}{K - 1} \text{ for the others}
 
     softened like a teacher's logits. The source uses T = 20.
 

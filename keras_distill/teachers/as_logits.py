@@ -54,8 +54,8 @@ def as_logits(model: keras.Model) -> keras.Model:
             sigmoid that can be left out, or it can't be copied.
 
     Example:
-        >>> teacher = keras.applications.MobileNetV3Small()
-        >>> distiller = kd.Distiller(student, kd.as_logits(teacher))
+        >>> model = keras.Sequential([teacher, keras.layers.Softmax()])
+        >>> distiller = kd.Distiller(student, kd.as_logits(model))
     """
     check_trained(model)
     copy = _from_config(model)

@@ -134,7 +134,8 @@ class EnsembleTeacher(AveragingTeacher):
             of values; in a distiller, a term that takes outputs for something else.
 
     Example:
-        >>> teacher = kd.EnsembleTeacher([a, b], average="geometric")
+        >>> teacher = kd.EnsembleTeacher([first, second], average="geometric")
+        >>> distiller = kd.Distiller(student, teacher)
 
     Source:
         Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network.

@@ -65,8 +65,8 @@ class RemotePeers(AveragingTeacher):
             weights of another architecture, or a peer of several processes on JAX.
 
     Example:
-        >>> teacher = kd.RemotePeers({"second": net()}, "runs/peers", name="first")
-        >>> distiller = kd.Distiller(student, teacher)
+        >>> teacher = kd.RemotePeers({"second": second}, "runs/peers", name="first")
+        >>> distiller = kd.Distiller(first, teacher)
 
     Source:
         Anil et al. 2018, Large scale distributed neural network training through online

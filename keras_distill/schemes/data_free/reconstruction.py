@@ -122,8 +122,9 @@ def reconstruct(
         ValueError: the metadata belong to another teacher, or `count` is below 1.
 
     Example:
-        >>> images = kd.reconstruct(teacher, kd.Metadata.load("metadata.npz"), 1000)
-        >>> distiller.fit(images, epochs=20)
+        >>> metadata = kd.record_metadata(teacher, images, kind="all")
+        >>> kd.reconstruct(teacher, metadata, 32, steps=5, verbose=0).shape
+        (32, 8, 8, 1)
 
     Source:
         Lopes, Fenu, Starner 2017, Data-free knowledge distillation for deep neural

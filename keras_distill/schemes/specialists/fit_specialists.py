@@ -70,8 +70,8 @@ def fit_specialists(
             samples.
 
     Example:
-        >>> specialists = kd.fit_specialists(generalist, groups, samples, epochs=5,
-        ...     compiled={"optimizer": "adam", "loss": loss})
+        >>> specialists = kd.fit_specialists(
+        ...     generalist, groups, samples, compiled={"optimizer": "adam", "loss": loss})
         >>> model = kd.SpecialistEnsemble(generalist, specialists, groups)
 
     Source:

@@ -25,7 +25,7 @@ class Merged(keras.Layer):
         temperature: T of the sum. Default 1.
 
     Example:
-        >>> kd.Merged([3, 5, 8])(logits).shape
+        >>> ops.shape(kd.Merged([3, 5, 8])(logits))
         (32, 4)
     """
 

@@ -44,8 +44,10 @@ class CachedTeacher(BaseTeacher):
 
         p &= \mathrm{softmax}(z_t / T)
 
-        \mathrm{stored}_j &= p_j \text{ for the } k \text{ largest},
-            \text{ else } \frac{1 - \sum_{\mathrm{largest}} p_i}{K - k}
+        \mathrm{target}_j &= p_j \text{ for the } k \text{ largest}
+
+        \mathrm{target}_j &= \frac{1 - \sum_{\mathrm{largest}} p_i}{K - k}
+            \text{ for the others}
 
     With 1,000 classes and k = 32 this takes less than 140 bytes a sample.
 
@@ -76,7 +78,7 @@ class CachedTeacher(BaseTeacher):
         >>> train = kd.data.batches(digits.train, 128, shuffle=True, sample_ids=True)
         >>> distiller = kd.Distiller(student, cached, student_inputs="image")
         >>> distiller.compile("adam", loss)
-        >>> distiller.fit(cached.join(train), epochs=20)
+        >>> distiller.fit(cached.join(train), epochs=2)
 
     Source:
         Top classes and the rest: Tang et al. 2020, Understanding and improving
@@ -218,6 +220,7 @@ class CachedTeacher(BaseTeacher):
                 in each other's place or of another cache.
 
         Example:
+            >>> cached = kd.CachedTeacher("cache", teacher).build(digits.train)
             >>> cached.read([3, 1])["logits"]["all"].shape
             (2, 10)
         """
