@@ -31,6 +31,20 @@ def test_every_exported_object_has_an_example():
             assert "Example:" in member.__doc__, f"{name} has no example"
 
 
+# A target in general has no formula.
+WITHOUT_FORMULA = {"keras_distill.targets.Target"}
+
+
+def test_every_loss_and_target_has_a_formula():
+    missing = {
+        name
+        for name, member, _ in check_api().public_objects()
+        if name.startswith(("keras_distill.losses.", "keras_distill.targets."))
+        and ".. math::\n" not in member.__doc__
+    }
+    assert missing == WITHOUT_FORMULA
+
+
 # The names that the other pages go on with come from this one.
 START = "start.md"
 # What a page needs beside the package.

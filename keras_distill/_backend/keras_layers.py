@@ -56,7 +56,9 @@ def mask_of(tensor):
     issue asks: on JAX the mask is not an attribute of the tensor.
 
     Example:
-        >>> kd.taps.mask_of(keras.layers.Embedding(9, 4, mask_zero=True)(tokens))
+        >>> embed = keras.layers.Embedding(9, 4, mask_zero=True)
+        >>> ops.convert_to_numpy(kd.taps.mask_of(embed(np.array([[3, 5, 0]]))))
+        array([[ True,  True, False]])
     """
     from keras.src.backend import get_keras_mask
 

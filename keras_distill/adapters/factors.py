@@ -61,11 +61,13 @@ class Translator(_Steps):
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Paraphraser(Adapter):
-    """An autoencoder of a teacher's layer, whose code is the teacher's factors.
+    r"""An autoencoder of a teacher's layer, whose code is the teacher's factors.
 
     Three convolutions to `rate * C` channels and three back, trained on their own by
 
-        || F_t - P(F_t) ||^2
+    .. math::
+
+        \mathrm{mean} \, (F_t - P(F_t))^2
 
     with `train_on`, which then freezes it. Calling the layer returns the code.
 
@@ -77,7 +79,7 @@ class Paraphraser(Adapter):
 
     Example:
         >>> paraphraser = kd.adapters.Paraphraser(rate=0.5)
-        >>> paraphraser.train_on(teacher, "stack3", images, epochs=10)
+        >>> paraphraser.train_on(teacher, "stack3", images, epochs=2)
 
     Source:
         Kim, Park, Kwak 2018, Paraphrasing complex network: network compression via

@@ -9,9 +9,11 @@ from keras_distill.adapters.adapter import Adapter
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class LearnedTemperature(Adapter):
-    """Append a trained temperature, one for all samples, to logits.
+    r"""Append a trained temperature, one for all samples, to logits.
 
-        T = lowest + span * sigmoid(a)
+    .. math::
+
+        T = \mathrm{lowest} + \mathrm{span} \cdot \mathrm{sigmoid}(a)
 
     with a trained from 1, as in the source.
 

@@ -81,7 +81,8 @@ class Match:
             ValueError: no adapter joins the shapes.
 
         Example:
-            >>> kd.adapters.Match.ALL.infer((None, 8, 8, 16), (None, 4, 4, 64))
+            >>> student, teacher = (None, 8, 8, 16), (None, 4, 4, 64)
+            >>> kd.adapters.Match.ALL.infer(student, teacher)
         """
         pool_student = pool_teacher = project = None
         if self.pools:
@@ -197,6 +198,7 @@ def chain(steps: list[keras.Layer | None]) -> keras.Layer | None:
         One layer that applies them in order, or None if there are none.
 
     Example:
+        >>> pool = keras.layers.GlobalAveragePooling2D()
         >>> kd.adapters.chain([pool, keras.layers.Dense(64)])
     """
     steps = [step for step in steps if step is not None]

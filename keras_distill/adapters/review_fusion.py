@@ -11,14 +11,24 @@ from keras_distill.adapters.adapter import Adapter
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ReviewFusion(Adapter):
-    """Fuse each stage's map with the fused map of the next deeper stage.
+    r"""Fuse each stage's map with the fused map of the next deeper stage.
 
     A teacher's early stage may be learned by a student's later ones. Each map is
     projected to `width` channels, the deeper fused map is resized to it, attention maps
     weight the two, and a 3x3 convolution maps their sum to the teacher's channels:
 
-        x_i = norm(conv1x1(F_i));   a, b = sigmoid(conv1x1([x_i, up(u_{i+1})]))
-        u_i = a * x_i + b * up(u_{i+1});   out_i = norm(conv3x3(u_i))
+    .. math::
+
+        x_i &= \mathrm{norm}(\mathrm{conv}_{1 \times 1}(F_i))
+
+        a_i, b_i &= \mathrm{sigmoid} \left(
+            \mathrm{conv}_{1 \times 1}([x_i, \mathrm{up}(u_{i+1})]) \right)
+
+        u_i &= a_i x_i + b_i \, \mathrm{up}(u_{i+1})
+
+        \mathrm{out}_i &= \mathrm{norm}(\mathrm{conv}_{3 \times 3}(u_i))
+
+    The deepest map has none to fuse with: there u is x.
 
     Args:
         target_shapes: the teacher's `(B, H, W, C)` of each stage, shallowest first.

@@ -192,7 +192,8 @@ def by_class(
         Accuracies `(K,)` between 0 and 1, by name; NaN for classes without samples.
 
     Example:
-        >>> found = kd.analysis.by_class({"alone": a, "distilled": b}, digits.test)
+        >>> students = {"alone": alone, "distilled": distilled}
+        >>> found = kd.analysis.by_class(students, digits.test)
         >>> gains = found["distilled"] - found["alone"]
     """
     labels, accuracies = classes_of(samples), {}
@@ -217,6 +218,8 @@ def plot_by_class(accuracies: Mapping[str, np.ndarray], against: str, names=None
         ValueError: `against` is not among the models.
 
     Example:
+        >>> students = {"alone": alone, "distilled": distilled}
+        >>> found = kd.analysis.by_class(students, digits.test)
         >>> kd.analysis.plot_by_class(found, against="alone")
     """
     if against not in accuracies:

@@ -21,9 +21,11 @@ def attention_maps(
     power: float = 2.0,
     batch_size: int = 256,
 ) -> np.ndarray:
-    """Compute the activation-based attention map of a layer for each image.
+    r"""Compute the activation-based attention map of a layer for each image.
 
-        sum_c |A_c|^power, divided by its largest value
+    .. math::
+
+        \frac{F}{\max F}, \quad F = \sum_c |A_c|^p
 
     Args:
         model: any model.
@@ -70,7 +72,10 @@ def plot_attention_maps(images: np.ndarray, maps: Mapping[str, np.ndarray]):
         maps: results of `attention_maps`, by the name of the model.
 
     Example:
-        >>> kd.analysis.plot_attention_maps(images, {"teacher": a, "student": b})
+        >>> models = {"teacher": teacher, "student": student}
+        >>> maps = {name: kd.analysis.attention_maps(model, images[:8], "stack2")
+        ...         for name, model in models.items()}
+        >>> kd.analysis.plot_attention_maps(images[:8], maps)
     """
     return plot_images({"image": images, **maps})
 
@@ -86,7 +91,7 @@ def plot_images(rows: Mapping[str, np.ndarray], *, cmap: str = "viridis"):
         ValueError: the rows differ in length.
 
     Example:
-        >>> kd.analysis.plot_images({"image": images, "entropy": entropies})
+        >>> kd.analysis.plot_images({"image": images[:8], "entropy": entropies[:8]})
     """
     counts = {title: len(row) for title, row in rows.items()}
     if len(set(counts.values())) != 1:

@@ -62,14 +62,17 @@ def class_correlation(
     clusters: int | None = None,
     batch_size: int = 1000,
 ) -> list[ClassCorrelation]:
-    """Correlate the classes in a teacher's softened predictions over a data set.
+    r"""Correlate the classes in a teacher's softened predictions over a data set.
 
-        Pearson's correlation of p_i and p_j over the samples,  p = softmax(z_t / T)
+    .. math::
 
-    The probabilities of similar classes rise and fall together; at a low temperature the
-    predicted class hides this. The blocks that appear at a high temperature are what a
-    student learns about the classes. As T goes to infinity, p goes to 1 / K, and the
-    correlation to that of the centered logits.
+        r_{ij} = \mathrm{corr}(p_i, p_j), \quad p = \mathrm{softmax}(z_t / T)
+
+    with Pearson's correlation over the samples. The probabilities of similar classes
+    rise and fall together; at a low temperature the predicted class hides this. The
+    blocks that appear at a high temperature are what a student learns about the
+    classes. As T goes to infinity, p goes to 1 / K, and the correlation to that of the
+    centered logits.
 
     Args:
         teacher: returns logits `(B, K)`.
@@ -127,7 +130,7 @@ def weight_similarity(
         ValueError: the last layer is of another type, or `groups` misses classes.
 
     Example:
-        >>> kd.analysis.weight_similarity(teacher, groups=cold.groups).blocks
+        >>> kd.analysis.weight_similarity(teacher, clusters=3).groups
 
     Source:
         Tang et al. 2020, Understanding and improving knowledge distillation, figure 1.
@@ -148,7 +151,8 @@ def plot_class_correlation(correlations: Sequence[ClassCorrelation], names=None)
         names: names of the classes. Default: their indices.
 
     Example:
-        >>> kd.analysis.plot_class_correlation([cold, hot]).savefig("classes.png")
+        >>> found = kd.analysis.class_correlation(teacher, digits.test, (1, 20))
+        >>> kd.analysis.plot_class_correlation(found).savefig("classes.png")
     """
     count = len(correlations)
     figure, axes = new_figure(4.2 * count, 4, 1, count)

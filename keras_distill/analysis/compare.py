@@ -58,7 +58,7 @@ def compare(
 
     Example:
         >>> rows = kd.analysis.compare(
-        ...     {"alone": None, "KD": {"terms": [kd.Term(loss)]}},
+        ...     {"alone": None, "KD": {"terms": [kd.Term(kd.losses.SoftTarget(4.0))]}},
         ...     student=make_student, teacher=load_teacher, fit=fit, judge=accuracy,
         ...     runs=kd.analysis.Runs("runs/accuracies.json"))
         >>> print(kd.analysis.table(rows))

@@ -38,10 +38,10 @@ def cost(model: keras.Model, samples=None, repeats: int = 20) -> Cost:
     Multiplications are those of kernels with their inputs, derived from shapes without
     running the model:
 
-        dense, convolution        kernel size * output positions
-        transposed convolution    kernel size * input positions
-        separable convolution     both kernels' sizes * output positions
-        einsum                    kernel size * input axes that the kernel lacks
+    - dense, convolution: kernel size times output positions
+    - transposed convolution: kernel size times input positions
+    - separable convolution: both kernels' sizes times output positions
+    - einsum: kernel size times input axes that the kernel lacks
 
     for each call of such a layer at any depth, including those with zero padding. Other
     operations are not counted: normalization, activations, pooling, recurrent cells, and

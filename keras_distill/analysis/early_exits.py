@@ -17,7 +17,9 @@ def exits(distiller: SelfDistiller, samples: Samples) -> list[dict]:
         One row per exit, for `kd.analysis.table`.
 
     Example:
-        >>> print(kd.analysis.table(kd.analysis.exits(distiller, digits.test)))
+        >>> distiller = kd.SelfDistiller(net, ["stack1", "stack2"])
+        >>> rows = kd.analysis.exits(distiller, digits.test)
+        >>> print(kd.analysis.table(rows))
     """
     rows = []
     for name in distiller.student.output:

@@ -88,18 +88,24 @@ def gradient_rescaling(
     soft_weight: float = 0.9,
     batch_size: int = 1000,
 ) -> GradientRescaling:
-    """Compare the gradients of distillation and of the labels at the student's logits.
+    r"""Compare the gradients of distillation and of the labels at the student's logits.
 
     For a sample of class t, and the weight w of the soft targets,
 
-        labels:        q_i - y_i
-        distillation:  (1 - w)(q_i - y_i) + w T (q~_i - p~_i)
+    .. math::
 
-    where q is the student's prediction, and p~ and q~ are softened. Their ratio at the
-    true class, which equals that of the sums over all other classes, is given by
-    proposition 2, including the factor T^2 of the loss:
+        g_i &= q_i - y_i \quad \text{(labels)}
 
-        (1 - w) + w T (p~_t - q~_t) / (1 - q_t)
+        g'_i &= (1 - w)(q_i - y_i) + w T (\tilde q_i - \tilde p_i)
+            \quad \text{(distillation)}
+
+    where q is the student's prediction, and p and q with a tilde are softened. Their
+    ratio at the true class, which equals that of the sums over all other classes, is
+    given by proposition 2, including the factor T^2 of the loss:
+
+    .. math::
+
+        \frac{g'_t}{g_t} = (1 - w) + w T \, \frac{\tilde p_t - \tilde q_t}{1 - q_t}
 
     so samples on which the teacher is confident count more. With two classes this is the
     ratio at each logit, and distillation only rescales the gradient. The measured
@@ -160,6 +166,7 @@ def plot_gradient_rescaling(rescaling: GradientRescaling):
         rescaling: result of `gradient_rescaling`.
 
     Example:
+        >>> found = kd.analysis.gradient_rescaling(student, teacher, digits.train)
         >>> kd.analysis.plot_gradient_rescaling(found).savefig("rescaling.png")
     """
     figure, ((left, right),) = new_figure(9, 3.8, 1, 2)

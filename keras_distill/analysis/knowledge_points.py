@@ -63,11 +63,14 @@ class Learning:
 def knowledge_points(
     entropies: np.ndarray, masks: np.ndarray, *, margin: float = 0.2
 ) -> KnowledgePoints:
-    """Count the cells whose entropy is clearly below the mean of the background.
+    r"""Count the cells whose entropy is clearly below the mean of the background.
 
-        points = cells with  mean of H over the background - H_i > margin
+    .. math::
 
-    A well-trained network has many on the foreground and few on the background.
+        \mathrm{points} = \{ i : \mathrm{mean}_{j \in \mathrm{background}} H_j - H_i > b \}
+
+    with the entropies H of the cells. A well-trained network has many on the foreground
+    and few on the background.
 
     Args:
         entropies: H of each cell, `(N, g, g)`, from `pixel_entropies`.
@@ -82,8 +85,8 @@ def knowledge_points(
         ValueError: the masks do not match the cells, or an image has no background.
 
     Example:
-        >>> found = kd.analysis.pixel_entropies(student, images, "stack2")
-        >>> kd.analysis.knowledge_points(found.entropies, masks).foreground_fraction
+        >>> found = kd.analysis.knowledge_points(entropies, masks, margin=0.2)
+        >>> found.foreground_fraction, found.on_foreground.mean()
 
     Source:
         Cheng et al. 2020, Explaining knowledge distillation by quantifying the
@@ -110,13 +113,19 @@ def learning_of_points(
     masks: np.ndarray,
     weights: Sequence[Sequence[np.ndarray]],
 ) -> Learning:
-    """Measure how stably and how fast a network learns its foreground points.
+    r"""Measure how stably and how fast a network learns its foreground points.
 
-        rho    = |S_M| / |S_1 u ... u S_M|,  S_k = the foreground points at checkpoint k
-        D_mean = E sum_{k=1}^{m} |w_k - w_{k-1}| / |w_0|,  m = argmax_k |S_k|
+    .. math::
 
-    Steady learning keeps its points (rho near 1), finds them early (low D_mean), and at
-    the same time on all images (low variance).
+        \rho &= \frac{|S_M|}{|S_1 \cup \dots \cup S_M|}
+
+        D_{\mathrm{mean}} &= \mathrm{E} \sum_{k=1}^{m}
+            \frac{\lVert w_k - w_{k-1} \rVert}{\lVert w_0 \rVert},
+            \quad m = \arg\max_k |S_k|
+
+    with the foreground points S_k and the weights w_k at checkpoint k. Steady learning
+    keeps its points (rho near 1), finds them early (low D_mean), and at the same time
+    on all images (low variance).
 
     Args:
         checkpoints: results of `knowledge_points` on the same images at M checkpoints.
@@ -165,7 +174,8 @@ def plot_learning(learning: Mapping[str, Learning]):
         learning: results of `learning_of_points`, by the name of the student.
 
     Example:
-        >>> kd.analysis.plot_learning({"labels": alone, "distilled": distilled})
+        >>> found = kd.analysis.learning_of_points(checkpoints, masks, weights)
+        >>> kd.analysis.plot_learning({"distilled": found})
     """
     figure, axes = new_figure(4.6, 3.4)
     for name, one in learning.items():
@@ -186,6 +196,7 @@ def plot_knowledge_points(images, entropies, knowledge: KnowledgePoints):
         knowledge: result of `knowledge_points`.
 
     Example:
+        >>> found = kd.analysis.knowledge_points(entropies, masks)
         >>> kd.analysis.plot_knowledge_points(images[:8], entropies[:8], found)
     """
     points = knowledge.points[: len(images)].astype(float)

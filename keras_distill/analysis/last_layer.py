@@ -51,17 +51,22 @@ def last_layer_geometry(
     temperature: float = 4.0,
     batch_size: int = 1000,
 ) -> LastLayer:
-    """Compare a student's last layer with proposition 1 of Tang et al. 2020.
+    r"""Compare a student's last layer with proposition 1 of Tang et al. 2020.
 
     Up to norms, a logit is the squared distance of the features h from the weights of
     its class,
 
-        z_i = (|h|^2 + |w_i|^2 - |h - w_i|^2) / 2
+    .. math::
+
+        z_i = \frac{1}{2} \left( \lVert h \rVert^2 + \lVert w_i \rVert^2
+            - \lVert h - w_i \rVert^2 \right)
 
     Label smoothing pushes all wrong classes equally far away; at the optimum of
     distillation, they are ordered:
 
-        |h - w_i|^2 < |h - w_j|^2   if and only if   p_i > p_j
+    .. math::
+
+        \lVert h - w_i \rVert^2 < \lVert h - w_j \rVert^2 \iff p_i > p_j
 
     for weights of equal norm. The agreement of both orders measures how much of the
     teacher's class relations the student learned. A bias is treated as the weight of a
@@ -133,7 +138,8 @@ def plot_last_layer(geometries: Mapping[str, LastLayer]):
         geometries: results of `last_layer_geometry`, by the name of the student.
 
     Example:
-        >>> kd.analysis.plot_last_layer({"labels": alone, "distilled": distilled})
+        >>> found = kd.analysis.last_layer_geometry(student, teacher, digits.test)
+        >>> kd.analysis.plot_last_layer({"distilled": found})
     """
     columns = len(geometries) + 1
     figure, (axes,) = new_figure(4 * columns, 3.8, 1, columns)

@@ -26,7 +26,9 @@ class PixelEntropies:
             variance of the layer over the images, `(N,)`; close to the bound.
 
     Example:
-        >>> kd.analysis.pixel_entropies(student, images, "stack2").change
+        >>> noise = kd.analysis.PixelEntropies(sigma=np.ones((1, 2, 2)), change=[0.1])
+        >>> noise.entropies.round(2).tolist()
+        [[[1.42, 1.42], [1.42, 1.42]]]
     """
 
     sigma: np.ndarray
@@ -52,12 +54,15 @@ def pixel_entropies(
     seed: int = 0,
     verbose: int = 0,
 ) -> PixelEntropies:
-    """Find the strongest noise in each cell of an image that leaves a layer unchanged.
+    r"""Find the strongest noise in each cell of an image that leaves a layer unchanged.
 
     Strong noise is possible where the layer discards the image, and only weak noise where
     the layer uses it. For noise x' ~ N(x, diag(sigma^2)), with one sigma per cell,
 
-        maximize  sum_i log sigma_i   where   E |f(x') - f(x)|^2 <= bound * variance of f
+    .. math::
+
+        \max_\sigma \sum_i \log \sigma_i \quad \text{where} \quad
+            \mathrm{E} \lVert f(x') - f(x) \rVert^2 \le \mathrm{bound} \cdot \mathrm{var} \, f
 
     with the variance over all images. Adam maximizes the Lagrangian, whose optimum meets
     the bound if f is linear; then one factor per image is searched for that meets it for
@@ -87,9 +92,10 @@ def pixel_entropies(
             model computes with channels first.
 
     Example:
-        >>> found = kd.analysis.pixel_entropies(student, images[:64], "stack2")
+        >>> found = kd.analysis.pixel_entropies(
+        ...     student, images[:32], "stack2", grid=4, steps=20)
         >>> found.entropies.shape
-        (64, 16, 16)
+        (32, 4, 4)
 
     Source:
         Cheng et al. 2020, Explaining knowledge distillation by quantifying the

@@ -27,7 +27,7 @@ class Runs:
     Example:
         >>> runs = kd.analysis.Runs("runs/errors.json", {"epochs": 20})
         >>> for seed in range(3):
-        ...     runs.once("alone", seed, lambda: errors(train(seed, epochs=20)))
+        ...     runs.once("alone", seed, lambda: errors(trained(seed, epochs=20)))
         >>> runs.summary("alone")
         '10.67 ± 1.70'
     """

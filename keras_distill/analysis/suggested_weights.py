@@ -112,7 +112,7 @@ def suggest_weights(
     batches: int = 4,
     batch_size: int = 32,
 ) -> SuggestedWeights:
-    """Suggest weights with which each term pulls as hard at the student as the labels.
+    r"""Suggest weights with which each term pulls as hard at the student as the labels.
 
     What a weight means depends on the sizes of the maps, on the number of classes and on
     the loss's form: 1000 is the published weight of attention maps, and fifty times too
@@ -120,11 +120,15 @@ def suggest_weights(
     student's own weights, over a few batches, with the student in training form; nothing
     is moved. The suggested weight is
 
-        share * label_weight * ||gradient of the labels|| / ||gradient of the term||
+    .. math::
 
-    with means of the norms over the batches. Without a loss of labels the first term
-    keeps its weight, and the others are balanced against it. A weight that is a schedule
-    keeps its shape: its largest value becomes the suggested weight.
+        w = \mathrm{share} \cdot \lambda \,
+            \frac{\lVert g_{\mathrm{label}} \rVert}{\lVert g_{\mathrm{term}} \rVert}
+
+    with lambda, the `label_weight`, and means of the norms of the gradients g over the
+    batches. Without a loss of labels the first term keeps its weight, and the others
+    are balanced against it. A weight that is a schedule keeps its shape: its largest
+    value becomes the suggested weight.
 
     `kd.Term(..., weight="balanced")` measures as `fit` begins.
 
@@ -150,9 +154,9 @@ def suggest_weights(
 
     Example:
         >>> print(kd.suggest_weights(distiller, train))
-        | part          |  value | gradient | cosine to label_loss | weight | suggested |
+        | part        |  value | gradient | cosine to label_loss | weight | suggested |
         ...
-        kd.Term(kd.losses.AttentionMap(), "stack3", "stack3", weight=12.6),
+        kd.Term(kd.losses.Hint(), "stack3", "stack3", weight=...),
     """
     if not isinstance(distiller, Distiller):
         raise TypeError(

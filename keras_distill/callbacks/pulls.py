@@ -35,8 +35,8 @@ class Pulls(keras.callbacks.Callback):
         ValueError: `every` is neither, or, as `fit` begins, no batch can be read.
 
     Example:
-        >>> pulls = kd.callbacks.Pulls(every=100)
-        >>> distiller.fit(train, epochs=20, callbacks=[pulls])
+        >>> pulls = kd.callbacks.Pulls()
+        >>> distiller.fit(train, epochs=2, callbacks=[pulls])
         >>> pulls.plot().savefig("pulls.png")
     """
 
@@ -97,6 +97,8 @@ class Pulls(keras.callbacks.Callback):
             ValueError: nothing was measured yet.
 
         Example:
+            >>> pulls = kd.callbacks.Pulls()
+            >>> distiller.fit(train, epochs=2, callbacks=[pulls])
             >>> pulls.plot().savefig("pulls.png")
         """
         if not self.history:

@@ -42,7 +42,7 @@ def batches(
 
     Example:
         >>> train = kd.data.batches(digits.train, 64, shuffle=True)
-        >>> distiller.fit(train, epochs=20)
+        >>> distiller.fit(train, epochs=2)
     """
     try:
         import tensorflow as tf

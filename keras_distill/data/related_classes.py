@@ -10,14 +10,17 @@ _CLASSES, _SAMPLES = 0, 1
 
 
 class RelatedClasses:
-    """Synthetic points whose classes form super-classes of a chosen similarity.
+    r"""Synthetic points whose classes form super-classes of a chosen similarity.
 
     The C super-classes have orthonormal directions. Each of the K / C classes of a
     super-class has a unit vector `w_k` at the cosine `similarity` to its direction, so
     that two classes have a cosine of about `similarity^2` within a super-class and of
     about 0 otherwise. A point is standard normal in `features` dimensions. Its label is
 
-        argmax_k  w_k . x + sum_{m=1}^{difficulty} sin(a_m (w_k . x) + b_m)
+    .. math::
+
+        \arg\max_k \left( w_k \cdot x
+            + \sum_{m=1}^{\mathrm{difficulty}} \sin(a_m (w_k \cdot x) + b_m) \right)
 
     with a_m = m and b_m = m - 1. With difficulty 0 a linear classifier separates the
     classes. Points are drawn in blocks, each from the seed and its index alone: any
@@ -41,8 +44,10 @@ class RelatedClasses:
 
     Example:
         >>> data = kd.data.RelatedClasses(similarity=0.9)
-        >>> student.fit(data.batches("train", 500_000, 128), epochs=10)
-        >>> held_out = data.samples("validation", 50_000)
+        >>> train = data.batches("train", 500_000, 128)
+        >>> held_out = data.samples("validation", 1000)
+        >>> len(train), held_out.images.shape
+        (3906, (1000, 500))
 
     Source:
         Tang et al. 2020, Understanding and improving knowledge distillation; after Ma

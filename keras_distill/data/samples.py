@@ -22,8 +22,9 @@ class Samples:
         ValueError: lengths differ, or labels are not one number per sample.
 
     Example:
-        >>> samples = Samples(images, labels)
-        >>> len(samples), samples[:100].labels.shape
+        >>> samples = kd.data.Samples(images, labels)
+        >>> samples[:10].labels.shape
+        (10,)
     """
 
     images: np.ndarray

@@ -31,8 +31,8 @@ def textured_digits(
 
     Example:
         >>> train, masks = kd.data.textured_digits()
-        >>> train.images.shape, masks.mean()
-        ((1438, 32, 32, 3), 0.07)
+        >>> train.images.shape, masks.shape
+        ((1438, 32, 32, 3), (1438, 32, 32))
     """
     samples = load("digits").train if samples is None else samples
     check_integers(1, size=size)

@@ -30,7 +30,7 @@ class Views:
         ...     image = tf.image.stateless_random_flip_left_right(image, seed)
         ...     return tf.image.stateless_random_brightness(image, 0.1, seed)
         >>> views = kd.data.Views(augment, 8)
-        >>> train = kd.data.batches(samples, 128, shuffle=True, augment=views)
+        >>> train = kd.data.batches(digits.train, 128, shuffle=True, augment=views)
 
     Source:
         Beyer et al. 2022, Knowledge distillation: a good teacher is patient and

@@ -35,19 +35,23 @@ from keras_distill.training.fit import Fitting
 class Distiller(
     OwnMethods, Checking, DistillationStep, Entering, Fitting, KeptCompile, keras.Model
 ):
-    """Train a student on labels and on the knowledge of a teacher.
+    r"""Train a student on labels and on the knowledge of a teacher.
 
     One step runs the teacher once, in inference form and outside the gradient, and the
     student once (once more for mirrored gradients); each term compares tensors of the
     two:
 
-        total = label_weight * label_loss + sum_i weight_i * term_i + regularization
+    .. math::
 
-    `label_loss` is the loss given to `compile`; regularization is the student's L2 and
-    `add_loss`, once and at full strength. The logs show the total as `loss` and every
-    part by its name, before its weight. `evaluate` and `predict` use the student alone.
-    The teacher is left unchanged, except for a mean of the student, and no file of the
-    distiller contains it.
+        \mathrm{total} = \lambda \, \ell_{\mathrm{label}}
+            + \sum_i w_i \, \mathrm{term}_i + \mathrm{regularization}
+
+    The label loss is the one passed to `compile`, lambda its `label_weight`, w_i the
+    weight of a term; regularization is the student's L2 and `add_loss`, once and at
+    full strength. The logs show the total as `loss` and every part by its name, before
+    its weight. `evaluate` and `predict` use the student alone. The teacher is left
+    unchanged, except for a mean of the student, and no file of the distiller contains
+    it.
 
     Args:
         student: the `keras.Model` to train. It remains a plain Keras model,
@@ -87,7 +91,7 @@ class Distiller(
         ... ], label_weight=0.1)
         >>> distiller.compile(
         ...     "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        >>> distiller.fit(train, epochs=20)
+        >>> distiller.fit(train, epochs=2)
         >>> distiller.student.save("student.keras")
 
     Source:
@@ -149,9 +153,10 @@ class Distiller(
             TypeError, ValueError: as in the constructor.
 
         Example:
+            >>> distiller.save("distiller.keras")
             >>> distiller = keras.saving.load_model("distiller.keras")
             >>> distiller.set_teacher(teacher)
-            >>> distiller.fit(train, initial_epoch=10, epochs=20)
+            >>> distiller.fit(train, initial_epoch=2, epochs=4)
         """
         teacher = as_teacher(teacher)
         term_checks.check_different_models(self.student, teacher)
@@ -357,6 +362,7 @@ class Distiller(
             label_weight: weight of the loss that it is compiled with.
 
         Example:
+            >>> hint = kd.Term(kd.losses.Hint(), student="stack2", teacher="stack3")
             >>> first = distiller.with_terms([hint], label_weight=0.0)
         """
         other = Distiller(

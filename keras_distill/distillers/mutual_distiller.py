@@ -27,18 +27,21 @@ from keras_distill.training.fit import Fitting
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
-    """Train two or more peers on labels and on each other's knowledge.
+    r"""Train two or more peers on labels and on each other's knowledge.
 
     One step runs each peer once, in training form; its tensors are the knowledge of
     every other peer, without gradient:
 
-        total = sum_i (label_weight * label_loss_i
-                       + 1 / (M - 1) * sum_{j != i} sum_t weight_t * term_t(i, j))
+    .. math::
 
-    One optimizer updates all at once, where the paper updates one after another. The
-    logs show each peer's parts under its name. `predict` returns one output per peer;
-    each peer remains a plain Keras model in `peers`. With `refresh` it is codistillation:
-    peers learn from copies of the others, run in inference form, that are renewed every
+        \mathrm{total} = \sum_{i=1}^{M} \left( \lambda \, \ell_{\mathrm{label},i}
+            + \frac{1}{M - 1} \sum_{j \ne i} \sum_t w_t \, \mathrm{term}_t(i, j) \right)
+
+    with lambda, the `label_weight`, and the weight w_t of each term. One optimizer
+    updates all at once, where the paper updates one after another. The logs show each
+    peer's parts under its name. `predict` returns one output per peer; each peer
+    remains a plain Keras model in `peers`. With `refresh` it is codistillation: peers
+    learn from copies of the others, run in inference form, that are renewed every
     `refresh` steps. Peers may share layers, such as a trunk: these get the gradients of
     all peers' losses, summed, in the one update.
 
@@ -63,7 +66,7 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
         >>> mutual = kd.MutualDistiller([small, large])
         >>> mutual.compile(
         ...     "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        >>> mutual.fit(train, epochs=20)
+        >>> mutual.fit(train, epochs=2)
         >>> small.save("small.keras")
 
     Source:

@@ -33,11 +33,16 @@ from keras_distill.teachers.self_teacher import SelfTeacher
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class SelfDistiller(Distiller):
-    """Train a model that predicts at several depths, the deepest of which teaches.
+    r"""Train a model that predicts at several depths, the deepest of which teaches.
 
     Exits are built on layers of a functional or sequential model. One step runs it once:
 
-        total = CE_deepest + sum_i (1 - a) CE_i + a T^2 KL_i + l / 2 mean (F_deepest - F_i)^2
+    .. math::
+
+        \mathrm{total} &= \mathrm{CE}_{\mathrm{deepest}} + \sum_i \mathrm{exit}_i
+
+        \mathrm{exit}_i &= (1 - a) \, \mathrm{CE}_i + a \, T^2 \, \mathrm{KL}_i
+            + \frac{l}{2} \, \mathrm{mean} \, (F_{\mathrm{deepest}} - F_i)^2
 
     where `KL_i` is from the deepest prediction to that of exit i, and `F_i` the output of
     the exit's convolutions; the deepest side carries no gradient. The paper's hint is a
@@ -72,7 +77,7 @@ class SelfDistiller(Distiller):
         >>> distiller.compile(
         ...     "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         ...     metrics=["accuracy"])
-        >>> distiller.fit(train, epochs=20)
+        >>> distiller.fit(train, epochs=2)
         >>> distiller.exit("stack1").save("early.keras")
 
     Source:

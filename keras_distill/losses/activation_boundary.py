@@ -12,13 +12,19 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ActivationBoundary(DistillationLoss):
-    """Squared hinge loss on the sign of each neuron's value.
+    r"""Squared hinge loss on the sign of each neuron's value.
 
     Whether a neuron fires says more about a decision than how strongly. The student's
     value before the activation is pushed past the margin on the teacher's side of zero
     and left alone beyond it:
 
-        mean (rho * relu(mu - F_s) + (1 - rho) * relu(mu + F_s))^2,   rho = 1[F_t > 0]
+    .. math::
+
+        \ell &= \mathrm{mean} \left(
+            \rho \, \mathrm{relu}(\mu - F_s) + (1 - \rho) \, \mathrm{relu}(\mu + F_s)
+            \right)^2
+
+        \rho &= 1 \text{ where } F_t > 0, \text{ else } 0
 
     over height, width and channels; the paper sums. Tap the input of the activation, as
     in `kd.Tap("stack3", side="input")`. The adapter is a 1x1 convolution with batch

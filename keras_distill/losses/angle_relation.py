@@ -12,12 +12,17 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class AngleRelation(DistillationLoss):
-    """Huber loss of the angles that three samples form.
+    r"""Huber loss of the angles that three samples form.
 
     A third-order relation, which carries more than distances and is invariant to scale:
 
-        value_j = mean_ik huber(cos_s(i, j, k) - cos_t(i, j, k)),
-        cos(i, j, k) = <(f_i - f_j) / |f_i - f_j|, (f_k - f_j) / |f_k - f_j|>
+    .. math::
+
+        \ell_j &= \mathrm{mean}_{i,k} \, \mathrm{huber}(\cos_s(i, j, k) - \cos_t(i, j, k))
+
+        \cos(i, j, k) &= \left\langle
+            \frac{f_i - f_j}{\lVert f_i - f_j \rVert},
+            \frac{f_k - f_j}{\lVert f_k - f_j \rVert} \right\rangle
 
     over all i and k of the batch, where the vertex j is the sample. Its mean over j is
     that of the authors' code. Vertices are processed one after another, and once more

@@ -12,13 +12,18 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class AttentionMap(DistillationLoss):
-    """Squared distance of normalized spatial attention maps.
+    r"""Squared distance of normalized spatial attention maps.
 
     A map holds the activity of each location over all channels, so teacher and student
     may have different channels and need no adapter but pooling of the larger map:
 
-        mean_j (Q_s,j / ||Q_s|| - Q_t,j / ||Q_t||)^2,   Q = vec(F(A))
-        F(A) = sum_c |A_c|^power   or   max_c |A_c|^power
+    .. math::
+
+        \ell &= \mathrm{mean}_j \left(
+            \frac{Q_{s,j}}{\lVert Q_s \rVert} - \frac{Q_{t,j}}{\lVert Q_t \rVert}
+            \right)^2, \quad Q = \mathrm{vec}(F(A))
+
+        F(A) &= \sum_c |A_c|^p \quad \text{or} \quad \max_c |A_c|^p
 
     This is the authors' code; the paper writes half the norm of the difference. A map
     that is zero everywhere stays zero. In a sequence `(B, L, D)` the locations are the

@@ -12,13 +12,16 @@ from keras_distill.losses.temperature import check_temperature, is_high, times_s
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class BinarySoftTarget(DistillationLoss):
-    """Mean divergence of the student's softened yes or no from the teacher's.
+    r"""Mean divergence of the student's softened yes or no from the teacher's.
 
     For outputs that a sigmoid turns into probabilities: the one logit of a binary
     classifier, or K labels that do not exclude each other. A softmax across them is not
     their distribution; across one logit it is always 1.
 
-        T^2 / K * sum_k [ p_k (log p_k - log q_k) + (1 - p_k) (log(1 - p_k) - log(1 - q_k)) ]
+    .. math::
+
+        \ell = \frac{T^2}{K} \sum_k \left[ p_k \log \frac{p_k}{q_k}
+            + (1 - p_k) \log \frac{1 - p_k}{1 - q_k} \right]
 
     with `p = sigmoid(z_t / T)` and `q = sigmoid(z_s / T)`, in log space. It is the mean
     over the outputs, as Keras's binary cross-entropy is, so that the balance of the two

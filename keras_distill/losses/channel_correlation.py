@@ -10,12 +10,18 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ChannelCorrelation(DistillationLoss):
-    """Squared distance of the channels' products with each other, rows of length 1.
+    r"""Squared distance of the channels' products with each other, rows of length 1.
 
     Which channels respond together, and which differ, shows how diverse a layer's
     features are; it depends neither on the number of locations nor on their order:
 
-        1/C * sum_cd (G_s,cd / ||G_s,c|| - G_t,cd / ||G_t,c||)^2,   G_cd = <f_c, f_d>
+    .. math::
+
+        \ell &= \frac{1}{C} \sum_{c,d} \left(
+            \frac{G_{s,cd}}{\lVert G_{s,c} \rVert} - \frac{G_{t,cd}}{\lVert G_{t,c} \rVert}
+            \right)^2
+
+        G_{cd} &= \langle f_c, f_d \rangle
 
     with `f_c` channel c of a sample over all locations. The student's channels are
     projected to the teacher's C; heights and widths may differ. It takes C x C numbers

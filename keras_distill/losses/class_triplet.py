@@ -13,9 +13,11 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ClassTriplet(DistillationLoss):
-    """Margin loss on triplets of the labels, a companion of the ranking losses.
+    r"""Margin loss on triplets of the labels, a companion of the ranking losses.
 
-        value_i = mean_{(j, k)} max(0, d(i, j) - d(i, k) + margin)
+    .. math::
+
+        \ell_i = \mathrm{mean}_{(j, k)} \max(0, d(i, j) - d(i, k) + \mathrm{margin})
 
     over j of i's class and k of another, where d is the distance of the student's
     features scaled to length 1. It does not use the teacher: combine it with `HardRank`

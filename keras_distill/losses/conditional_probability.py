@@ -10,13 +10,17 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ConditionalProbability(DistillationLoss):
-    """Divergence of the neighborhoods of samples, by cosine similarity.
+    r"""Divergence of the neighborhoods of samples, by cosine similarity.
 
     The probabilities of picking j as a neighbor of i describe the geometry of the
     feature space and preserve its mutual information with any labels:
 
-        p(j | i) = k_ij / sum_j k_ij,   k_ij = (cos(f_i, f_j) + 1) / 2
-        value_i = mean_j p_t(j | i) log(p_t(j | i) / p_s(j | i))
+    .. math::
+
+        \ell_i &= \mathrm{mean}_j \, p_t(j \mid i) \log \frac{p_t(j \mid i)}{p_s(j \mid i)}
+
+        p(j \mid i) &= \frac{k_{ij}}{\sum_m k_{im}},
+            \quad k_{ij} = \frac{\cos(f_i, f_j) + 1}{2}
 
     over the batch including i itself, as in the authors' code. Under replicas the batch
     is the global one. No adapter is needed: features of any shape compare.

@@ -13,15 +13,18 @@ from keras_distill.targets.target import label_rows
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ConfidenceWeightedLabel(DistillationLoss):
-    """Cross-entropy with the labels, weighted by the teacher's highest probability.
+    r"""Cross-entropy with the labels, weighted by the teacher's highest probability.
 
     What remains of distillation when the teacher contributes only the importance of
     each sample:
 
-        w_i * -log softmax(z_s)_y,   w_i = B * max p_i / sum_u max p_u
+    .. math::
 
-    with `p = softmax(z_t)`; the factor B, the size of the global batch, keeps the scale
-    of the cross-entropy.
+        \ell_i = -w_i \log \mathrm{softmax}(z_s)_y,
+            \quad w_i = B \, \frac{\max_k p_{ik}}{\sum_u \max_k p_{uk}}
+
+    with the label y and `p = softmax(z_t)`; the factor B, the size of the global batch,
+    keeps the scale of the cross-entropy.
 
     Recommended weight: 1.0, in place of the labels (`label_weight=0`).
 

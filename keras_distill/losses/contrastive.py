@@ -15,23 +15,28 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Contrastive(DistillationLoss):
-    """Noise-contrastive loss: whether a student's and a teacher's embedding match.
+    r"""Noise-contrastive loss: whether a student's and a teacher's embedding match.
 
     The student should capture what distinguishes a sample from others to the teacher.
     Each model's embedding is compared with the other model's embeddings in a memory
     bank, that of the same sample and those of `negatives` others:
 
-        softplus(log(K/N) - s_+) + sum_{n=1..K} softplus(s_n - log(K/N)),
-        s = <u, v> / temperature - log Z,
+    .. math::
 
-    once with u from the student and v from the teacher's bank, and once the other way
-    round. Z is the mean of `exp(<u, v> / temperature)` over the first batch times N, and
-    is constant from then on. The negatives are drawn once a step for the whole batch;
-    the source draws them for each sample, at K times the memory. The bank holds
-    `2 * samples * width` numbers and is saved with the distiller. The embeddings of both
-    models are trained; the loss has no second derivative. It needs sample ids:
-    `kd.data.batches(..., sample_ids=True)` and `Distiller(..., sample_ids="sample_id")`.
-    Under replicas every replica keeps the embeddings of the global batch.
+        \ell &= \mathrm{softplus}(\log(K/N) - s_+)
+            + \sum_{n=1}^{K} \mathrm{softplus}(s_n - \log(K/N))
+
+        s &= \langle u, v \rangle / \tau - \log Z
+
+    with the temperature tau, once with u from the student and v from the teacher's
+    bank, and once the other way round. Z is the mean of `exp(<u, v> / tau)` over the
+    first batch times N, and is constant from then on. The negatives are drawn once a
+    step for the whole batch; the source draws them for each sample, at K times the
+    memory. The bank holds `2 * samples * width` numbers and is saved with the
+    distiller. The embeddings of both models are trained; the loss has no second
+    derivative. It needs sample ids: `kd.data.batches(..., sample_ids=True)` and
+    `Distiller(..., sample_ids="sample_id")`. Under replicas every replica keeps the
+    embeddings of the global batch.
 
     Recommended weight: 0.8 (RepDistiller's).
 

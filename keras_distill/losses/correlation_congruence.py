@@ -13,13 +13,16 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class CorrelationCongruence(DistillationLoss):
-    """Squared distance of the correlation matrices of a batch.
+    r"""Squared distance of the correlation matrices of a batch.
 
     The kernel is a Gaussian of the normalized features, expanded around 0 as in the
     paper, which makes it a polynomial of their cosine c:
 
-        k(c) = sum_{p=0..order} exp(-2 gamma) (2 gamma)^p / p! * c^p
-        value_i = 1/N * sum_j (k(c_s,ij) - k(c_t,ij))^2
+    .. math::
+
+        \ell_i &= \frac{1}{N} \sum_j \left( k(c_{s,ij}) - k(c_{t,ij}) \right)^2
+
+        k(c) &= e^{-2 \gamma} \sum_{p=0}^{\mathrm{order}} \frac{(2 \gamma)^p}{p!} \, c^p
 
     over the batch of N; its mean over i is the paper's `1/N^2 ||C_s - C_t||^2`. This is
     the paper's formula, not RepDistiller's, which compares neighbors in a batch. Under

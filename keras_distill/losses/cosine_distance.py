@@ -9,12 +9,14 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class CosineDistance(DistillationLoss):
-    """One minus the cosine of two layers, at each location or token.
+    r"""One minus the cosine of two layers, at each location or token.
 
     The student's hidden states should have the direction of the teacher's, whatever
     their length:
 
-        1 - <f_s, f_t> / (|f_s| |f_t|)
+    .. math::
+
+        \ell = 1 - \frac{\langle f_s, f_t \rangle}{\lVert f_s \rVert \, \lVert f_t \rVert}
 
     over the channels; of a map it is the mean over height and width. It is computed as
     half the squared distance of the vectors at length 1, which is 0 where both are zero.

@@ -17,13 +17,18 @@ from keras_distill.targets.target import ABSENT, LOG_ZERO
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class CurriculumTemperature(DistillationLoss):
-    """Soft targets at one temperature that is trained to make them harder.
+    r"""Soft targets at one temperature that is trained to make them harder.
 
     The student minimizes the divergence, the temperature maximizes it, ever more so: a
     curriculum from easy to hard:
 
-        T^2 * sum_k p_k (log p_k - log q_k),   p = softmax(z_t / T), q = softmax(z_s / T)
-        T = lowest + span * sigmoid(a)
+    .. math::
+
+        \ell &= T^2 \sum_k p_k (\log p_k - \log q_k)
+
+        p &= \mathrm{softmax}(z_t / T), \quad q = \mathrm{softmax}(z_s / T)
+
+        T &= \mathrm{lowest} + \mathrm{span} \cdot \mathrm{sigmoid}(a)
 
     where the gradient by a is reversed: at step s it is multiplied by
     `-(1 - cos(pi s / steps)) / 2`, and by -1 from `steps` on. The adapter,

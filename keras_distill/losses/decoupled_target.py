@@ -15,13 +15,16 @@ from keras_distill.targets.target import LOG_ZERO, log_rest, one_hot_labels
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class DecoupledTarget(DistillationLoss):
-    """Divergence on the true class against all others, and among the others.
+    r"""Divergence on the true class against all others, and among the others.
 
     Soft targets are the first part plus `1 - p_y` times the second, so a teacher that
     is sure of the label hides its knowledge of the other classes. Decoupled, each part
     has a weight of its own:
 
-        T^2 * (alpha * KL(b_t || b_s) + beta * KL(o_t || o_s))
+    .. math::
+
+        \ell = T^2 \left( \alpha \, \mathrm{KL}(b_t \,\|\, b_s)
+            + \beta \, \mathrm{KL}(o_t \,\|\, o_s) \right)
 
     with `b = (p_y, 1 - p_y)` and `o` the softmax without the label's logit, all at
     temperature T and in log space.

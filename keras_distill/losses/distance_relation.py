@@ -11,12 +11,16 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class DistanceRelation(DistillationLoss):
-    """Huber loss of the distances between samples, each model's divided by their mean.
+    r"""Huber loss of the distances between samples, each model's divided by their mean.
 
     Only the relations between samples are kept, not their positions, so student and
     teacher may have any number of features and need no adapter:
 
-        value_i = mean_j huber(d_s(i, j) / mean d_s - d_t(i, j) / mean d_t)
+    .. math::
+
+        \ell_i = \mathrm{mean}_j \, \mathrm{huber} \left(
+            \frac{d_s(i, j)}{\mathrm{mean} \, d_s} - \frac{d_t(i, j)}{\mathrm{mean} \, d_t}
+            \right)
 
     over all j of the batch; the mean distance is over pairs of different points. Its
     mean over i is that of the authors' code. Under replicas the batch is the global

@@ -15,13 +15,17 @@ from keras_distill.losses.schedules import at_step
 
 
 class DistillationLoss(keras.losses.Loss):
-    """Base class of losses that compare a teacher's and a student's tensors.
+    r"""Base class of losses that compare a teacher's and a student's tensors.
 
     A loss is called as `loss(teacher, student)`, which is Keras's `(y_true, y_pred)`
     order. A method subclasses this and implements `call`, which returns one value per
     sample, `(B,)`, or one per token, `(B, L)`, for tensors of a sequence. This base
     casts to the loss's dtype, stops the teacher's gradient, passes what the loss needs,
-    and averages as Keras does: `sum_i w_i l_i / B`.
+    and averages the values of the samples with their weights, as Keras does:
+
+    .. math::
+
+        \frac{1}{B} \sum_{i=1}^{B} w_i \, \ell_i
 
     Masked steps of a sequence are left out. Values per token are averaged over the
     tokens of the whole batch that are valid on both sides; with `reduction="sum"` they

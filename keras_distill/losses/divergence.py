@@ -18,11 +18,17 @@ from keras_distill.targets import Target
 
 
 class Divergence(DistillationLoss):
-    """Base class of divergences between the student's softened prediction and a target.
+    r"""Base class of divergences between the student's softened prediction and a target.
 
-    A subclass implements `between`, the divergence of two distributions in log space.
+    A subclass implements `between`, the divergence D of two distributions in log space.
     This base applies the temperature and the target, and multiplies by T^2, which keeps
-    the size of the gradient, so that temperature and weight can be chosen independently.
+    the size of the gradient, so that temperature and weight can be chosen
+    independently:
+
+    .. math::
+
+        \ell = T^2 D(p, q), \quad p = \mathrm{target}(z_t, T),
+            \quad q = \mathrm{softmax}(z_s / T)
 
     T^2 magnifies the rounding errors of a divergence that is a difference, so that the
     temperature is at most `highest_temperature`, by default 100. A subclass that also

@@ -13,13 +13,15 @@ from keras_distill.targets.target import one_hot_labels
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class EnhancedTarget(DistillationLoss):
-    """Cross-entropy with the teacher's prediction, enhanced on the label.
+    r"""Cross-entropy with the teacher's prediction, enhanced on the label.
 
     Between nets of different kinds hidden layers do not compare, but what they predict
     does: a head on a stage of the student learns the teacher's logits, and less of its
     doubts, which another kind of net need not share:
 
-        -(1 + p_y)^g log q_y - sum_{k != y} p_k log q_k
+    .. math::
+
+        \ell = -(1 + p_y)^g \log q_y - \sum_{k \ne y} p_k \log q_k
 
     with `p = softmax(z_t)`, `q` of the student's logits or those of the head. With g = 1
     it is the cross-entropy with the teacher plus that with the label. The teacher's tap

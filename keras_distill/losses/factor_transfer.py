@@ -12,12 +12,15 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class FactorTransfer(DistillationLoss):
-    """Mean absolute distance of factors, each sample's scaled to length 1.
+    r"""Mean absolute distance of factors, each sample's scaled to length 1.
 
     An autoencoder compresses the teacher's layer to fewer, more informative channels,
     and the student learns them through a translator of its own:
 
-        mean | F_T / ||F_T|| - F_S / ||F_S|| |
+    .. math::
+
+        \ell = \mathrm{mean} \left|
+            \frac{F_T}{\lVert F_T \rVert} - \frac{F_S}{\lVert F_S \rVert} \right|
 
     with F_T the paraphraser's code and F_S the translator's output. The paraphraser is
     trained first, on the teacher alone, and frozen; it is saved with the distiller.
@@ -39,7 +42,7 @@ class FactorTransfer(DistillationLoss):
 
     Example:
         >>> paraphraser = kd.adapters.Paraphraser()
-        >>> paraphraser.train_on(teacher, "stack3", images)
+        >>> paraphraser.train_on(teacher, "stack3", images, epochs=2)
         >>> kd.Term(kd.losses.FactorTransfer(paraphraser), "stack3", "stack3")
 
     Source:

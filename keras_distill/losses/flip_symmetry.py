@@ -9,11 +9,15 @@ from keras_distill.losses.gradient_attention import half_distance
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class FlipSymmetry(DistillationLoss):
-    """Distance of the label gradient from that of the mirrored image, mirrored back.
+    r"""Distance of the label gradient from that of the mirrored image, mirrored back.
 
     How a pixel affects the loss should not depend on whether the image is mirrored:
 
-        1/2 * || d CE(y, z_s(x)) / dx - flip(d CE(y, z_s(flip x)) / dx) ||_2
+    .. math::
+
+        \ell = \frac{1}{2} \left\lVert
+            g(x) - \mathrm{flip}(g(\mathrm{flip}(x))) \right\rVert_2,
+            \quad g(x) = \frac{\partial \, \mathrm{CE}(y, z_s(x))}{\partial x}
 
     It does not use the teacher: combine it with `GradientAttention`. The student runs
     once more, on the mirrored batch and in training mode, and is differentiated twice:

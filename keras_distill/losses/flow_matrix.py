@@ -10,12 +10,15 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class FlowMatrix(DistillationLoss):
-    """Squared distance of the flows between two layers, the FSP matrices.
+    r"""Squared distance of the flows between two layers, the FSP matrices.
 
     The flow of the solution procedure: which features of an earlier layer occur with
     which of a later one, averaged over the image. A term takes two layers a side:
 
-        G = F1^T F2 / (H W), (B, m, n);   mean_{mn} (G_s - G_t)^2
+    .. math::
+
+        \ell = \mathrm{mean}_{m,n} (G_s - G_t)^2,
+            \quad G = \frac{F_1^\top F_2}{H W}
 
     The paper sums over the matrix; here the mean is taken, as in the common code. The
     larger of a model's two maps is max-pooled to the size of the smaller. Where channels

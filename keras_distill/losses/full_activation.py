@@ -10,14 +10,18 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class FullActivation(DistillationLoss):
-    """Squared distance of two layers that are scaled to length 1.
+    r"""Squared distance of two layers that are scaled to length 1.
 
     The baseline of attention maps: the whole activation, not only its locations:
 
-        || F_s / ||F_s|| - F_t / ||F_t|| ||^2,   0 to 4
+    .. math::
 
-    over height, width and channels together. A layer that is zero everywhere stays
-    zero. Where channels differ, an adapter projects the student's to the teacher's.
+        \ell = \left\lVert
+            \frac{F_s}{\lVert F_s \rVert} - \frac{F_t}{\lVert F_t \rVert} \right\rVert^2
+
+    over height, width and channels together, from 0 to 4. A layer that is zero
+    everywhere stays zero. Where channels differ, an adapter projects the student's to
+    the teacher's.
 
     Recommended weight: 10, our own choice: about that of `AttentionMap` on 8x8 maps, which
     is `1000 / (H * W)` on this sum. The sum has the same range for a layer of any size.

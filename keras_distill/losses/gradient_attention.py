@@ -10,12 +10,16 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class GradientAttention(DistillationLoss):
-    """Distance of the gradients of the labels' loss by the input.
+    r"""Distance of the gradients of the labels' loss by the input.
 
     A model attends to the pixels to which its loss is sensitive, and the student should
     attend to the teacher's:
 
-        1/2 * || d CE(y, z_s) / dx - d CE(y, z_t) / dx ||_2
+    .. math::
+
+        \ell = \frac{1}{2} \left\lVert
+            \frac{\partial \, \mathrm{CE}(y, z_s)}{\partial x}
+            - \frac{\partial \, \mathrm{CE}(y, z_t)}{\partial x} \right\rVert_2
 
     Tap `kd.Tap.input_gradient()` on both sides. The student is differentiated twice: a
     step costs about one more backward pass of the student and one of the teacher, and

@@ -13,12 +13,16 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class HardRank(DistillationLoss):
-    """Negative log-likelihood of the teacher's ranking under the student's scores.
+    r"""Negative log-likelihood of the teacher's ranking under the student's scores.
 
     For each sample the others are a list to rank, the nearest first. The student should
     assign the teacher's order the highest likelihood under the Plackett-Luce model:
 
-        -sum_r log(exp(S_r) / sum_{r' >= r} exp(S_r')),   S = -alpha |f_i - f_j|^beta
+    .. math::
+
+        \ell_i &= -\sum_r \log \frac{\exp(S_r)}{\sum_{r' \ge r} \exp(S_{r'})}
+
+        S &= -\alpha \, \lVert f_i - f_j \rVert^\beta
 
     where r runs through the teacher's order and features are scaled to length 1. It is
     not zero where the student equals the teacher, and has no second derivative. Under

@@ -9,11 +9,13 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Hint(DistillationLoss):
-    """Squared distance of two layers, the student's passed through a regressor.
+    r"""Squared distance of two layers, the student's passed through a regressor.
 
     The adapter is the regressor r, trained with the student:
 
-        1/2 * mean (F_t - r(F_s))^2
+    .. math::
+
+        \ell = \frac{1}{2} \, \mathrm{mean} \, (F_t - r(F_s))^2
 
     The paper sums over the layer; here the mean is taken over height, width and
     channels, as in the common code, so that the weight does not depend on the size of a

@@ -10,12 +10,17 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Jacobian(DistillationLoss):
-    """Squared distance of rows of the Jacobian, each scaled to length 1.
+    r"""Squared distance of rows of the Jacobian, each scaled to length 1.
 
     Models that agree at a point and in their gradients there agree near it. One row of
     the Jacobian is compared, that of the teacher's predicted class:
 
-        || J_s / ||J_s|| - J_t / ||J_t|| ||^2,   J = d z_k / dx,  k = argmax z_t
+    .. math::
+
+        \ell &= \left\lVert
+            \frac{J_s}{\lVert J_s \rVert} - \frac{J_t}{\lVert J_t \rVert} \right\rVert^2
+
+        J &= \frac{\partial z_k}{\partial x}, \quad k = \arg\max z_t
 
     Tap `kd.Tap.input_gradient("first_class")` on both sides. The student is
     differentiated twice: a step costs about one more backward pass of the student and

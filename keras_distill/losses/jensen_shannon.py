@@ -12,12 +12,15 @@ from keras_distill.targets.target import LOG_ZERO
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class JensenShannon(Divergence):
-    """Mean divergence of both softened predictions from the mean of the two.
+    r"""Mean divergence of both softened predictions from the mean of the two.
 
     It is symmetric and bounded by T^2 log 2, so that single samples on which the models
     differ widely do not dominate a batch:
 
-        T^2 / 2 * (KL(p || m) + KL(q || m)),   m = (p + q) / 2
+    .. math::
+
+        \ell = \frac{T^2}{2} \left( \mathrm{KL}(p \,\|\, m) + \mathrm{KL}(q \,\|\, m) \right),
+            \quad m = \frac{p + q}{2}
 
     Recommended weight: 1.0. Near the teacher it is a quarter of `SoftTarget`.
 

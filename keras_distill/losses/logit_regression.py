@@ -10,12 +10,14 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class LogitRegression(DistillationLoss):
-    """Squared distance of the logits.
+    r"""Squared distance of the logits.
 
     Regression on logits keeps what the softmax would squash. Centered, it ignores a
     constant added to all logits of a sample, which changes no prediction:
 
-        1/2 * ||z_s - z_t||^2,   summed over the K classes
+    .. math::
+
+        \ell = \frac{1}{2} \sum_{k=1}^{K} (z_{s,k} - z_{t,k})^2
 
     Centered and divided by K, it is the limit of soft targets for T -> infinity.
 

@@ -13,20 +13,26 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class MarginActivation(DistillationLoss):
-    """Squared distance to the teacher's values, behind a rectifier with a margin.
+    r"""Squared distance to the teacher's values, behind a rectifier with a margin.
 
     Positive values are matched. Where the teacher's value is negative, the student's
     only has to be so, down to the mean of the teacher's negative values in a channel:
 
-        t = max(F_t, m_c),   m_c = E[x | x < 0],  x ~ N(beta_c, gamma_c^2)
-        mean ( 0 where F_s <= t <= 0, else (F_s - t)^2 )
+    .. math::
+
+        \ell &= \mathrm{mean} \left(
+            0 \text{ where } F_s \le t \le 0, \text{ else } (F_s - t)^2 \right)
+
+        t &= \max(F_t, m_c), \quad m_c = \mathrm{E}[x \mid x < 0],
+            \quad x \sim \mathcal{N}(\beta_c, \gamma_c^2)
 
     with beta and gamma of the teacher's batch normalization at the tap, which is found
-    automatically; where a residual block adds branches, those of the sum are used, while
-    the authors use the last branch's. Tap the input of the activation, as in
-    `kd.Tap("stack3", side="input")`. The adapter is a 1x1 convolution with batch
-    normalization. The authors sum over height, width and channels; here the mean is
-    taken.
+    automatically; where a residual block adds branches, those of the sum are used,
+    while the authors use the last branch's. In a channel with fewer than one negative
+    value in 1000, m_c is -3 gamma_c, as in the authors' code. Tap the input of the
+    activation, as in `kd.Tap("stack3", side="input")`. The adapter is a 1x1 convolution
+    with batch normalization. The authors sum over height, width and channels; here the
+    mean is taken.
 
     Recommended weight: 4, about the authors' 1/1000 of the sum for 64 channels of 8x8; for
     other sizes theirs is `weight=H * W * C / 1000`. `kd.suggest_weights` finds a weight

@@ -15,12 +15,16 @@ from keras_distill.losses.temperature import HIGH, check_temperature
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class MultiLevelLogits(DistillationLoss):
-    """Soft targets at several temperatures, and the products of predictions.
+    r"""Soft targets at several temperatures, and the products of predictions.
 
     At each temperature predictions are compared on three levels, of a sample, between
     the samples of the batch and between the classes:
 
-        sum_T [ T^2 KL(p_i || q_i) + 1/B ||P P^T - Q Q^T||^2 + 1/K ||P^T P - Q^T Q||^2 ]
+    .. math::
+
+        \sum_T \left[ \frac{T^2}{B} \sum_i \mathrm{KL}(p_i \,\|\, q_i)
+            + \frac{1}{B} \lVert P P^\top - Q Q^\top \rVert^2
+            + \frac{1}{K} \lVert P^\top P - Q^\top Q \rVert^2 \right]
 
     with the rows of P and Q, `(B, K)`, `p = softmax(z_t / T)` and `q` the student's. The
     mean of this loss over the batch is that sum; the second part of a sample is B times

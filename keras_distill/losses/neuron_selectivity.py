@@ -11,16 +11,20 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class NeuronSelectivity(DistillationLoss):
-    """Maximum mean discrepancy of the channels' activation patterns.
+    r"""Maximum mean discrepancy of the channels' activation patterns.
 
     Each channel of a map is a pattern over the locations; the student's patterns should
     be distributed like the teacher's, whatever their number and order:
 
-        mean_cc' k(t_c, t_c') + mean_cc' k(s_c, s_c') - 2 mean_cc' k(s_c, t_c')
-        k(a, b) = (a . b)^2,   patterns scaled to length 1
+    .. math::
 
-    computed from the C x C products of a sample. Maps of different sizes are pooled to
-    the smaller.
+        \ell &= \mathrm{mean}_{c,c'} \left(
+            k(t_c, t_{c'}) + k(s_c, s_{c'}) - 2 k(s_c, t_{c'}) \right)
+
+        k(a, b) &= \langle a, b \rangle^2
+
+    with patterns scaled to length 1, computed from the C x C products of a sample. Maps
+    of different sizes are pooled to the smaller.
 
     Recommended weight: 50 (RepDistiller's). With patterns of length 1 and means over pairs
     of channels, the value lies between 0 and 2 for a layer of any size, but patterns of

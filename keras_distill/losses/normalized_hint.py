@@ -16,13 +16,18 @@ VARIANCE, EQUAL = 1e-4, 1e-7
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class NormalizedHint(DistillationLoss):
-    """Log of the summed fourth powers of two layers' gap, normalized over the batch.
+    r"""Log of the summed fourth powers of two layers' gap, normalized over the batch.
 
     Normalized by the batch alone, a projection of the student learns the relations
     between features in place of their size. The logarithm and the high power keep
     student and teacher apart where their capacities differ:
 
-        log sum_bc |n(r(f_s)) - n(f_t)|_bc^a,   n(f) = (f - mean f) / sqrt(var f + 1e-4)
+    .. math::
+
+        \ell &= \log \left( 10^{-7}
+            + \sum_{b,c} \left| n(r(f_s)) - n(f_t) \right|_{bc}^a \right)
+
+        n(f) &= \frac{f - \mathrm{mean} \, f}{\sqrt{\mathrm{var} \, f + 10^{-4}}}
 
     with the mean and variance of a channel over the batch, under replicas the global
     one, and the adapter r, a projection trained with the student. It is one number, the

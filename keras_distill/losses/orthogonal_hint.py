@@ -15,13 +15,17 @@ VARIANCE = 1e-5
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class OrthogonalHint(DistillationLoss):
-    """Squared distance of a rotated student from the standardized teacher.
+    r"""Squared distance of a rotated student from the standardized teacher.
 
     A free projection can learn the teacher's features in place of the student. One with
     orthonormal rows keeps the student's distances and angles, so that the student itself
     has to learn them:
 
-        mean (n(f_t) - f_s W)^2,   W W^T = I,   n(f) = (f - mean f) / sqrt(var f + 1e-5)
+    .. math::
+
+        \ell &= \mathrm{mean} \, (n(f_t) - f_s W)^2, \quad W W^\top = I
+
+        n(f) &= \frac{f - \mathrm{mean} \, f}{\sqrt{\mathrm{var} \, f + 10^{-5}}}
 
     with the mean and variance of each of the teacher's channels over the batch, under
     replicas the global one, and each location as a sample. The mean of squares is over

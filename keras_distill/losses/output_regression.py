@@ -9,12 +9,14 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class OutputRegression(DistillationLoss):
-    """Mean squared error between the student's and the teacher's outputs.
+    r"""Mean squared error between the student's and the teacher's outputs.
 
     For models that predict numbers: regressors, embeddings, depth maps. A softmax over
     numbers that are no logits would lose their size.
 
-        1/K * ||f_s - f_t||^2,   the mean over the K outputs
+    .. math::
+
+        \ell = \frac{1}{K} \sum_{k=1}^{K} (f_{s,k} - f_{t,k})^2
 
     on the scale of `keras.losses.MeanSquaredError`, with no temperature. No adapter is
     inferred, as a student's numbers must be the teacher's.

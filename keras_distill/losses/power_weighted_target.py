@@ -11,12 +11,15 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class PowerWeightedTarget(DistillationLoss):
-    """Divergence from the teacher's probabilities to a power, weighted by their sum.
+    r"""Divergence from the teacher's probabilities to a power, weighted by their sum.
 
     The student has no temperature. A sample on which the teacher is unsure, whose
     powers sum to more, weighs more:
 
-        U * sum_k t_k (log t_k - log q_k),   U = sum_k p_k^g,   t_k = p_k^g / U
+    .. math::
+
+        \ell = U \sum_k t_k (\log t_k - \log q_k),
+            \quad U = \sum_k p_k^g, \quad t_k = p_k^g / U
 
     with `p = softmax(z_t)` and `q = softmax(z_s)`, in log space. U is from 1 to
     K^(1 - g). Without it the loss is `SoftTarget(1.0)` on `kd.targets.PowerTransform`.

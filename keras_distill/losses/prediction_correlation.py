@@ -16,12 +16,15 @@ from keras_distill.losses.temperature import check_temperature, is_high, times_s
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class PredictionCorrelation(DistillationLoss):
-    """One minus Pearson's correlation of the predictions, along rows and columns.
+    r"""One minus Pearson's correlation of the predictions, along rows and columns.
 
     A stronger teacher's probabilities are hard to match exactly; a student can still
     preserve how they rank the classes of a sample and the samples of a class:
 
-        T^2 * (beta * (1 - r(p_i, q_i)) + gamma * mean_k (1 - r(p_.k, q_.k)))
+    .. math::
+
+        \ell_i = T^2 \left( \beta \, (1 - r(p_i, q_i))
+            + \gamma \, \mathrm{mean}_k (1 - r(p_{\cdot k}, q_{\cdot k})) \right)
 
     for sample i, with `p = softmax(z_t / T)` and `q` the student's. The second part is
     over the whole batch, under replicas the global one, and is the same for each

@@ -12,12 +12,16 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Ranking(DistillationLoss):
-    """Log loss of the student on the teacher's top items, weighted by their rank.
+    r"""Log loss of the student on the teacher's top items, weighted by their rank.
 
     For recommenders, which return a few items at the top. The student's scores are
     treated as logits of independent items, not of one distribution over all:
 
-        -sum_{r=1..n} w_r log sigmoid(z_s[item_r]),   w_r = exp(-r / decay) / sum_r' ...
+    .. math::
+
+        \ell &= -\sum_{r=1}^{n} w_r \log \mathrm{sigmoid}(z_s[\mathrm{item}_r])
+
+        w_r &= \frac{\exp(-r / \mathrm{decay})}{\sum_{r'=1}^{n} \exp(-r' / \mathrm{decay})}
 
     with `item_r` the teacher's r-th item. It is not zero where the student equals the
     teacher: it rewards high scores, whatever the teacher's are.

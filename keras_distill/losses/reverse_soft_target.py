@@ -11,13 +11,17 @@ from keras_distill.targets.target import LOG_ZERO
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ReverseSoftTarget(Divergence):
-    """Divergence of the teacher's softened prediction from the student's.
+    r"""Divergence of the teacher's softened prediction from the student's.
 
     The student is judged on its own predictions, not on all of the teacher's: if it is
     too small for the teacher's distribution, it settles on the main modes instead of
     covering all:
 
-        T^2 * sum_k q_k (log q_k - log p_k),   p = softmax(z_t / T), q = softmax(z_s / T)
+    .. math::
+
+        \ell &= T^2 \sum_k q_k (\log q_k - \log p_k)
+
+        p &= \mathrm{softmax}(z_t / T), \quad q = \mathrm{softmax}(z_s / T)
 
     Where a target gives a class no probability (`SuperClasses` with a mass of 0,
     `VirtualTeacher(1.0)`), its logarithm counts as -1e4.

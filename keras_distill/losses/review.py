@@ -10,12 +10,16 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Review(DistillationLoss):
-    """Squared distances of fused stages, whole and averaged over coarser grids.
+    r"""Squared distances of fused stages, whole and averaged over coarser grids.
 
     The student's stages are fused from the deepest up, so that deeper stages learn the
     teacher's early features too, and compared stage by stage:
 
-        sum_i sum_l w_l * mean (pool_l(out_i) - pool_l(F_t,i))^2 / sum_l w_l
+    .. math::
+
+        \ell = \sum_i \frac{\sum_l w_l \, \mathrm{mean}
+            \left( \mathrm{pool}_l(\mathrm{out}_i) - \mathrm{pool}_l(F_{t,i}) \right)^2}
+            {\sum_l w_l}
 
     The grids are the map itself and those of 4x4, 2x2 and 1x1 that are smaller than the
     map, with weights 1, 1/2, 1/4, 1/8. The adapter, `kd.adapters.ReviewFusion`, takes

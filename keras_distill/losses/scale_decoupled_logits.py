@@ -18,13 +18,17 @@ TAPS = "(kd.Tap('pool', side='input'), kd.Tap('logits', side='input'))"
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ScaleDecoupledLogits(LossWrapper):
-    """A loss of predictions, on the whole image and on regions of it.
+    r"""A loss of predictions, on the whole image and on regions of it.
 
     The logits of an image mix what its parts show. A last layer behind a mean over the
     locations of a map is as well a 1x1 convolution of the map, so that each region has
     logits of its own, which are compared too:
 
-        1/R sum_r w_r loss(z_t,r, z_s,r),   z_r = W mean_{j in r} f_j + b
+    .. math::
+
+        \ell &= \frac{1}{R} \sum_r w_r \, \mathrm{loss}(z_{t,r}, z_{s,r})
+
+        z_r &= W \, \mathrm{mean}_{j \in r} f_j + b
 
     over the R regions of all scales, s x s of them for a scale s; the scale 1 is the
     image as a whole. A region of which the teacher predicts the class that it predicts

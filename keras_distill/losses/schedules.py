@@ -65,7 +65,7 @@ class ScaledSchedule(LearningRateSchedule):
 
     Example:
         >>> decay = keras.optimizers.schedules.CosineDecay(1.0, 10_000)
-        >>> kd.Term(kd.losses.Hint(), weight=kd.losses.ScaledSchedule(decay, 4.5))
+        >>> kd.Term(kd.losses.Hint(), weight=kd.ScaledSchedule(decay, 4.5))
     """
 
     def __init__(self, schedule: LearningRateSchedule, factor: float):

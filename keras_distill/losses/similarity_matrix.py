@@ -11,12 +11,16 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class SimilarityMatrix(DistillationLoss):
-    """Squared distance of the matrices of inner products, rows of length 1.
+    r"""Squared distance of the matrices of inner products, rows of length 1.
 
     Samples that are similar to the teacher should be similar to the student, whatever
     the features behind it:
 
-        value_i = 1/N * sum_j (G_s,ij / ||G_s,i|| - G_t,ij / ||G_t,i||)^2,   G = f f^T
+    .. math::
+
+        \ell_i = \frac{1}{N} \sum_j \left(
+            \frac{G_{s,ij}}{\lVert G_{s,i} \rVert} - \frac{G_{t,ij}}{\lVert G_{t,i} \rVert}
+            \right)^2, \quad G = f f^\top
 
     over the batch of N; its mean over i is the paper's `1/N^2 ||G_s - G_t||_F^2`. Under
     replicas the batch is the global one. No adapter is needed: any shapes compare.

@@ -11,13 +11,16 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class SingularFlow(DistillationLoss):
-    """Squared distance of the correlations between two layers' singular vectors.
+    r"""Squared distance of the correlations between two layers' singular vectors.
 
     A layer, a matrix of locations by channels, is reduced to its first right singular
     vectors; what is compared is how those of an earlier layer correlate with those of a
     later one. A term takes two layers a side:
 
-        R_ijk = exp(-(v_ik - w_jk)^2 / 8);   sum_{ijk} (R_s - R_t)^2
+    .. math::
+
+        \ell = \sum_{i,j,k} (R_{s,ijk} - R_{t,ijk})^2,
+            \quad R_{ijk} = \exp \left( -(v_{ik} - w_{jk})^2 / 8 \right)
 
     with v and w the k-th vectors of both layers, times the teacher's singular values,
     which are scaled to length 1. Each of the teacher's vectors is paired with the one of

@@ -15,18 +15,22 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class SoftRank(DistillationLoss):
-    """Divergence of the probabilities of all orders of the nearest samples.
+    r"""Divergence of the probabilities of all orders of the nearest samples.
 
     Scores assign a probability to every order of a list, by the Plackett-Luce model;
     the student's should match the teacher's:
 
-        KL(P_t || P_s) over all n! orders of the teacher's n nearest,
-        P(order) = prod_r exp(S_r) / sum_{r' >= r} exp(S_r'),
-        S = -alpha |f_i - f_j|^beta
+    .. math::
 
-    with features scaled to length 1. The sum over n! orders is computed exactly as one
-    over the 2^n sets of samples that may have been ranked so far. Under replicas the
-    nearest are those of the global batch.
+        \ell_i &= \mathrm{KL}(P_t \,\|\, P_s)
+            = \sum_{\mathrm{orders}} P_t \, (\log P_t - \log P_s)
+
+        P(\mathrm{order}) &= \prod_r \frac{\exp(S_r)}{\sum_{r' \ge r} \exp(S_{r'})},
+            \quad S = -\alpha \, \lVert f_i - f_j \rVert^\beta
+
+    over all n! orders of the teacher's n nearest, with features scaled to length 1. The
+    sum is computed exactly as one over the 2^n sets of samples that may have been
+    ranked so far. Under replicas the nearest are those of the global batch.
 
     Recommended weight: 1.0.
 

@@ -25,13 +25,17 @@ VOCABULARY, COUNT, LOGITS = 256, 64, 2**19
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class SoftTarget(Divergence):
-    """Divergence of the student's softened prediction from the teacher's.
+    r"""Divergence of the student's softened prediction from the teacher's.
 
     The relative probabilities of wrong classes show the student how the teacher
     generalizes; the temperature makes them count. The factor T^2 keeps the size of the
     gradient, so that temperature and weight can be chosen independently:
 
-        T^2 * sum_k p_k (log p_k - log q_k),   p = softmax(z_t / T), q = softmax(z_s / T)
+    .. math::
+
+        \ell &= T^2 \sum_k p_k (\log p_k - \log q_k)
+
+        p &= \mathrm{softmax}(z_t / T), \quad q = \mathrm{softmax}(z_s / T)
 
     computed in log space. Its gradient equals that of the cross-entropy with soft
     targets; for T -> infinity it is `(z_s - z_t) / K` on centered logits. Sequences

@@ -14,13 +14,16 @@ EPSILON = 1e-7
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class StandardizedLogits(LossWrapper):
-    """A loss of predictions, on logits that are standardized on both sides.
+    r"""A loss of predictions, on logits that are standardized on both sides.
 
     A temperature shared by both models asks the student for logits of the teacher's
     mean and size, which a small net may not reach. Standardized, only the relations
     between the classes are compared:
 
-        loss(s(z_t), s(z_s)),   s(z) = (z - mean z) / (std z + 1e-7)
+    .. math::
+
+        \ell = \mathrm{loss}(s(z_t), s(z_s)),
+            \quad s(z) = \frac{z - \mathrm{mean} \, z}{\mathrm{std} \, z + 10^{-7}}
 
     over the K classes of a sample or token, with `std` of the K - 1 degrees of freedom
     that torch's has in the source's code. The temperature of the loss divides what is

@@ -11,12 +11,15 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class VariationalInformation(DistillationLoss):
-    """Negative log-likelihood of the teacher's layer, given the student's.
+    r"""Negative log-likelihood of the teacher's layer, given the student's.
 
     A regressor predicts the teacher's layer as a Gaussian with one variance per channel.
     Channels that the student can't predict get a large variance and little gradient:
 
-        mean 1/2 * (log v_c + (F_t - m(F_s))^2 / v_c)
+    .. math::
+
+        \ell = \frac{1}{2} \, \mathrm{mean} \left(
+            \log v_c + \frac{(F_t - m(F_s))^2}{v_c} \right)
 
     over height, width and channels, up to a constant; it may be negative. The adapter
     is `kd.adapters.GaussianRegressor`.

@@ -18,10 +18,15 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Verification(DistillationLoss):
-    """Contrastive loss on pairs of the labels, a companion of the ranking losses.
+    r"""Contrastive loss on pairs of the labels, a companion of the ranking losses.
 
-        value_i = mean_j  d(i, j)^2                      for j of i's class
-                          max(0, margin - d(i, j))^2     for j of another
+    .. math::
+
+        \ell_i &= \mathrm{mean}_j \, v(i, j)
+
+        v(i, j) &= d(i, j)^2 \text{ for } j \text{ of the class of } i
+
+        v(i, j) &= \max(0, \mathrm{margin} - d(i, j))^2 \text{ for } j \text{ of another}
 
     over the others of the batch, where d is the distance of the student's features
     scaled to length 1. It does not use the teacher: combine it with `HardRank` or

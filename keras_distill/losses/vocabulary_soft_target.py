@@ -21,21 +21,26 @@ COUNT, LEAST, PARTS = 32, 32, 8
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class VocabularySoftTarget(DistillationLoss):
-    """Soft targets, and labels, computed from the states that enter the last layers.
+    r"""Soft targets, and labels, computed from the states that enter the last layers.
 
     The logits `(B, L, V)` of a language model are its largest tensor. Here the last
     matrix product of both models is computed for a chunk of tokens at a time, forward
     and again backward, so that only some `(chunk, V)` of them are held:
 
-        T^2 * sum_k p_k (log p_k - log q_k) - label_weight * log softmax(z_s)_y
-        z = h W + b,   p = softmax(z_t / T),   q = softmax(z_s / T)
+    .. math::
 
-    Value and gradients are those of `SoftTarget` on the logits and of the labels'
-    cross-entropy. Tap the input of the last layer on both sides, a `Dense` without
-    activation or a `ReversibleEmbedding` used in reverse. If the distiller is compiled
-    without a loss and metrics, nothing else needs the logits, and the compiled steps of
-    TensorFlow and JAX leave them out; torch computes the layer all the same. A mask and
-    sample weights apply to both parts. It has no second derivative.
+        \ell &= T^2 \sum_k p_k (\log p_k - \log q_k) - \lambda \log \mathrm{softmax}(z_s)_y
+
+        p &= \mathrm{softmax}(z_t / T), \quad q = \mathrm{softmax}(z_s / T),
+            \quad z = h W + b
+
+    with the states h and lambda, the `label_weight`. Value and gradients are those of
+    `SoftTarget` on the logits and of the labels' cross-entropy. Tap the input of the
+    last layer on both sides, a `Dense` without activation or a `ReversibleEmbedding`
+    used in reverse. If the distiller is compiled without a loss and metrics, nothing
+    else needs the logits, and the compiled steps of TensorFlow and JAX leave them out;
+    torch computes the layer all the same. A mask and sample weights apply to both
+    parts. It has no second derivative.
 
     Recommended weight: 1.0.
 

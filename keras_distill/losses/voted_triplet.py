@@ -12,12 +12,14 @@ from keras_distill.losses.distillation_loss import DistillationLoss
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class VotedTriplet(DistillationLoss):
-    """Margin loss on triplets whose order the teachers vote on.
+    r"""Margin loss on triplets whose order the teachers vote on.
 
     Layers of several teachers can't be averaged, but each teacher determines which of
     two samples is nearer to a third. The student learns the order of the majority:
 
-        value_i = mean_{(j, k)} max(0, d_s(i, j) - d_s(i, k) + margin)
+    .. math::
+
+        \ell_i = \mathrm{mean}_{(j, k)} \max(0, d_s(i, j) - d_s(i, k) + \mathrm{margin})
 
     over the pairs of which most teachers find j nearer to i than k; pairs with a tied
     vote are left out. The student's distances are those of features scaled to length 1.

@@ -13,15 +13,19 @@ EPSILON = 1e-7
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class WeightedSoftTarget(SoftTarget):
-    """Soft targets times a weight of each sample, from both models' label losses.
+    r"""Soft targets times a weight of each sample, from both models' label losses.
 
     Soft targets trade bias for variance, and on samples that the student has learnt as
     well as the teacher they add mostly bias. Each sample's divergence D weighs
 
-        (1 - exp(-CE_s / CE_t)) * D,   CE = -log softmax(z)_y at T = 1
+    .. math::
 
-    with D of `SoftTarget`. No gradient flows through the weight. It is 0.63 where both
-    have the same loss, and 0 where the student is right and sure.
+        \ell = \left( 1 - \exp \frac{-\mathrm{CE}_s}{\mathrm{CE}_t + 10^{-7}} \right) D,
+            \quad \mathrm{CE} = -\log \mathrm{softmax}(z)_y
+
+    with D of `SoftTarget` and both cross-entropies at T = 1. No gradient flows through
+    the weight. It is 0.63 where both have the same loss, and 0 where the student is
+    right and sure.
 
     Recommended weight: 2.5, alongside a label weight of 1 and T = 2 (ours, by the
     source's code; the weight of a sample is below 1).

@@ -39,7 +39,7 @@ def resnet(
         ValueError: `depth` is not 6n + 2.
 
     Example:
-        >>> teacher = kd.models.resnet((32, 32, 3), 10, depth=56)
+        >>> teacher = kd.models.resnet((32, 32, 3), 10, depth=20)
 
     Source:
         He, Zhang, Ren, Sun 2016, Deep residual learning for image recognition.

@@ -68,18 +68,21 @@ def deit(
     dropout: float = 0.0,
     name: str = "deit",
 ) -> keras.Model:
-    """Create a vision transformer with a distillation token, which learns from a teacher.
+    r"""Create a vision transformer with a distillation token, which learns from a teacher.
 
     It is `vit` with a second token beside the class token, and a head on each. The class
     head learns the labels, the distillation head the class that the teacher predicts:
 
-        1/2 CE(softmax(a), y) + 1/2 CE(softmax(b), argmax z_t)
+    .. math::
 
-    The output, `logits`, is that of the class head in training, so that the compiled loss
-    and metrics are of it; in `predict`, `evaluate` and exported it is
-    `log((softmax(a) + softmax(b)) / 2)`, the prediction of both. Behind `norm`, the layers
-    are `class_token`, `distillation_token`, `class_head`, `distillation_head` and
-    `logits`.
+        \frac{1}{2} \mathrm{CE}(\mathrm{softmax}(a), y)
+            + \frac{1}{2} \mathrm{CE}(\mathrm{softmax}(b), \arg\max z_t)
+
+    with the logits a and b of the two heads. The output, `logits`, is that of the class
+    head in training, so that the compiled loss and metrics are of it; in `predict`,
+    `evaluate` and exported it is `log((softmax(a) + softmax(b)) / 2)`, the prediction
+    of both. Behind `norm`, the layers are `class_token`, `distillation_token`,
+    `class_head`, `distillation_head` and `logits`.
 
     Args:
         input_shape, classes, patch, width, depth, heads, dropout: as in `vit`.
@@ -92,7 +95,7 @@ def deit(
         ValueError: `patch` does not divide the image, or `heads` the width.
 
     Example:
-        >>> student = kd.models.deit((32, 32, 3), 10)
+        >>> student = kd.models.deit((8, 8, 1), 10, width=48, depth=2)
         >>> hard = kd.losses.SoftTarget(1.0, target=kd.targets.HardLabel())
         >>> term = kd.Term(hard, student="distillation_head", weight=0.5)
         >>> distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.5)

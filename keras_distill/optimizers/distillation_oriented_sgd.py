@@ -15,14 +15,18 @@ _REFUSED = ("clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_s
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class DistillationOrientedSGD(keras.optimizers.SGD):
-    """SGD with two momenta: a smaller one of the labels, a larger one of distillation.
+    r"""SGD with two momenta: a smaller one of the labels, a larger one of distillation.
 
     A distiller computes the gradients g_l of the labels' loss and g_d of the terms apart,
     each with its weight, which costs a second pass backwards:
 
-        m_l = (mu - d) m_l - rate * g_l
-        m_d = (mu + d) m_d - rate * g_d
-        weight = weight + m_l + m_d
+    .. math::
+
+        m_l &\leftarrow (\mu - d) \, m_l - \mathrm{rate} \cdot g_l
+
+        m_d &\leftarrow (\mu + d) \, m_d - \mathrm{rate} \cdot g_d
+
+        \mathrm{weight} &\leftarrow \mathrm{weight} + m_l + m_d
 
     The loss of distillation then falls further before the labels' dominates. With `d = 0`
     this is SGD. So it is, with `mu`, for a weight that only one of the two has reached

@@ -7,13 +7,16 @@ from keras_distill._backend.number_checks import check_finite, check_integers
 
 
 def choose_assistants(accuracies: Sequence[float], count: int = 1) -> list[int]:
-    """Choose the assistants whose accuracies descend in the most even steps.
+    r"""Choose the assistants whose accuracies descend in the most even steps.
 
     A student learns less from a teacher that is much better than itself. Models of
     intermediate size help; the best single one has an accuracy halfway between the two.
-    For several, the largest step of the chain is minimized:
+    For several, candidates c are chosen so that the largest step of the chain of
+    accuracies a is as small as possible:
 
-        argmin over c_1 < ... < c_n of max_i |a_{c_i} - a_{c_{i+1}}|
+    .. math::
+
+        \min_{c_1 < \dots < c_n} \max_i \left| a_{c_i} - a_{c_{i+1}} \right|
 
     Measure accuracies on held-out training data, for models trained alone. Train the
     chain itself with `kd.fit_generations`, whose `make` creates these models in turn.

@@ -49,8 +49,8 @@ def fit_stages(
         >>> distiller = kd.Distiller(student, teacher)
         >>> distiller.compile("adam", loss, metrics=["accuracy"])
         >>> kd.fit_stages(distiller, [
-        ...     kd.Stage([hint], trains="stack2", label_weight=0.0, epochs=20),
-        ...     kd.Stage([soft], epochs=50),
+        ...     kd.Stage([hint], trains="stack2", label_weight=0.0, epochs=2),
+        ...     kd.Stage([soft], epochs=2),
         ... ], train)
         >>> distiller.student.save("student.keras")
 

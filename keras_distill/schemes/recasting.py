@@ -22,21 +22,27 @@ def recasting_stages(
     logit_weight: float = 1.0,
     label_weight: float = 1.0,
 ) -> list[Stage]:
-    """Return the stages that recast a network into another, block by block.
+    r"""Return the stages that recast a network into another, block by block.
 
     From the input on, each block of the student is trained alone, after the blocks that
     are already recast, to reproduce the output of the teacher's block:
 
-        1/2 mean (A_t - A_s)^2
+    .. math::
+
+        \frac{1}{2} \, \mathrm{mean} \, (A_t - A_s)^2
 
     A block whose output shape differs from the teacher's is recast together with the
     next ones, up to the first that has the teacher's shape. Finally, the whole student
     is fine-tuned on labels and on the logits:
 
-        label_weight * label_loss + logit_weight * 1/K sum_k (z_t - z_s)^2
+    .. math::
 
-    over the K classes, as in the paper, whose block loss is twice this one. The logs show
-    the `kd.losses.LogitRegression` of the logits, half the sum; its weight is
+        \lambda \, \ell_{\mathrm{label}}
+            + \frac{w}{K} \sum_{k=1}^{K} (z_{t,k} - z_{s,k})^2
+
+    over the K classes, with lambda, the `label_weight`, and w, the `logit_weight`, as
+    in the paper, whose block loss is twice this one. The logs show the
+    `kd.losses.LogitRegression` of the logits, half the sum; its weight is
     `2 / K * logit_weight`. Layers that both models have may start from the teacher's
     weights: `kd.copy_weights`.
 
@@ -58,7 +64,7 @@ def recasting_stages(
 
     Example:
         >>> stages = kd.recasting_stages(
-        ...     student, teacher, [("stack1", "stack1"), ("stack2", "stack2")], epochs=5)
+        ...     student, teacher, [("stack1", "stack1"), ("stack2", "stack2")], epochs=2)
         >>> distiller = kd.Distiller(student, teacher)
         >>> distiller.compile("adam", loss)
         >>> kd.fit_stages(distiller, stages, train)
@@ -133,7 +139,8 @@ def mixed_network(
         ValueError: the shapes differ, or a path bypasses the teacher's layer.
 
     Example:
-        >>> kd.mixed_network(student, teacher, "stack1", "stack1").evaluate(test)
+        >>> mixed = kd.mixed_network(student, teacher, "stack1", "stack1")
+        >>> mixed.predict(images)
     """
     output = taps.find_layer(student, student_layer).output
     joint = taps.find_layer(teacher, teacher_layer).output

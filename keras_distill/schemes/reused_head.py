@@ -61,13 +61,15 @@ def reuse_teacher_head(
     factor: int = 2,
     name: str | None = None,
 ) -> tuple[keras.Model, Term]:
-    """Return a student that ends in its teacher's head, and the term that trains it.
+    r"""Return a student that ends in its teacher's head, and the term that trains it.
 
     The student is cut off behind its last features f_s. A projector p brings them to the
     size of the teacher's f_t, and a frozen copy of the teacher's layers after f_t, the
     head, predicts from them. The loss compares features alone, and needs no labels:
 
-        mean (f_t - p(f_s))^2
+    .. math::
+
+        \mathrm{mean} \, (f_t - p(f_s))^2
 
     The projector of maps is a 1x1, a 3x3 and a 1x1 convolution, of vectors and of the
     steps of sequences three dense layers, each with batch normalization and ReLU; the
@@ -106,7 +108,7 @@ def reuse_teacher_head(
         >>> student, term = kd.reuse_teacher_head(student, teacher)
         >>> distiller = kd.Distiller(student, teacher, terms=[term], label_weight=0.0)
         >>> distiller.compile("adam", metrics=["accuracy"])
-        >>> distiller.fit(train, epochs=20)
+        >>> distiller.fit(train, epochs=2)
         >>> student.save("student.keras")
 
     Source:

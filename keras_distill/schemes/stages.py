@@ -180,8 +180,8 @@ class ParaphraserStage:
         >>> paraphraser = kd.adapters.Paraphraser()
         >>> factors = kd.losses.FactorTransfer(paraphraser)
         >>> kd.fit_stages(distiller, [
-        ...     kd.ParaphraserStage(paraphraser, "stack3", epochs=10),
-        ...     kd.Stage([kd.Term(factors, "stack3", "stack3")], epochs=100),
+        ...     kd.ParaphraserStage(paraphraser, "stack3", epochs=2),
+        ...     kd.Stage([kd.Term(factors, "stack3", "stack3")], epochs=2),
         ... ], train)
 
     Source:

@@ -55,7 +55,7 @@ def local_rows(count):
         count: B, the number of this replica's rows.
 
     Example:
-        >>> itself = ops.one_hot(kd.strategies.local_rows(B), N)
+        >>> itself = ops.one_hot(kd.strategies.local_rows(32), 32)
     """
     rows = keras.ops.arange(count)
     context = _context()
@@ -79,7 +79,7 @@ def mean_count(count):
         count: B, the number of this replica's samples; above 0 on every replica.
 
     Example:
-        >>> factor = ops.divide(B, kd.strategies.mean_count(B))
+        >>> factor = 32 / kd.strategies.mean_count(32)
     """
     context = _context()
     if context is None or isinstance(count, int):
@@ -123,7 +123,7 @@ def reducible(logs: dict) -> dict:
         logs: scalars by name.
 
     Example:
-        >>> logs = kd.strategies.reducible({"loss": loss})
+        >>> logs = kd.strategies.reducible({"loss": ops.ones(())})
     """
     if not across_workers():
         return logs

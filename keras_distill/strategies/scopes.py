@@ -41,7 +41,7 @@ def scope(kind: str = "auto"):
         >>> with kd.strategies.scope("mirrored"):
         ...     distiller = kd.Distiller(make_student(), teacher)
         ...     distiller.compile("adam", loss)
-        ...     distiller.fit(train, epochs=20)
+        ...     distiller.fit(train, epochs=2)
     """
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}; got '{kind}'.")

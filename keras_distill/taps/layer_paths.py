@@ -37,7 +37,8 @@ def find_layer(model: keras.Layer, path: str) -> keras.Layer:
         ValueError: there is no such layer; the message lists the nearest paths.
 
     Example:
-        >>> kd.taps.find_layer(teacher, "backbone/stack2")
+        >>> kd.taps.find_layer(teacher, "stack2").name
+        'stack2'
     """
     layer, parent, part = _descend(model, path)
     if layer is None:

@@ -28,7 +28,9 @@ def outline(model: keras.Layer, inputs) -> tuple[object, keras.Layer | None]:
         if there are several outputs.
 
     Example:
-        >>> specs, head = kd.taps.outline(teacher, keras.KerasTensor((None, 32, 32, 3)))
+        >>> specs, head = kd.taps.outline(teacher, keras.KerasTensor((None, 8, 8, 1)))
+        >>> head.name
+        'logits'
     """
     leaves, last = leaves_of(model), []
 

@@ -10,9 +10,13 @@ from keras_distill.targets.target import ABSENT, Target, one_hot_labels
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class ClassSimilarity(Target):
-    """One fixed distribution per class, from the weights of the teacher's last layer.
+    r"""One fixed distribution per class, from the weights of the teacher's last layer.
 
-        softmax_j( sign(c_yj) |c_yj|^a / T_sim ),   c_yj = cos(w_y, w_j)
+    .. math::
+
+        p_j = \mathrm{softmax}_j \left(
+            \mathrm{sign}(c_{yj}) \, |c_{yj}|^a / T_{\mathrm{sim}} \right),
+            \quad c_{yj} = \cos(w_y, w_j)
 
     for the label y. This isolates one effect of distillation: a prior on the geometry
     of the student's last layer. The temperature of the divergence has no influence.

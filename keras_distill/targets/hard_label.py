@@ -8,9 +8,11 @@ from keras_distill.targets.target import ABSENT, LOG_ZERO, Target
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class HardLabel(Target):
-    """Probability 1 on the class that the teacher predicts, 0 on the others.
+    r"""Probability 1 on the class that the teacher predicts, 0 on the others.
 
-        p_k = 1 for k = argmax z_t,   0 for the others
+    .. math::
+
+        p_k = 1 \text{ for } k = \arg\max z_t, \text{ else } 0
 
     at any temperature. With `SoftTarget(1.0)` it is the cross-entropy with the teacher's
     prediction as a label: hard distillation, which needs no temperature and no weight

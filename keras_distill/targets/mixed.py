@@ -9,9 +9,11 @@ from keras_distill.targets.target import Target
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Mixed(Target):
-    """A mixture of two targets.
+    r"""A mixture of two targets.
 
-        (1 - share) * first + share * second
+    .. math::
+
+        p = (1 - \mathrm{share}) \, p_{\mathrm{first}} + \mathrm{share} \, p_{\mathrm{second}}
 
     of their probabilities. KD-pt+sim mixes `TrueClass` and `ClassSimilarity`.
 
@@ -24,6 +26,8 @@ class Mixed(Target):
         ValueError: `share` is not between 0 and 1.
 
     Example:
+        >>> kernel = teacher.get_layer("logits").kernel.numpy()
+        >>> similarity = kd.targets.ClassSimilarity(kernel.T)
         >>> kd.targets.Mixed(kd.targets.TrueClass(), similarity, share=0.3)
 
     Source:

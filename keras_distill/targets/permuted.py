@@ -13,12 +13,17 @@ from keras_distill.targets.target import ABSENT, Target
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Permuted(Target):
-    """The teacher's probabilities, all but the largest permuted at random.
+    r"""The teacher's probabilities, all but the largest permuted at random.
 
-    This keeps the teacher's confidence and the shape of its prediction, but not which
-    wrong classes it considers likely. A permutation depends only on the seed, the step
-    and the position of the sample, and of the token, in the global batch, so that a run
-    resumed from a checkpoint draws the same ones.
+    .. math::
+
+        \mathrm{target}_k = p_{\pi(k)}, \quad p = \mathrm{softmax}(z_t / T)
+
+    with a permutation pi that leaves the largest in place. This keeps the teacher's
+    confidence and the shape of its prediction, but not which wrong classes it considers
+    likely. A permutation depends only on the seed, the step and the position of the
+    sample, and of the token, in the global batch, so that a run resumed from a
+    checkpoint draws the same ones.
 
     Args:
         seed: seed of the permutations. Default 0.

@@ -9,9 +9,11 @@ from keras_distill.targets.target import Target
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class PowerTransform(Target):
-    """The teacher's probabilities to a power, scaled to sum to one.
+    r"""The teacher's probabilities to a power, scaled to sum to one.
 
-        p_k^g / sum_j p_j^g,   p = softmax(z_t / T)
+    .. math::
+
+        \frac{p_k^g}{\sum_j p_j^g}, \quad p = \mathrm{softmax}(z_t / T)
 
     At T = 1 it is the teacher's prediction at the temperature 1 / g, which the student
     has to reach without a temperature of its own. Besides the cross-entropy with the

@@ -11,12 +11,15 @@ from keras_distill.targets.target import ABSENT, LOG_ZERO, Target, one_hot_label
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class SuperClasses(Target):
-    """Fixed probabilities for the true class, for its super-class and for the rest.
+    r"""Fixed probabilities for the true class, for its super-class and for the rest.
 
-        a for the label, b for each other class of its super-class, c for each of the
-        rest, divided by their sum
+    .. math::
 
-    The teacher is not used: this measures what the class hierarchy contributes alone.
+        p_k = \frac{m_k}{\sum_j m_j}, \quad m_k \in \{a, b, c\}
+
+    with a for the label, b for each other class of its super-class and c for each of
+    the rest. The teacher is not used: this measures what the class hierarchy
+    contributes alone.
 
     Args:
         super_classes: super-class of each class, `(K,)`.

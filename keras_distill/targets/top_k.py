@@ -9,10 +9,16 @@ from keras_distill.targets.target import Target, spread_rest
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class TopK(Target):
-    """The k largest probabilities, the remaining mass spread evenly.
+    r"""The k largest probabilities, the remaining mass spread evenly.
 
-        p_j                            for the k largest of p = softmax(z_t / T)
-        (1 - sum of those) / (K - k)   for the others
+    .. math::
+
+        p &= \mathrm{softmax}(z_t / T)
+
+        \mathrm{target}_j &= p_j \text{ for the } k \text{ largest}
+
+        \mathrm{target}_j &= \frac{1 - \sum_{\mathrm{largest}} p_i}{K - k}
+            \text{ for the others}
 
     This removes the teacher's noise on unlikely classes, and is all that a cache of a
     large vocabulary has to store. With k = K it is the prediction itself. Classes tied

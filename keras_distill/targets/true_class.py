@@ -8,9 +8,15 @@ from keras_distill.targets.target import Target, one_hot_labels, spread_rest
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class TrueClass(Target):
-    """The teacher's probability of the true class, the remaining mass spread evenly.
+    r"""The teacher's probability of the true class, the remaining mass spread evenly.
 
-        p_y for the label y,   (1 - p_y) / (K - 1) for the others,   p = softmax(z_t / T)
+    .. math::
+
+        p &= \mathrm{softmax}(z_t / T)
+
+        \mathrm{target}_k &= p_y \text{ for the label } k = y
+
+        \mathrm{target}_k &= \frac{1 - p_y}{K - 1} \text{ for the others}
 
     This isolates one effect of distillation: the teacher's confidence rescales the
     gradient of each sample.

@@ -9,7 +9,11 @@ from keras_distill.targets.target import ABSENT, Target, log_fewer
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Uniform(Target):
-    """The uniform distribution, 1 / K for each class.
+    r"""The uniform distribution over the classes.
+
+    .. math::
+
+        p_k = \frac{1}{K}
 
     Together with the label loss it is label smoothing: at temperature 1 the gradient is
     that of smoothed labels.

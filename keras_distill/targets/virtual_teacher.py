@@ -16,10 +16,15 @@ from keras_distill.targets.target import (
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class VirtualTeacher(Target):
-    """A synthetic teacher of perfect accuracy, with a fixed confidence.
+    r"""A synthetic teacher of perfect accuracy, with a fixed confidence.
 
-        p = mass for the label, (1 - mass) / (K - 1) for the others;
-        target = softmax(log p / T)
+    .. math::
+
+        \mathrm{target} &= \mathrm{softmax}(\log p / T)
+
+        p_k &= \mathrm{mass} \text{ for the label } k = y
+
+        p_k &= \frac{1 - \mathrm{mass}}{K - 1} \text{ for the others}
 
     softened like a teacher's logits. The source uses T = 20.
 

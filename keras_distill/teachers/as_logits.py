@@ -21,13 +21,16 @@ from keras_distill.teachers.freezing.folding import graph_of, graphs_of
 
 
 def as_logits(model: keras.Model) -> keras.Model:
-    """Return a copy of a model that ends in logits where the model ends in probabilities.
+    r"""Return a copy of a model that ends in logits where the model ends in probabilities.
 
     Teachers and students are compared by logits z, of which a softmax or sigmoid makes
     probabilities; in saturated probabilities most of what a teacher knows is rounded
     away. The copy leaves that last step out:
 
-        softmax(copy(x)) = model(x),   or sigmoid(copy(x)) = model(x)
+    .. math::
+
+        \mathrm{softmax}(\mathrm{copy}(x)) = \mathrm{model}(x)
+            \quad \text{or} \quad \mathrm{sigmoid}(\mathrm{copy}(x)) = \mathrm{model}(x)
 
     The step may be the activation of the last layer, an `Activation` or `Softmax` layer,
     or an operation of `keras.ops` in a functional graph, also inside of nested models and
@@ -51,8 +54,8 @@ def as_logits(model: keras.Model) -> keras.Model:
             sigmoid that can be left out, or it can't be copied.
 
     Example:
-        >>> teacher = keras.applications.MobileNetV3Small()
-        >>> distiller = kd.Distiller(student, kd.as_logits(teacher))
+        >>> model = keras.Sequential([teacher, keras.layers.Softmax()])
+        >>> distiller = kd.Distiller(student, kd.as_logits(model))
     """
     check_trained(model)
     copy = _from_config(model)

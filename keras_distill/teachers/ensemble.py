@@ -23,12 +23,15 @@ from keras_distill.teachers.teacher import Teacher
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Ensemble(keras.Model):
-    """Several models that predict as one.
+    r"""Several models that predict as one.
 
     It returns the logits whose softmax is the members' averaged prediction, at T = 1:
 
-        arithmetic:  p = sum_m w_m softmax(z_m)
-        geometric:   p = softmax(sum_m w_m z_m)
+    .. math::
+
+        p &= \sum_m w_m \, \mathrm{softmax}(z_m) \quad \text{(arithmetic)}
+
+        p &= \mathrm{softmax} \left( \sum_m w_m z_m \right) \quad \text{(geometric)}
 
     of independent labels the same with a sigmoid; of a regression the mean of outputs. It
     is evaluated and saved as any model. As the teacher of a `Distiller` it is a
@@ -99,12 +102,15 @@ class Ensemble(keras.Model):
 
 
 class EnsembleTeacher(AveragingTeacher):
-    """Several teachers whose predictions are averaged.
+    r"""Several teachers whose predictions are averaged.
 
     The target at temperature T is, with weights `w_m` that sum to one,
 
-        arithmetic:  p = sum_m w_m softmax(z_m / T)
-        geometric:   p = softmax(sum_m w_m z_m / T)
+    .. math::
+
+        p &= \sum_m w_m \, \mathrm{softmax}(z_m / T) \quad \text{(arithmetic)}
+
+        p &= \mathrm{softmax} \left( \sum_m w_m z_m / T \right) \quad \text{(geometric)}
 
     both in log space. Where a loss takes outputs for independent labels, the softmax is a
     sigmoid; where it compares values, as in a regression, the target is their mean,
@@ -128,7 +134,8 @@ class EnsembleTeacher(AveragingTeacher):
             of values; in a distiller, a term that takes outputs for something else.
 
     Example:
-        >>> teacher = kd.EnsembleTeacher([a, b], average="geometric")
+        >>> teacher = kd.EnsembleTeacher([first, second], average="geometric")
+        >>> distiller = kd.Distiller(student, teacher)
 
     Source:
         Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network.

@@ -9,11 +9,14 @@ from keras_distill.teachers.teacher import Teacher
 
 
 class MeanTeacher(Teacher):
-    """A teacher whose weights are a running mean of the student's.
+    r"""A teacher whose weights are a running mean of the student's.
 
     At each step, before it is called,
 
-        w_t <- d * w_t + (1 - d) * w_s,   d = min(decay, (1 + step) / (10 + step))
+    .. math::
+
+        w_t \leftarrow d \, w_t + (1 - d) \, w_s, \quad d = \min \left( \mathrm{decay},
+            \frac{1 + \mathrm{step}}{10 + \mathrm{step}} \right)
 
     so that the mean soon forgets the initial weights. It is a copy of the student, saved
     in the distiller's backups, and runs in inference form.

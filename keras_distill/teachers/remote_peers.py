@@ -24,19 +24,22 @@ _FILE_NAME = re.compile(r"[^./\\:\0-\x1f][^/\\:\0-\x1f]{0,199}")
 
 
 class RemotePeers(AveragingTeacher):
-    """Teachers that train at the same time, each in its own process.
+    r"""Teachers that train at the same time, each in its own process.
 
     Every process trains one peer by a `Distiller` with this teacher, on its own data or
     on all. It writes its student's weights to a folder that all processes see, as `fit`
     begins and ends and every `refresh` steps, and reads the newest weights of the others
     into copies, which teach. With copies that are only this old,
 
-        total_i = CE_i + weight * T^2 KL(mean_{j != i} p_j || p_i)
+    .. math::
 
-    trains nearly as well as with fresh ones, and no process waits for gradients: a peer
-    that is slow, stopped or dead goes on teaching with its last weights. Start with
-    labels alone, by a schedule that sets the term's weight to 0 at first.
-    `MutualDistiller` with `refresh` does the same in one process.
+        \mathrm{total}_i = \mathrm{CE}_i + w \, T^2 \,
+            \mathrm{KL}(\mathrm{mean}_{j \ne i} \, p_j \,\|\, p_i)
+
+    with the weight w of the term, trains nearly as well as with fresh ones, and no
+    process waits for gradients: a peer that is slow, stopped or dead goes on teaching
+    with its last weights. Start with labels alone, by a schedule that sets the term's
+    weight to 0 at first. `MutualDistiller` with `refresh` does the same in one process.
 
     A peer may train under a strategy; its first worker writes. Weights that are not
     finite are neither written nor read. Layers are tapped by the index of the peer,
@@ -62,8 +65,8 @@ class RemotePeers(AveragingTeacher):
             weights of another architecture, or a peer of several processes on JAX.
 
     Example:
-        >>> teacher = kd.RemotePeers({"second": net()}, "runs/peers", name="first")
-        >>> distiller = kd.Distiller(student, teacher)
+        >>> teacher = kd.RemotePeers({"second": second}, "runs/peers", name="first")
+        >>> distiller = kd.Distiller(first, teacher)
 
     Source:
         Anil et al. 2018, Large scale distributed neural network training through online

@@ -43,7 +43,7 @@ class Teacher(BaseTeacher):
     Example:
         >>> knowledge = kd.Teacher(model)(images, kd.taps.as_taps(["logits", "stack2"]))
         >>> on_a_cpu = kd.Teacher(kd.freeze(model, images[:64]), portions=4)
-        >>> of_vehicles = kd.Teacher(model, classes=[404, 436, 555])
+        >>> of_animals = kd.Teacher(model, classes=[2, 3, 4, 5, 6, 7])
     """
 
     lacks: ClassVar[dict] = {}

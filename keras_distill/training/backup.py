@@ -51,7 +51,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     Example:
         >>> backup = kd.BackupAndRestore("runs/backup", save_freq=100)
-        >>> distiller.fit(train, epochs=20, callbacks=[backup])
+        >>> distiller.fit(train, epochs=2, callbacks=[backup])
     """
 
     def __init__(

@@ -90,11 +90,13 @@ def reconstruct(
     seed: int = 0,
     verbose: int = 1,
 ) -> np.ndarray:
-    """Reconstruct inputs on which a teacher has the recorded activations.
+    r"""Reconstruct inputs on which a teacher has the recorded activations.
 
     The inputs begin as noise. Adam minimizes
 
-        sum_l mean (f_l(x) - a_l)^2 / mean a_l^2
+    .. math::
+
+        \sum_l \frac{\mathrm{mean} \, (f_l(x) - a_l)^2}{\mathrm{mean} \, a_l^2}
 
     with a_l drawn from the metadata; a sigmoid keeps the inputs within the bounds. Of
     spectra, f_l(x) are the Fourier coefficients of a layer's or a pair's activations, and
@@ -120,8 +122,9 @@ def reconstruct(
         ValueError: the metadata belong to another teacher, or `count` is below 1.
 
     Example:
-        >>> images = kd.reconstruct(teacher, kd.Metadata.load("metadata.npz"), 1000)
-        >>> distiller.fit(images, epochs=20)
+        >>> metadata = kd.record_metadata(teacher, images, kind="all")
+        >>> kd.reconstruct(teacher, metadata, 32, steps=5, verbose=0).shape
+        (32, 8, 8, 1)
 
     Source:
         Lopes, Fenu, Starner 2017, Data-free knowledge distillation for deep neural

@@ -30,7 +30,8 @@ def cluster_classes(
         ValueError: `clusters` is below two, or not below the number of classes.
 
     Example:
-        >>> groups = kd.cluster_classes(softmax(generalist.predict(images)), 3)
+        >>> predictions = ops.softmax(generalist.predict(images))
+        >>> groups = kd.cluster_classes(ops.convert_to_numpy(predictions), 3)
 
     Source:
         Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network

@@ -31,7 +31,7 @@ def fit_specialists(
     backup: str | None = None,
     verbose: int | str = "auto",
 ) -> list[keras.Model]:
-    """Train a specialist for each group of classes.
+    r"""Train a specialist for each group of classes.
 
     A specialist is initialized from the generalist, with a last layer for the classes of
     its group and a dustbin for all others. It trains on as many samples of other classes
@@ -39,7 +39,10 @@ def fit_specialists(
     are merged. Afterwards the dustbin's bias b is corrected for the sampling, by the odds
     of other classes among all N samples and among the n that were drawn:
 
-        b <- b + log(N_other / N_group) - log(n_other / n_group)
+    .. math::
+
+        b \leftarrow b + \log \frac{N_{\mathrm{other}}}{N_{\mathrm{group}}}
+            - \log \frac{n_{\mathrm{other}}}{n_{\mathrm{group}}}
 
     Args:
         generalist: functional, with a `Dense` without activation as its last layer.
@@ -67,8 +70,8 @@ def fit_specialists(
             samples.
 
     Example:
-        >>> specialists = kd.fit_specialists(generalist, groups, samples, epochs=5,
-        ...     compiled={"optimizer": "adam", "loss": loss})
+        >>> specialists = kd.fit_specialists(
+        ...     generalist, groups, samples, compiled={"optimizer": "adam", "loss": loss})
         >>> model = kd.SpecialistEnsemble(generalist, specialists, groups)
 
     Source:

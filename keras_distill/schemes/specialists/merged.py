@@ -11,19 +11,21 @@ from keras_distill._backend.number_checks import check_above
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Merged(keras.Layer):
-    """Logits of a group of classes, and one logit for all other classes together.
+    r"""Logits of a group of classes, and one logit for all other classes together.
 
     At temperature T, its softmax is that of all logits, with the probabilities of the
     other classes summed:
 
-        z_rest = T log sum_{k not in group} exp(z_k / T)
+    .. math::
+
+        z_{\mathrm{rest}} = T \log \sum_{k \notin \mathrm{group}} \exp(z_k / T)
 
     Args:
         group: the classes to keep, in their new order.
         temperature: T of the sum. Default 1.
 
     Example:
-        >>> kd.Merged([3, 5, 8])(logits).shape
+        >>> ops.shape(kd.Merged([3, 5, 8])(logits))
         (32, 4)
     """
 

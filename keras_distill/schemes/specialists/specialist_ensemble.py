@@ -12,13 +12,15 @@ from keras_distill.schemes.specialists.class_groups import check_groups
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class SpecialistEnsemble(keras.Model):
-    """A generalist and its specialists, combined into one model for prediction.
+    r"""A generalist and its specialists, combined into one model for prediction.
 
     Of each sample, the active specialists A are those whose group contains one of the
     `nearest` top classes of the generalist. The model finds the distribution q over all
     classes that minimizes
 
-        KL(p_g, q) + sum_{m in A} KL(p_m, q)
+    .. math::
+
+        \mathrm{KL}(p_g \,\|\, q) + \sum_{m \in A} \mathrm{KL}(p_m \,\|\, q)
 
     where q is summed over the classes of specialist m's dustbin. With `q = softmax(z)`,
     gradient descent on z begins at the generalist's logits.

@@ -26,7 +26,7 @@ from keras_distill.teachers.ensemble import as_teacher
 
 
 class CachedTeacher(BaseTeacher):
-    """A teacher whose outputs are computed once, then read from disk.
+    r"""A teacher whose outputs are computed once, then read from disk.
 
     `build` runs the teacher once on each sample; `join` adds the cached outputs to the
     samples of a training set by their ids, in any order and any batch size. A distiller
@@ -40,7 +40,14 @@ class CachedTeacher(BaseTeacher):
     With `top_k` a prediction is stored as its k largest probabilities at the
     temperature T and the sum of the others, which is spread evenly when it is read:
 
-        p_j for the k largest of p = softmax(z_t / T),  (1 - sum of those) / (K - k) else
+    .. math::
+
+        p &= \mathrm{softmax}(z_t / T)
+
+        \mathrm{target}_j &= p_j \text{ for the } k \text{ largest}
+
+        \mathrm{target}_j &= \frac{1 - \sum_{\mathrm{largest}} p_i}{K - k}
+            \text{ for the others}
 
     With 1,000 classes and k = 32 this takes less than 140 bytes a sample.
 
@@ -71,7 +78,7 @@ class CachedTeacher(BaseTeacher):
         >>> train = kd.data.batches(digits.train, 128, shuffle=True, sample_ids=True)
         >>> distiller = kd.Distiller(student, cached, student_inputs="image")
         >>> distiller.compile("adam", loss)
-        >>> distiller.fit(cached.join(train), epochs=20)
+        >>> distiller.fit(cached.join(train), epochs=2)
 
     Source:
         Top classes and the rest: Tang et al. 2020, Understanding and improving
@@ -213,6 +220,7 @@ class CachedTeacher(BaseTeacher):
                 in each other's place or of another cache.
 
         Example:
+            >>> cached = kd.CachedTeacher("cache", teacher).build(digits.train)
             >>> cached.read([3, 1])["logits"]["all"].shape
             (2, 10)
         """

@@ -29,13 +29,16 @@ def freeze(
     dtype: str | keras.DTypePolicy | None = None,
     tolerance: float | None = None,
 ) -> keras.Model | EnsembleTeacher:
-    """Copy a trained model into a cheaper form for inference only.
+    r"""Copy a trained model into a cheaper form for inference only.
 
     As the weights of a teacher are constant, a batch normalization with mean m, variance
     v, scale gamma and offset beta is folded into the convolution or dense layer W, b
     before it:
 
-        W' = s W,   b' = s (b - m) + beta,   s = gamma / sqrt(v + epsilon)
+    .. math::
+
+        W' = s W, \quad b' = s (b - m) + \beta,
+            \quad s = \frac{\gamma}{\sqrt{v + \epsilon}}
 
     if nothing else uses that layer's output. Elsewhere, as in pre-activation nets, it
     becomes one multiplication and one addition. Dropout and noise become identities. All
