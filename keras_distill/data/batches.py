@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 
 from keras_distill._backend.number_checks import check_integers
+from keras_distill._backend.optional import require
 from keras_distill.data.samples import Samples
 from keras_distill.data.views import Views
 
@@ -44,13 +45,7 @@ def batches(
         >>> train = kd.data.batches(digits.train, 64, shuffle=True)
         >>> distiller.fit(train, epochs=20)
     """
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ImportError(
-            "kd.data.batches creates a tf.data pipeline, which Keras reads on every "
-            "backend: pip install tensorflow, or pass the arrays to fit."
-        ) from error
+    tf = require("tensorflow", "kd.data.batches")
     check_integers(1, batch_size=batch_size)
     check_integers(0, seed=seed)
     if not len(samples):

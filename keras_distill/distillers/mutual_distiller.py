@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill._backend.configuration import summary
 from keras_distill._backend.number_checks import check_integers
 from keras_distill.data.entry import Entry
 from keras_distill.data.preparation import of_member
@@ -18,6 +19,7 @@ from keras_distill.distillers.own_methods import keras_arguments
 from keras_distill.distillers.peer import Peer
 from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.distillers.term import Term
+from keras_distill.distillers.tracking import params_of_models, params_of_terms
 from keras_distill.losses.schedules import BALANCED
 from keras_distill.teachers.base_teacher import check_stateless
 from keras_distill.teachers.copies import Copies
@@ -208,6 +210,24 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
             for member in self.members
             for part in member.part_names()
         ]
+
+    def get_params(self) -> dict[str, str | int | float | bool]:
+        """Return what is trained and how, as `Distiller.get_params` does.
+
+        Example:
+            >>> mlflow.log_params(mutual.get_params())
+        """
+        found = {
+            "distiller": type(self).__name__,
+            **params_of_models("peers", self.peers),
+        }
+        found["label_weight"] = summary(self.label_source)
+        for member in self.members:
+            found |= {
+                f"{member.student.name}.{name}": value
+                for name, value in params_of_terms(member.terms).items()
+            }
+        return found
 
     def replicated_layers(self) -> list[keras.Layer]:
         """Return the layers whose moving statistics all replicas share."""
