@@ -9,6 +9,7 @@ import tomllib
 
 import pytest
 
+import keras_distill
 from keras_distill._backend import optional
 from tests import processes
 
@@ -79,6 +80,11 @@ def test_the_import_without_the_backend_of_the_environment_names_it(tmp_path):
         "ImportError: jax, which KERAS_BACKEND names, is not installed: pip install "
         '"keras-distill[jax]", or set KERAS_BACKEND=tensorflow, which is installed.'
     )
+
+
+def test_the_citation_has_the_version_of_the_package():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {keras_distill.__version__}\n" in citation
 
 
 def test_a_broken_package_keeps_its_own_error(monkeypatch):

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
@@ -174,15 +175,15 @@ class Distiller(
 
     def compile(
         self,
-        optimizer="rmsprop",
-        loss=None,
-        loss_weights=None,
-        metrics="auto",
-        weighted_metrics="auto",
+        optimizer: str | keras.Optimizer = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = "auto",
+        weighted_metrics: Any = "auto",
         *,
         validate_terms: bool = False,
         log_weights: bool = False,
-        **arguments,
+        **arguments: Any,
     ) -> None:
         """Configure the training, as `keras.Model.compile` does.
 
@@ -306,7 +307,9 @@ class Distiller(
         same = len(held) == len(before) and all(map(operator.is_, held, before))
         super().make_train_function(force or not same)
 
-    def export(self, filepath, format="tf_saved_model", **arguments) -> None:
+    def export(
+        self, filepath: Any, format: str = "tf_saved_model", **arguments: Any
+    ) -> None:
         """Export the student, for inference, as `keras.Model.export` does.
 
         What is exported takes what the student takes: its part of the inputs, after

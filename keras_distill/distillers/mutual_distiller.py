@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
@@ -116,7 +117,11 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
             _check_classes(self.members)
 
     def compile(
-        self, optimizer="rmsprop", loss=None, metrics="auto", **arguments
+        self,
+        optimizer: str | keras.Optimizer = "rmsprop",
+        loss: Any = None,
+        metrics: Any = "auto",
+        **arguments: Any,
     ) -> None:
         """Configure the training: one optimizer for all peers, loss and metrics for each.
 
@@ -244,7 +249,9 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
         for member in self.members:
             member.build_state(batch)
 
-    def export(self, filepath, format="tf_saved_model", **arguments) -> None:
+    def export(
+        self, filepath: Any, format: str = "tf_saved_model", **arguments: Any
+    ) -> None:
         """Raise an error: each peer is exported by itself.
 
         Raises:

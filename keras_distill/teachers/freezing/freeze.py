@@ -1,6 +1,7 @@
 """A frozen copy of a teacher, and the check that its outputs are the same."""
 
 from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -20,15 +21,17 @@ from keras_distill.teachers.teacher import Teacher
 # As a fraction of the largest absolute value; 1e-4 for other dtypes.
 _TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2}
 
+Kind = TypeVar("Kind", keras.Model, EnsembleTeacher)
+
 
 def freeze(
-    model: keras.Model | EnsembleTeacher,
-    inputs,
+    model: Kind,
+    inputs: Any,
     *,
     keep: str | Tap | Iterable[str | Tap] = (),
     dtype: str | keras.DTypePolicy | None = None,
     tolerance: float | None = None,
-) -> keras.Model | EnsembleTeacher:
+) -> Kind:
     """Copy a trained model into a cheaper form for inference only.
 
     As the weights of a teacher are constant, a batch normalization with mean m, variance
