@@ -1,6 +1,5 @@
 """Packages that only some functions need, and the extras that install them."""
 
-import functools
 import importlib
 import importlib.util
 import os
@@ -76,6 +75,7 @@ def _extra(name: str) -> str:
     return f"keras-distill[{name}]"
 
 
-@functools.cache
 def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    spec = importlib.util.find_spec(package)
+    # A folder of this name, without code, has no origin.
+    return spec is not None and spec.origin is not None
