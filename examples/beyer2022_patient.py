@@ -99,19 +99,21 @@ def apart(few, student_views, teacher_views):
     return train
 
 
-def mixing(seed):
+def mixing(channels, seed):
     """Return a layer that augments images, and mixes pairs of them and their labels."""
     layers = keras.layers
     if importlib.util.find_spec("keras_cv") is not None:
         layers = importlib.import_module("keras_cv").layers
+    # That of KerasCV takes colors alone.
+    kind = layers if channels == 3 else keras.layers
+    augment = kind.RandAugment(value_range=(0, 1), seed=seed)
     pair = [layers.MixUp(seed=seed + 1), layers.CutMix(seed=seed + 2)]
-    augment = layers.RandAugment(value_range=(0, 1), seed=seed)
     return keras.layers.Pipeline([augment, *pair])
 
 
 def mixed(data, few, teacher, seed):
     """Return batches of mixed images and labels, the same for student and teacher."""
-    augment = mixing(seed)
+    augment = mixing(data.input_shape[-1], seed)
     train = kd.data.batches(
         few, BATCH, shuffle=True, augment=augment, classes=data.classes, sample_ids=True
     )
