@@ -1,5 +1,9 @@
 """Knowledge distillation for Keras 3."""
 
+# First, as it says which extra to install where Keras has no backend.
+from keras_distill import _backend as _backend
+
+# isort: split
 from keras_distill import (
     adapters,
     analysis,

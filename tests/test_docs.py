@@ -132,3 +132,27 @@ def test_the_code_of_the_readme_runs_as_pasted(tmp_path, monkeypatch, capsys):
     for name, errors, weights in shown:
         assert int(rows[name][0]) == pytest.approx(int(errors), abs=5)
         assert rows[name][1].strip() == weights
+
+
+def test_the_page_of_trackers_shows_what_is_printed_and_logged(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "guide/trackers.md").read_text("utf-8")
+    names, logged = {"__name__": "page"}, []
+    for block in BLOCK.findall(text):
+        exec(compile(block, "trackers.md", "exec"), names)
+    printed = capsys.readouterr().out
+    for block in re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        assert block in printed
+
+    class Tracker:
+        log_params = staticmethod(logged.append)
+        log_metrics = staticmethod(lambda metrics, step: logged.append(metrics))
+
+    callback = names["LogToMLflow"](Tracker)
+    data = names["images"], names["labels"]
+    names["distiller"].fit(*data, callbacks=[callback], verbose=0)
+    params, metrics = logged
+    assert params["soft_target.temperature"] == 4.0
+    assert {"loss", "soft_target", "soft_target_weight", "accuracy"} <= set(metrics)

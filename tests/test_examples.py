@@ -14,6 +14,8 @@ NOTEBOOKS = ROOT / "docs" / "notebooks"
 NEEDS = {"text_classifier": "keras_hub", "export": "onnxruntime"}
 # What runs among the short tests too: a script with the main path.
 SHORT = {"quickstart.py"}
+# Options that add cells which are left out by default.
+OPTIONS = {"beyer2022_patient": ["--mix"]}
 
 
 def scripts(folder, pattern="*.py"):
@@ -38,7 +40,8 @@ def run(code, tmp_path, **environment):
 
 @pytest.mark.parametrize("script", scripts(EXAMPLES))
 def test_smoke(script, tmp_path):
-    done = run([str(script), "--smoke", "--out", str(tmp_path / "out")], tmp_path)
+    options = ["--smoke", "--out", str(tmp_path / "out"), *OPTIONS.get(script.stem, ())]
+    done = run([str(script), *options], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "| -" in done.stdout and any((tmp_path / "out").iterdir())
 

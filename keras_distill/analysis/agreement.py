@@ -10,6 +10,7 @@ from keras_distill._backend.number_checks import check_integers
 from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.predictions import (
     classes_of,
+    log_softmax,
     logits_of,
     logits_of_both,
     ratio,
@@ -87,10 +88,8 @@ def agreement(
     Source:
         Stanton et al. 2021, Does knowledge distillation really work?
     """
-    from scipy.special import log_softmax
-
     logits = logits_of_both(student, teacher, samples, batch_size)
-    log_q, log_p = (log_softmax(z, axis=-1) for z in logits)
+    log_q, log_p = (log_softmax(z) for z in logits)
     student_class, teacher_class = (z.argmax(-1) for z in logits)
     same = student_class == teacher_class
     wrong = teacher_class != classes_of(samples)

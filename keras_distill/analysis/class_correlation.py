@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_distill._backend.number_checks import check_above, check_integers
+from keras_distill._backend.optional import require
 from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.last_layer import class_vectors
 from keras_distill.analysis.predictions import logits_of, softmax
@@ -199,12 +200,14 @@ def _correlation(p: np.ndarray) -> np.ndarray:
 
 def _clusters(matrix: np.ndarray, clusters: int | None) -> list[list[int]]:
     """Cluster classes by average linkage of 1 - correlation, in the order of the tree."""
-    from scipy.cluster import hierarchy
-    from scipy.spatial.distance import squareform
-
+    user = "kd.analysis.class_correlation"
+    hierarchy = require("scipy.cluster.hierarchy", user)
+    distance = require("scipy.spatial.distance", user)
     distances = np.clip(1.0 - (matrix + matrix.T) / 2.0, 0.0, None)
     np.fill_diagonal(distances, 0.0)
-    tree = hierarchy.linkage(squareform(distances), "average", optimal_ordering=True)
+    tree = hierarchy.linkage(
+        distance.squareform(distances), "average", optimal_ordering=True
+    )
     if clusters is not None:
         check_integers(1, clusters=clusters)
     count = clusters or max(2, round(len(matrix) ** 0.5))

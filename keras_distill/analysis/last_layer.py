@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_distill import taps
 from keras_distill._backend.number_checks import check_above, check_integers
+from keras_distill._backend.optional import require
 from keras_distill.analysis.figures import new_figure
 from keras_distill.analysis.predictions import (
     classes_of,
@@ -196,10 +197,11 @@ def _features(model, samples, batch_size: int) -> np.ndarray:
 
 def _rank_correlation(nearness, p, true_class) -> np.ndarray:
     """Correlate ranks over the wrong classes of each row; NaN where one is constant."""
-    from scipy.stats import rankdata
-
+    stats = require("scipy.stats", "kd.analysis.last_layer_geometry")
     shape = -1, p.shape[1] - 1
-    ranks = [rankdata(x[~true_class].reshape(shape), axis=1) for x in (nearness, p)]
+    ranks = [
+        stats.rankdata(x[~true_class].reshape(shape), axis=1) for x in (nearness, p)
+    ]
     a, b = (row - row.mean(1, keepdims=True) for row in ranks)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return ratio((a * b).sum(1), norms)

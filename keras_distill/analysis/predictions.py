@@ -77,9 +77,15 @@ def in_batches(images, batch_size: int):
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Return softened probabilities of logits `(..., K)`."""
-    from scipy import special
+    logits = logits / temperature
+    scores = np.exp(logits - logits.max(-1, keepdims=True))
+    return scores / scores.sum(-1, keepdims=True)
 
-    return special.softmax(logits / temperature, axis=-1)
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Return log-probabilities of logits `(..., K)`."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def ratio(x: np.ndarray, by: np.ndarray, where=True) -> np.ndarray:

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 import keras
+import numpy as np
 
 from keras_distill._backend.number_checks import check_integers
+from keras_distill._backend.optional import require
 from keras_distill.data.samples import Samples
 from keras_distill.data.views import Views
 
@@ -16,6 +18,7 @@ def batches(
     shuffle: bool = False,
     seed: int = 0,
     augment: keras.Layer | Callable | Views | None = None,
+    classes: int | None = None,
     sample_ids: bool = False,
     drop_remainder: bool = False,
 ):
@@ -29,6 +32,10 @@ def batches(
         augment: a Keras or KerasCV layer, or a function, called on each batch of
             images with `training=True` inside the data pipeline; or `Views`, which
             draw a view of each image at random in each pass. Default: none.
+        classes: number of classes, which makes each label a row of `classes` numbers
+            for the categorical cross-entropy. `augment` is then called on a dict of
+            `"images"` and `"labels"` and may mix both, as `keras.layers.MixUp` and
+            `CutMix` do. Default: labels as they are.
         sample_ids: whether to return `({"image": images, "sample_id": ids}, labels)`
             instead, with `Views` also each image's view number as `"view"`.
         drop_remainder: whether to drop the last batch if it is smaller.
@@ -37,24 +44,28 @@ def batches(
         A `tf.data.Dataset`.
 
     Raises:
-        ValueError: there are no samples.
+        ValueError: there are no samples, or labels outside of the classes.
         ImportError: TensorFlow is not installed.
 
     Example:
         >>> train = kd.data.batches(digits.train, 64, shuffle=True)
+<<<<<<< HEAD
         >>> distiller.fit(train, epochs=2)
+=======
+        >>> distiller.fit(train, epochs=20)
+
+        Student and teacher see the same mixed images, and their mixed labels:
+
+        >>> train = kd.data.batches(
+        ...     photos.train, 64, shuffle=True, augment=keras.layers.MixUp(), classes=10)
+>>>>>>> d4
     """
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ImportError(
-            "kd.data.batches creates a tf.data pipeline, which Keras reads on every "
-            "backend: pip install tensorflow, or pass the arrays to fit."
-        ) from error
+    tf = require("tensorflow", "kd.data.batches")
     check_integers(1, batch_size=batch_size)
     check_integers(0, seed=seed)
     if not len(samples):
         raise ValueError("Expected at least one sample to batch; got no samples.")
+    _check_classes(samples.labels, classes)
     inputs = {"image": samples.images, "sample_id": samples.ids}
     dataset = tf.data.Dataset.from_tensor_slices((inputs, samples.labels))
     if shuffle:
@@ -64,9 +75,29 @@ def batches(
     dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
 
     def arrange(inputs, labels):
-        if augment is not None:
-            inputs = {**inputs, "image": augment(inputs["image"], training=True)}
-        return (inputs if sample_ids else inputs["image"]), labels
+        labels = labels if classes is None else tf.one_hot(labels, classes)
+        images, labels = _augmented(augment, inputs["image"], labels, classes)
+        return ({**inputs, "image": images} if sample_ids else images), labels
 
     # Without parallel calls a layer draws random numbers in the order of the batches.
     return dataset.map(arrange).prefetch(tf.data.AUTOTUNE)
+
+
+def _augmented(augment, images, labels, classes: int | None) -> tuple:
+    if augment is None:
+        return images, labels
+    if classes is None:
+        return augment(images, training=True), labels
+    both = augment({"images": images, "labels": labels}, training=True)
+    return both["images"], both["labels"]
+
+
+def _check_classes(labels: np.ndarray, classes: int | None) -> None:
+    if classes is None:
+        return
+    check_integers(2, classes=classes)
+    least, most = int(np.min(labels)), int(np.max(labels))
+    if least < 0 or most >= classes:
+        raise ValueError(
+            f"Labels must be 0 to {classes - 1} for {classes} classes; got {least} to {most}."
+        )

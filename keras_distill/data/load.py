@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_distill._backend.optional import require
 from keras_distill.data.samples import ImageSet, Samples
 
 
@@ -34,9 +35,8 @@ def load(name: str = "digits", data_dir: str | None = None) -> ImageSet:
 
 
 def _load_digits() -> ImageSet:
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
+    datasets = require("sklearn.datasets", 'kd.data.load("digits")')
+    images, labels = datasets.load_digits(return_X_y=True)
     images = (images / 16.0).astype("float32").reshape(-1, 8, 8, 1)
     labels = labels.astype("int32")
     test = np.arange(len(labels)) % 5 == 4
@@ -55,8 +55,7 @@ def _load_tfds(name: str, data_dir: str | None) -> ImageSet:
 
 def read_tfds(name: str, data_dir: str | None, splits: Sequence[str], **options):
     """Return the description of a TFDS dataset, and the arrays of each split."""
-    import tensorflow_datasets as tfds
-
+    tfds = require("tensorflow_datasets", "kd.data.load")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         builder.download_and_prepare()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from keras_distill._backend.optional import require
 from keras_distill._backend.own_arrays import MappedDataset
 from keras_distill.data.entry import WEIGHT, WHOLE, lists_to_tuples
 
@@ -91,8 +92,7 @@ def _mapped(data, prepare: Callable):
 
 
 def _batched(data: tuple, batch_size: int, shuffle: bool):
-    import tensorflow as tf
-
+    tf = require("tensorflow", "A model with a preprocessor")
     data = tuple(keras.tree.map_structure(_plain, part) for part in data)
     try:
         samples = tf.data.Dataset.from_tensor_slices(data)

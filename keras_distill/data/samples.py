@@ -46,6 +46,14 @@ class Samples:
         if self.ids is None:
             object.__setattr__(self, "ids", np.arange(len(self.labels)))
 
+    def __repr__(self) -> str:
+        """Return the shapes and types of images and labels."""
+        parts = (
+            (name, np.asarray(getattr(self, name))) for name in ("images", "labels")
+        )
+        texts = [f"{name}={values.shape} {values.dtype}" for name, values in parts]
+        return f"{type(self).__name__}({', '.join(texts)})"
+
     def __len__(self) -> int:
         """Return the number of samples."""
         return len(self.labels)
@@ -105,6 +113,14 @@ class ImageSet:
     train: Samples
     test: Samples
     classes: int
+
+    def __repr__(self) -> str:
+        """Return the name, and how many samples of which shape there are."""
+        return (
+            f"{type(self).__name__}({self.name!r}, train={len(self.train)}, "
+            f"test={len(self.test)}, input_shape={self.input_shape}, "
+            f"classes={self.classes})"
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:

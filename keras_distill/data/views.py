@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from keras_distill._backend.number_checks import check_integers
+from keras_distill._backend.optional import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Views:
         Returns:
             A `tf.data.Dataset` of the same, with the number of the view as `"view"`.
         """
-        import tensorflow as tf
+        tf = require("tensorflow", "kd.data.Views")
 
         numbers = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True)
         views = numbers.map(lambda number: number % self.count)
@@ -78,13 +79,13 @@ class Views:
             dataset, image, sample_id: as in `drawn`.
             view: number of the view, from 0.
         """
-        import tensorflow as tf
+        tf = require("tensorflow", "kd.data.Views")
 
         views = tf.data.Dataset.from_tensors(tf.constant(view, "int64")).repeat()
         return self._augmented(dataset, views, image, sample_id)
 
     def _augmented(self, dataset, views, image, sample_id):
-        import tensorflow as tf
+        tf = require("tensorflow", "kd.data.Views")
 
         def augment(element, view):
             x = dict(element[0] if isinstance(element, tuple) else element)

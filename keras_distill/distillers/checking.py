@@ -41,7 +41,9 @@ class Checking:
         A batch is as in `check_fit`.
         """
         term_checks.check_has_teacher(self.teacher)
-        log_names.check_names(self.part_names(), self.logged_names())
+        weights = self.logged_weights()
+        log_names.check_names(self.part_names(), [*self.logged_names(), *weights])
+        log_names.check_names(weights, self.logged_names())
         loss = None if self.has_own_loss() else getattr(self, "loss", None)
         if batch is not None:
             x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
@@ -25,7 +26,8 @@ from keras_distill.distillers.replica_parts import PartMeans
 from keras_distill.distillers.step import DistillationStep
 from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.distillers.term import Term
-from keras_distill.losses.schedules import scheduled_variable
+from keras_distill.distillers.tracking import Tracking
+from keras_distill.losses.schedules import current, scheduled_variable
 from keras_distill.teachers.base_teacher import BaseTeacher
 from keras_distill.teachers.ensemble import as_teacher
 from keras_distill.training.fit import Fitting
@@ -33,7 +35,14 @@ from keras_distill.training.fit import Fitting
 
 @keras.saving.register_keras_serializable(package="keras_distill")
 class Distiller(
-    OwnMethods, Checking, DistillationStep, Entering, Fitting, KeptCompile, keras.Model
+    OwnMethods,
+    Checking,
+    DistillationStep,
+    Entering,
+    Fitting,
+    KeptCompile,
+    Tracking,
+    keras.Model,
 ):
     r"""Train a student on labels and on the knowledge of a teacher.
 
@@ -171,14 +180,15 @@ class Distiller(
 
     def compile(
         self,
-        optimizer="rmsprop",
-        loss=None,
-        loss_weights=None,
-        metrics="auto",
-        weighted_metrics="auto",
+        optimizer: str | keras.Optimizer = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = "auto",
+        weighted_metrics: Any = "auto",
         *,
         validate_terms: bool = False,
-        **arguments,
+        log_weights: bool = False,
+        **arguments: Any,
     ) -> None:
         """Configure the training, as `keras.Model.compile` does.
 
@@ -187,6 +197,10 @@ class Distiller(
         `loss` is the total as in training. Nothing is changed by it: adapters run in
         inference form, copies of the student stay. Without it, they evaluate the student
         alone, and there is no `val_loss` without a loss of the labels.
+
+        With `log_weights`, the logs of a training show the weights and temperatures of its
+        last step, which schedules and callbacks change, as `label_weight`,
+        `soft_target_weight` and `soft_target_temperature`.
 
         A student with its own `compute_loss` or `compute_metrics` is compiled too, with
         the loss, the metrics and whatever else its own `compile` takes, such as a
@@ -201,10 +215,11 @@ class Distiller(
         warn_of_steps(self.student)
         if validate_terms:
             check_validates(bound.term for bound in self.terms.values())
-        self.validates_terms = validate_terms
+        self.validates_terms, self.log_weights = validate_terms, log_weights
         super().compile(optimizer, **self.compile_student(arguments))
         self.take_students_loss(loss)
-        self.keep_compile(validate_terms=validate_terms, **arguments)
+        own = {"validate_terms": validate_terms, "log_weights": log_weights}
+        self.keep_compile(**own, **arguments)
         binding.settle(self, binding.known_lengths(self))
         self.first_batch_checked = False
 
@@ -260,6 +275,7 @@ class Distiller(
             means |= self.part_means.by_name()
             if not self.has_label_loss():
                 del means["label_loss"]
+            means |= current(self.logged_weights())
         return means
 
     def call(self, inputs, training=None):
@@ -296,7 +312,9 @@ class Distiller(
         same = len(held) == len(before) and all(map(operator.is_, held, before))
         super().make_train_function(force or not same)
 
-    def export(self, filepath, format="tf_saved_model", **arguments) -> None:
+    def export(
+        self, filepath: Any, format: str = "tf_saved_model", **arguments: Any
+    ) -> None:
         """Export the student, for inference, as `keras.Model.export` does.
 
         What is exported takes what the student takes: its part of the inputs, after

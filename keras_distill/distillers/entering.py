@@ -1,6 +1,7 @@
 """Raw data on their way into a distiller, in `fit`, `evaluate`, `predict` and by batches."""
 
 import math
+from typing import Any
 
 import keras
 
@@ -50,14 +51,14 @@ class Entering:
 
     def fit(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        **arguments,
-    ):
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        callbacks: Any = None,
+        **arguments: Any,
+    ) -> keras.callbacks.History:
         """Train as `keras.Model.fit` does, once data and models are checked.
 
         Arrays are checked as a whole, other data on the first batch. Models with
@@ -101,13 +102,13 @@ class Entering:
 
     def evaluate(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        verbose="auto",
-        sample_weight=None,
-        **arguments,
-    ):
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        sample_weight: Any = None,
+        **arguments: Any,
+    ) -> Any:
         """Evaluate the student as `keras.Model.evaluate` does; raw data as in `fit`."""
         prepare = self._for_evaluation(x)
         # Data that an evaluation in `fit` has seen before.
@@ -121,7 +122,7 @@ class Entering:
         x = with_own_arrays(self, x)
         return super().evaluate(x, y, batch_size, verbose, sample_weight, **arguments)
 
-    def predict(self, x, batch_size=None, **arguments):
+    def predict(self, x: Any, batch_size: int | None = None, **arguments: Any) -> Any:
         """Return the student's predictions, as `keras.Model.predict`; raw data as in `fit`."""
         prepare = self._for_evaluation(x)
         if prepare is not None:

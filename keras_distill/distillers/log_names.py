@@ -33,7 +33,8 @@ def check_names(terms: Iterable[str], logged: Iterable[str]) -> None:
     if twice:
         raise ValueError(
             f"The terms {twice} have names under which Keras logs a metric or an output's "
-            "loss. Give them others: kd.Term(..., name='soft_accuracy')."
+            "loss, or which log_weights uses. Give them others: kd.Term(..., "
+            "name='soft_accuracy')."
         )
 
 

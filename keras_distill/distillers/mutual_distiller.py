@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill._backend.configuration import summary
 from keras_distill._backend.number_checks import check_integers
 from keras_distill.data.entry import Entry
 from keras_distill.data.preparation import of_member
@@ -18,6 +20,7 @@ from keras_distill.distillers.own_methods import keras_arguments
 from keras_distill.distillers.peer import Peer
 from keras_distill.distillers.task_term import TaskTerm
 from keras_distill.distillers.term import Term
+from keras_distill.distillers.tracking import params_of_models, params_of_terms
 from keras_distill.losses.schedules import BALANCED
 from keras_distill.teachers.base_teacher import check_stateless
 from keras_distill.teachers.copies import Copies
@@ -117,7 +120,11 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
             _check_classes(self.members)
 
     def compile(
-        self, optimizer="rmsprop", loss=None, metrics="auto", **arguments
+        self,
+        optimizer: str | keras.Optimizer = "rmsprop",
+        loss: Any = None,
+        metrics: Any = "auto",
+        **arguments: Any,
     ) -> None:
         """Configure the training: one optimizer for all peers, loss and metrics for each.
 
@@ -212,6 +219,24 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
             for part in member.part_names()
         ]
 
+    def get_params(self) -> dict[str, str | int | float | bool]:
+        """Return what is trained and how, as `Distiller.get_params` does.
+
+        Example:
+            >>> mlflow.log_params(mutual.get_params())
+        """
+        found = {
+            "distiller": type(self).__name__,
+            **params_of_models("peers", self.peers),
+        }
+        found["label_weight"] = summary(self.label_source)
+        for member in self.members:
+            found |= {
+                f"{member.student.name}.{name}": value
+                for name, value in params_of_terms(member.terms).items()
+            }
+        return found
+
     def replicated_layers(self) -> list[keras.Layer]:
         """Return the layers whose moving statistics all replicas share."""
         layers = [x for member in self.members for x in member.replicated_layers()]
@@ -227,7 +252,9 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
         for member in self.members:
             member.build_state(batch)
 
-    def export(self, filepath, format="tf_saved_model", **arguments) -> None:
+    def export(
+        self, filepath: Any, format: str = "tf_saved_model", **arguments: Any
+    ) -> None:
         """Raise an error: each peer is exported by itself.
 
         Raises:

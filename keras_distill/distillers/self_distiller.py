@@ -1,6 +1,7 @@
 """Self-distillation: a model whose deepest prediction teaches its earlier exits."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -127,7 +128,13 @@ class SelfDistiller(Distiller):
         super().bind_to(x)
         self.classes = self.net.value.outputs[0].shape[-1]
 
-    def compile(self, optimizer="rmsprop", loss=None, metrics="auto", **arguments):
+    def compile(
+        self,
+        optimizer: str | keras.Optimizer = "rmsprop",
+        loss: Any = None,
+        metrics: Any = "auto",
+        **arguments: Any,
+    ) -> None:
         """Configure the training: an optimizer, and loss and metrics for every exit.
 
         Args:

@@ -15,7 +15,7 @@ from keras_distill.distillers.evaluation import Evaluation, reducible, where_sam
 from keras_distill.distillers.gradient_scores import gradient_scores
 from keras_distill.distillers.log_names import check_names
 from keras_distill.distillers.replica_parts import label_weights, replica_parts
-from keras_distill.losses.schedules import advance
+from keras_distill.losses.schedules import advance, current
 from keras_distill.strategies.replicas import require_samples
 from keras_distill.taps.masks import masks_of, with_masks
 from keras_distill.teachers.base_teacher import check_knowledge
@@ -30,6 +30,7 @@ class StepLoss(NamedTuple):
         inputs: of the student.
         y_pred: the student's prediction.
         mean_count: mean number of samples per replica.
+        weights: what the logs show of weights and temperatures, by name.
     """
 
     total: Any
@@ -37,6 +38,7 @@ class StepLoss(NamedTuple):
     inputs: Any
     y_pred: Any
     mean_count: Any
+    weights: dict
 
 
 class TrainStep:
@@ -176,7 +178,8 @@ class DistillationStep(Evaluation, TrainStep):
         if not training and count is not mean_count:
             means = where_samples(means, count)
         parts = replica_parts(means, losses, count, mean_count)
-        return StepLoss(self.total(parts), parts, inputs, y_pred, mean_count)
+        weights = current(self.logged_weights()) if training else {}
+        return StepLoss(self.total(parts), parts, inputs, y_pred, mean_count, weights)
 
     def label_loss(self, inputs, y, y_pred, sample_weight, training: bool):
         """Return the compiled loss of the labels, without penalties."""
@@ -209,9 +212,10 @@ class DistillationStep(Evaluation, TrainStep):
             {"loss": loss.total, **loss.parts}, loss.mean_count
         )
         logs = self.update_metrics(loss.inputs, y, loss.y_pred, sample_weight)
-        check_names(loss.parts, logs)
+        check_names([*loss.parts, *loss.weights], logs)
         means = self.part_means.by_name()
-        return {**logs, **{name: means[name] for name in ("loss", *loss.parts)}}
+        parts = {name: means[name] for name in ("loss", *loss.parts)}
+        return {**logs, **parts, **loss.weights}
 
 
 def _inner(optimizer):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill._backend.configuration import summary
 from keras_distill.distillers import adapter_checks, mask_checks, term_checks
 from keras_distill.distillers.context import AUTO
 from keras_distill.distillers.kept_compile import copied
@@ -95,6 +96,17 @@ class Term:
         )
         term_checks.check_shared_classes(self, shared_classes)
         self.shared_classes = None if shared_classes is None else int(shared_classes)
+
+    def __repr__(self) -> str:
+        """Return loss, taps and weight; the name where it is not the loss's."""
+        texts = [repr(self.loss)]
+        for side, taps in (("student", self.student), ("teacher", self.teacher)):
+            if taps:
+                texts.append(f"{side}={', '.join(map(str, taps))!r}")
+        texts.append(f"weight={summary(self.weight)}")
+        if self.name != self.loss.name:
+            texts.append(f"name={self.name!r}")
+        return f"{type(self).__name__}({', '.join(texts)})"
 
     def for_task(self, task: str) -> "Term":
         """Return the term itself: only a default term follows the task."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 import keras
 from keras import ops
 
-from keras_distill._backend.configuration import arguments
+from keras_distill._backend.configuration import arguments, call_text, own_arguments
 from keras_distill.adapters.match import Match
 from keras_distill.losses._masking import masks_of_sides, of_both
 from keras_distill.losses._reduction import check_values, reduced
@@ -192,6 +192,10 @@ class DistillationLoss(keras.losses.Loss):
     def call(self, teacher, student, **context):
         """Return one value per sample, `(B,)`, or per token, `(B, L)`."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Return the class and its arguments."""
+        return call_text(type(self).__name__, own_arguments(self, DistillationLoss))
 
     def get_config(self) -> dict:
         own = arguments(self, DistillationLoss, *self.scheduled)

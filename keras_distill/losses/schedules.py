@@ -49,6 +49,11 @@ def scheduled_variable(layer: keras.Layer, name: str, value) -> keras.Variable:
     )
 
 
+def current(variables: dict) -> dict:
+    """Return the values of variables by name, as tensors."""
+    return {name: ops.convert_to_tensor(x) for name, x in variables.items()}
+
+
 def advance(variable: keras.Variable, value, step) -> None:
     """Assign a schedule's value at a step to its variable; a number stays as it is."""
     if isinstance(value, LearningRateSchedule):

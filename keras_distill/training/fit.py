@@ -1,6 +1,7 @@
 """`fit`: what a distiller does before the first step, around each, and after the last."""
 
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -52,14 +53,14 @@ class Fitting(TrainerHooks):
 
     def fit(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        **arguments,
-    ):
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        callbacks: Any = None,
+        **arguments: Any,
+    ) -> keras.callbacks.History:
         """Train as `keras.Model.fit` does, once data and models are checked."""
         x, batch = data_and_batch(x, y)
         self.rows_to_check = batch_size or 32

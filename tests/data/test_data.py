@@ -109,5 +109,7 @@ def test_augmentation_repeats_with_its_seed(digits):
 
 def test_batches_without_tensorflow_name_it(digits, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(ImportError, match=r"creates a tf\.data pipeline"):
+    with pytest.raises(
+        ImportError, match=r"pip install \"keras-distill\[tensorflow\]\""
+    ):
         kd.data.batches(digits.train)

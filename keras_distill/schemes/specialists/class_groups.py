@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_distill._backend.number_checks import check_integers
+from keras_distill._backend.optional import require
 
 
 def cluster_classes(
@@ -37,8 +38,7 @@ def cluster_classes(
         Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network
         (section 5.3).
     """
-    from sklearn.cluster import MiniBatchKMeans
-
+    cluster = require("sklearn.cluster", "kd.cluster_classes")
     classes = predictions.shape[-1]
     check_integers(2, clusters=clusters)
     check_integers(0, seed=seed)
@@ -49,7 +49,9 @@ def cluster_classes(
     columns = np.cov(np.asarray(predictions, "float64"), rowvar=False)
     np.fill_diagonal(columns, 0.0)
     columns /= np.maximum(np.linalg.norm(columns, axis=0), 1e-12)
-    means = MiniBatchKMeans(clusters, random_state=seed, n_init=10).fit(columns.T)
+    means = cluster.MiniBatchKMeans(clusters, random_state=seed, n_init=10).fit(
+        columns.T
+    )
     groups = [np.flatnonzero(means.labels_ == n).tolist() for n in range(clusters)]
     return [group for group in groups if len(group) > 1]
 

@@ -12,6 +12,7 @@ from keras_distill import strategies
 from keras_distill import taps as tapping
 from keras_distill._backend.files import remove_left_over
 from keras_distill._backend.number_checks import check_in, check_integers
+from keras_distill._backend.own_arrays import MappedDataset
 from keras_distill.data.selection import Selection
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap
@@ -230,17 +231,30 @@ class CachedTeacher(BaseTeacher):
         """Add the cached outputs of each sample to its inputs, as `"knowledge"`.
 
         Args:
-            dataset: a `tf.data.Dataset` of batches whose inputs are a dict with sample
-                ids; it may be shuffled, filtered and repeated.
+            dataset: a `tf.data.Dataset` or `keras.utils.PyDataset` of batches whose
+                inputs are a dict with sample ids; it may be shuffled, filtered and
+                repeated. Or such a dict of arrays, whose cached outputs are all read into
+                memory.
 
         Returns:
-            A `tf.data.Dataset` to fit a distiller on.
+            What was passed, joined, to fit a distiller on.
 
         Raises:
+            TypeError: the data have another type.
             ValueError: there are no ids, or the first batch differs from the inputs that
                 the teacher was run on.
         """
-        return Joiner(self._open(), self.inputs, self.sample_ids).join(dataset)
+        joiner = Joiner(self._open(), self.inputs, self.sample_ids)
+        if hasattr(dataset, "element_spec"):
+            return joiner.join(dataset)
+        if isinstance(dataset, keras.utils.PyDataset):
+            return MappedDataset(dataset, joiner.join_batch)
+        if isinstance(dataset, dict):
+            return joiner.join_batch(dataset)
+        raise TypeError(
+            "A cache is joined with a tf.data.Dataset or keras.utils.PyDataset of batches, "
+            f"or with a dict of arrays; got {type(dataset).__name__}."
+        )
 
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
         """Return the tapped tensors of a batch that was joined."""

@@ -1,4 +1,4 @@
-"""Joining cached outputs with their samples in a `tf.data` pipeline."""
+"""Joining cached outputs with their samples, in a `tf.data` pipeline or as arrays."""
 
 import keras
 import numpy as np
@@ -55,18 +55,29 @@ class Joiner:
                 arrays = tf.cond(matches, lambda: arrays, read)
             for array, shape in zip(arrays, shapes, strict=True):
                 array.set_shape((query[0].shape[0], *shape))
-            remaining = iter(arrays)
-            knowledge = {
-                tap: {name: next(remaining) for name in named}
-                for tap, named in self.parts.items()
-            }
-            x = {**x, KNOWLEDGE: knowledge}
+            x = self._with_knowledge(x, arrays)
             return (x, *others) if others else x
 
         mapped = dataset.map(look_up, num_parallel_calls=tf.data.AUTOTUNE)
         # All datasets made of it, and their iterators, refer to it.
         mapped.joiner = self
         return mapped.prefetch(tf.data.AUTOTUNE)
+
+    def join_batch(self, batch):
+        """Add `"knowledge"` to the inputs of a batch of NumPy arrays."""
+        x, *others = batch if isinstance(batch, tuple) else (batch,)
+        self._check_keys(x)
+        x = keras.tree.map_structure(keras.ops.convert_to_numpy, x)
+        x = self._with_knowledge(x, self._read(*self._query(x)))
+        return (x, *others) if isinstance(batch, tuple) else x
+
+    def _with_knowledge(self, x: dict, arrays) -> dict:
+        remaining = iter(arrays)
+        knowledge = {
+            tap: {name: next(remaining) for name in named}
+            for tap, named in self.parts.items()
+        }
+        return {**x, KNOWLEDGE: knowledge}
 
     def _fits(self) -> bool:
         count = self.reader.index.count * self.views
@@ -92,16 +103,20 @@ class Joiner:
         named = rows.unpack(stored)
         return [named[tap][name] for tap, parts in self.parts.items() for name in parts]
 
-    def _check_spec(self, spec) -> None:
+    def _check_keys(self, spec) -> list[str]:
+        """Return the keys of ids and views, after a check that a batch has them."""
         required = [self.key] + [VIEW] * (self.views > 1)
         found = spec if isinstance(spec, dict) else ()
         if missing := [key for key in required if key not in found]:
             raise ValueError(
                 f"A cache looks samples up by {' and '.join(map(repr, required))} in a "
-                f"dict of inputs; {missing} is not in {spec}. kd.data.batches(..., "
+                f"dict of inputs; {missing} is not in {_outline(spec)}. kd.data.batches(..., "
                 "sample_ids=True) adds the ids, augment=kd.data.Views(...) the view."
             )
-        for key in required:
+        return required
+
+    def _check_spec(self, spec) -> None:
+        for key in self._check_keys(spec):
             sources.check_spec_of_ids(spec[key], key)
         check_kinds(keras.tree.flatten(select(spec, self.inputs)))
 
@@ -112,6 +127,13 @@ class Joiner:
             for x, exact in zip(inputs, self.exact, strict=False)
             if exact
         )
+
+
+def _outline(spec):
+    """Return the specs of a batch for an error, and of arrays their keys alone."""
+    if isinstance(spec, dict) and all(isinstance(x, np.ndarray) for x in spec.values()):
+        return list(spec)
+    return type(spec).__name__ if hasattr(spec, "__array__") else spec
 
 
 def _has_static_shapes(inputs) -> bool:

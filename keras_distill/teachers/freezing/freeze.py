@@ -1,6 +1,7 @@
 """A frozen copy of a teacher, and the check that its outputs are the same."""
 
 from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -20,16 +21,23 @@ from keras_distill.teachers.teacher import Teacher
 # As a fraction of the largest absolute value; 1e-4 for other dtypes.
 _TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2}
 
+Kind = TypeVar("Kind", keras.Model, EnsembleTeacher)
+
 
 def freeze(
-    model: keras.Model | EnsembleTeacher,
-    inputs,
+    model: Kind,
+    inputs: Any,
     *,
     keep: str | Tap | Iterable[str | Tap] = (),
     dtype: str | keras.DTypePolicy | None = None,
     tolerance: float | None = None,
+<<<<<<< HEAD
 ) -> keras.Model | EnsembleTeacher:
     r"""Copy a trained model into a cheaper form for inference only.
+=======
+) -> Kind:
+    """Copy a trained model into a cheaper form for inference only.
+>>>>>>> d4
 
     As the weights of a teacher are constant, a batch normalization with mean m, variance
     v, scale gamma and offset beta is folded into the convolution or dense layer W, b

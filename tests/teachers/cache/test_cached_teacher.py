@@ -59,6 +59,45 @@ def test_ids_may_be_any_numbers(tmp_path, teacher, samples, rows):
         list(few.join(batches(samples)))
 
 
+class Reversed(keras.utils.PyDataset):
+    """Batches of samples from the last to the first."""
+
+    def __init__(self, samples, size):
+        super().__init__()
+        self.samples, self.size = samples[::-1], size
+
+    def __len__(self):
+        return -(-len(self.samples) // self.size)
+
+    def __getitem__(self, index):
+        part = self.samples[index * self.size :][: self.size]
+        return {"image": part.images, "sample_id": part.ids}, part.labels
+
+
+def test_arrays_and_batches_of_arrays_are_joined_by_id(tmp_path, teacher, samples):
+    cached = cache(tmp_path / "c", teacher, samples, dtype="float32")
+    mixed = samples[np.random.default_rng(0).permutation(len(samples))]
+    joined = cached.join({"image": mixed.images, "sample_id": mixed.ids})
+    direct = teacher.predict(mixed.images, verbose=0)
+    np.testing.assert_allclose(cached(joined, [LOGITS])[LOGITS], direct, atol=1e-4)
+    data = cached.join(Reversed(samples, 64))
+    assert data.num_batches == 5
+    x, labels = data[4]
+    np.testing.assert_array_equal(labels, samples.labels[43::-1])
+    direct = teacher.predict(samples.images[43::-1], verbose=0)
+    np.testing.assert_allclose(cached(x, [LOGITS])[LOGITS], direct, atol=1e-4)
+
+
+def test_arrays_that_cannot_be_joined_are_refused(tmp_path, teacher, samples):
+    cached = cache(tmp_path / "c", teacher, samples)
+    with pytest.raises(ValueError, match=r"\['sample_id'\] is not in \['image'\]"):
+        cached.join({"image": samples.images})
+    with pytest.raises(ValueError, match="differ from the teacher's inputs"):
+        cached.join({"image": samples.images[::-1], "sample_id": samples.ids})
+    with pytest.raises(TypeError, match="or with a dict of arrays; got ndarray"):
+        cached.join(samples.images)
+
+
 def test_training_equals_that_with_the_teacher_itself(tmp_path, teacher, samples):
     def terms():
         return [
