@@ -30,6 +30,7 @@ def test_every_exported_object_has_an_example():
 
 
 PAGES = [pytest.param("guide/index.md", marks=pytest.mark.long), "adding_a_method.md"]
+PAGES += [pytest.param("guide/report.md", marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize("page", PAGES)

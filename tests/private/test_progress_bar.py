@@ -81,8 +81,10 @@ def test_verbose_0_is_silent_and_2_has_no_line_between_milestones(clock, capsys)
 
 @pytest.mark.parametrize(
     "seconds, text",
-    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s")]
-    + [(3599.7, "1 h 0 min"), (7500, "2 h 5 min"), (360000, "100 h 0 min")],
+    [
+        *[(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s")],
+        *[(3599.7, "1 h 0 min"), (7500, "2 h 5 min"), (360000, "100 h 0 min")],
+    ],
 )
 def test_durations_are_text(seconds, text):
     assert duration(seconds) == text
