@@ -117,7 +117,10 @@ def measure(
     outputs = {n: StoredPredictions(x, data, batch_size) for n, x in models.items()}
     labeled = getattr(data, "labels", None) is not None
     labels = classes_of(data) if labeled else outputs[TEACHER].logits.argmax(-1)
-    samples = SimpleNamespace(images=data.images, labels=labels)
+    images = data.images
+    if keras.ops.is_tensor(images):
+        images = keras.ops.convert_to_numpy(images)
+    samples = SimpleNamespace(images=images, labels=labels)
     costs = {name: _cost(x, data.images, repeats) for name, x in models.items()}
     return Measured(outputs, samples, labeled, costs)
 

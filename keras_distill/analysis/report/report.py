@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 
 from keras_distill._backend.number_checks import check_above, check_integers
-from keras_distill.analysis.report.contents import Contents
 from keras_distill.analysis.report.curves import as_curves, as_pulls
 from keras_distill.analysis.report.measured import TEACHER, measure
+from keras_distill.analysis.report.sections import Sections
 from keras_distill.taps import Tap
 
 
@@ -96,7 +96,7 @@ def report(
     rows = found.rows()
     if file is None:
         return rows
-    contents = Contents(
+    sections = Sections(
         models=models,
         found=found,
         names=_class_names(names, found.outputs[TEACHER].logits.shape[-1]),
@@ -105,7 +105,7 @@ def report(
         as_text=as_text,
         tap=tap,
     )
-    page = contents.page(rows, curves, steps, comparison)
+    page = sections.page(rows, curves, steps, comparison)
     pathlib.Path(file).write_text(page, "utf-8")
     return rows
 

@@ -83,7 +83,7 @@ class _Cards:
         facts = {"label": str(self.names[self.labels[i]])} if self.labeled else {}
         for title, p in zip(("teacher", "student"), self.probabilities, strict=True):
             k = p[i].argmax()
-            facts[title] = f"{self.names[k]} ({100 * p[i, k]:.0f} %)"
+            facts[title] = f"{self.names[k]} ({100 * p[i, k]:.0f}%)"
         return {**facts, "sample": str(self.ids[i])}
 
     def _text(self, i: int) -> str:

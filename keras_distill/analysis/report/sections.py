@@ -27,7 +27,7 @@ _IMAGES, _POSITIONS = 6, 28
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Contents:
+class Sections:
     """What the page is made from; the fields are as in `report`."""
 
     models: Mapping[str, keras.Model]
@@ -133,6 +133,8 @@ class Contents:
         shown = [_scaled(image, limits) for image in images]
         with theme(grid=False):
             figure = plot_attention_maps(shown, maps)
+            for axis in figure.axes:
+                axis.title.set_size(12)
             svg = as_svg(
                 figure, f"Attention maps of '{self.tap}' for {len(shown)} images"
             )
