@@ -134,10 +134,9 @@ class Sections:
         with theme(grid=False):
             figure = plot_attention_maps(shown, maps)
             for axis in figure.axes:
-                axis.title.set_size(12)
-            svg = as_svg(
-                figure, f"Attention maps of '{self.tap}' for {len(shown)} images"
-            )
+                axis.set_title(axis.get_title("left"), loc="left", fontsize=12)
+            alt = f"Attention maps of '{self.tap}' for {len(shown)} images"
+            svg = as_svg(figure, alt)
         text = f"Activation-based attention of '{self.tap}': where each model looks."
         return Section("Attention maps", text, page.wide(svg))
 
