@@ -7,7 +7,7 @@ from the teacher. The table measures the claims of Tang et al. 2020: classes of 
 correlate at a high temperature; distillation weights samples by the teacher's confidence,
 most strongly early in training; it orders the classes in the student's last layer as the
 teacher does; and it improves fidelity and calibration. Nothing was tuned. Results are
-stored in `--out`, with all figures of seed 0 and an HTML report.
+stored in `--out`, with all figures of seed 0 and a report, which opens in a browser.
 """
 
 import argparse
@@ -48,9 +48,15 @@ def fit(model, samples, epochs):
     steps = EPOCHS * -(-len(samples) // BATCH)
     rate = keras.optimizers.schedules.CosineDecay(1e-2, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rate), loss)
-    model.fit(
-        samples.images, samples.labels, batch_size=BATCH, epochs=epochs, verbose=0
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    distills = isinstance(model, kd.Distiller)
+    return model.fit(
+        samples.images,
+        samples.labels,
+        batch_size=BATCH,
+        epochs=epochs,
+        callbacks=[kd.callbacks.Pulls()] if distills else [],
+        verbose=0,
     )
 
 
@@ -60,30 +66,30 @@ def student(data, seed):
 
 
 def trained(data, few, seed, epochs):
-    """Return the teacher, the students by name, and one distilled for one epoch."""
+    """Return teacher, students and histories by name, and a student after one epoch."""
     keras.utils.set_random_seed(seed)
     teacher = net(data, (32, 64), "teacher")
-    fit(teacher, few, epochs)
+    histories = {"teacher": fit(teacher, few, epochs)}
     soft = kd.losses.SoftTarget(TEMPERATURE)
     smooth = kd.losses.SoftTarget(1.0, target=kd.targets.Uniform())
     students = {"labels": student(data, seed)}
-    fit(students["labels"], few, epochs)
+    histories["labels"] = fit(students["labels"], few, epochs)
     for name, loss, weight in (("smoothed", smooth, 0.1), ("distilled", soft, SOFT)):
         students[name] = student(data, seed)
         term = kd.Term(loss, weight=weight)
         distiller = kd.Distiller(
             students[name], teacher, terms=[term], label_weight=1.0 - weight
         )
-        fit(distiller, few, epochs)
+        histories[name] = fit(distiller, few, epochs)
     early = student(data, seed)
     term = kd.Term(soft, weight=SOFT)
     fit(kd.Distiller(early, teacher, terms=[term], label_weight=1.0 - SOFT), few, 1)
-    return teacher, students, early
+    return teacher, students, histories, early
 
 
 def numbers(data, few, seed, settings, folder):
     """Return all results of one seed; plot the figures of seed 0."""
-    teacher, students, early = trained(data, few, seed, settings["epochs"])
+    teacher, students, histories, early = trained(data, few, seed, settings["epochs"])
     classes = kd.analysis.class_correlation(teacher, data.test, TEMPERATURES)
     weights = kd.analysis.weight_similarity(teacher, groups=classes[0].groups)
     found = {
@@ -109,11 +115,13 @@ def numbers(data, few, seed, settings, folder):
         found[f"agrees, {name}"] = 100 * fidelity.top
     if seed == 0:
         plots = [*classes, weights], factors, layers, calibrated
-        plot(data, teacher, students, *plots, folder)
+        plot(data, teacher, students, histories, *plots, folder)
     return found
 
 
-def plot(data, teacher, students, classes, factors, layers, calibrated, folder):
+def plot(
+    data, teacher, students, histories, classes, factors, layers, calibrated, folder
+):
     analysis = kd.analysis
     models = {"teacher": teacher, **students}
     try:
@@ -131,7 +139,14 @@ def plot(data, teacher, students, classes, factors, layers, calibrated, folder):
             "reliability": analysis.plot_reliability(calibrated),
             "by_class": analysis.plot_by_class(accuracies, against="labels"),
         }
-        analysis.report(students, teacher, data.test, file=folder / "report.html")
+        analysis.report(
+            students,
+            teacher,
+            data.test,
+            file=folder / "report.html",
+            histories=histories,
+            tap="stack1",
+        )
     except ImportError:
         print("\nNo figures: matplotlib is not installed (pip install matplotlib).")
         return

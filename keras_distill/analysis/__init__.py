@@ -55,6 +55,7 @@ from keras_distill.analysis.pixel_entropies import PixelEntropies, pixel_entropi
 from keras_distill.analysis.report import report
 from keras_distill.analysis.runs import Runs
 from keras_distill.analysis.table import table
+from keras_distill.analysis.won_and_lost import WonAndLost, won_and_lost
 from keras_distill.analysis.wrong import wrong
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "Learning",
     "PixelEntropies",
     "Runs",
+    "WonAndLost",
     "agreement",
     "attention_maps",
     "by_class",
@@ -94,5 +96,6 @@ __all__ = [
     "report",
     "table",
     "weight_similarity",
+    "won_and_lost",
     "wrong",
 ]

@@ -32,8 +32,8 @@ def fit_stages(
         x, y: as in `fit`; generators are not supported.
         validation_data: as in `fit`, for stages that use labels.
         backup: folder that keeps the progress. Default: none.
-        verbose: 0 for silent, 1 or `"auto"` for one bar over the epochs of all stages, 2
-            for one line per epoch.
+        verbose: 0 for silent, 1 or `"auto"` for one bar over the epochs of all stages
+            with the time left, 2 for one line per epoch.
         **arguments: arguments of `fit` for all stages: `batch_size`, `callbacks`, ...
 
     Returns:

@@ -79,8 +79,8 @@ def fit_generations(
         epochs: number of epochs for each model. Default 1.
         seed: seed of the first model. Default 0.
         backup: folder that keeps the progress. Default: none.
-        verbose: 0 for silent, 1 or `"auto"` for one bar over all epochs, 2 for one line
-            per epoch.
+        verbose: 0 for silent, 1 or `"auto"` for one bar over all epochs with the time
+            left, 2 for one line per epoch.
         **arguments: further arguments of `fit`.
 
     Returns:

@@ -8,40 +8,62 @@ import pathlib
 import keras
 
 from keras_distill._backend import files
+from keras_distill._backend.progress_bar import ProgressBar
 from keras_distill.training.backup import BackupAndRestore
 
 
 class Progress(keras.callbacks.Callback):
-    """One bar over the epochs of all trainings of a scheme."""
+    """One bar over the epochs of all trainings of a scheme, with the time left."""
 
     async_safe = True
 
     def __init__(self, epochs: int, verbose):
         super().__init__()
-        self.done = self.begun = 0
-        self.verbose = 1 if verbose == "auto" else verbose
-        self.bar = keras.utils.Progbar(
-            epochs, verbose=self.verbose, stateless_metrics=(), unit_name="epoch"
-        )
+        self.begun = 0
+        # Steps of the epoch before, where the data do not have a length.
+        self.steps = None
+        self.logs = {}
+        self.bar = ProgressBar(epochs, "epochs", 1 if verbose == "auto" else verbose)
 
     @contextlib.contextmanager
     def training(self, name: str, epochs: int):
-        """Announce a training; then advance past epochs that early stopping left out."""
-        self.begun, end = self.done, self.done + epochs
-        if self.verbose:
-            print(f"\n{name}")
+        """Show a training; then advance past epochs that early stopping left out."""
+        self.bar.title, self.logs, self.steps = name, {}, None
+        end = self.begun + epochs
+        self.bar.update(self.begun, milestone=False)
         yield
-        if self.done < end:
-            self.move_to(end, {})
+        self._skip_to(end)
+        self.begun = end
+        if end and end >= self.bar.total:
+            self.bar.finish()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Advance past the epochs of an earlier run."""
+        self._skip_to(self.begun + epoch)
+        self.epoch, self.batches = epoch, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Advance by a part of an epoch."""
+        self.batches = max(self.batches, batch + 1)
+        steps = (self.params or {}).get("steps") or self.steps
+        if steps:
+            # Complete only once the validation is done.
+            part = min(self.batches / steps, 0.999)
+            done = self.begun + self.epoch + part
+            self.bar.update(done, self.logs, milestone=False)
 
     def on_epoch_end(self, epoch, logs=None):
         """Advance the bar; a resumed training counts the epochs before it too."""
-        self.move_to(self.begun + epoch + 1, logs)
+        self.steps, self.logs = self.batches or None, logs or {}
+        self.bar.update(self.begun + epoch + 1, self.logs)
 
-    def move_to(self, done: int, logs=None) -> None:
+    def move_to(self, done: int) -> None:
         """Show that `done` epochs of the scheme are complete."""
-        self.done = done
-        self.bar.update(done, values=list((logs or {}).items()))
+        self.bar.update(done)
+
+    def _skip_to(self, done: int) -> None:
+        if done > self.bar.done:
+            self.bar.skip(done - self.bar.done)
 
 
 class Ledger:

@@ -8,6 +8,7 @@ import pytest
 
 import keras_distill as kd
 from keras_distill._backend.keras_layers import flatten_layers
+from keras_distill.schemes.progress import Progress
 from tests.nets import conv_pair
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -206,7 +207,42 @@ def test_one_bar_shows_all_stages(capsys):
     run(new_distiller(), fitnets(), verbose=1)
     output = capsys.readouterr().out
     assert "Stage 1 of 2: hint" in output and "Stage 2 of 2: labels, soft_t" in output
-    assert "5/5" in output and "accuracy" in output
+    assert "5/5 epochs" in output and "accuracy" in output
+    # Before the end: what is left; at the end: what it took.
+    times = [line.count(" left") for line in output.splitlines() if "/5 epochs" in line]
+    assert sum(times) == 4 and output.splitlines()[-1].count(" in all") == 1
+
+
+def test_verbose_0_is_silent(capsys):
+    run(new_distiller(), fitnets(), verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_bar_advances_within_epochs_and_past_those_of_an_earlier_run():
+    progress = Progress(10, 0)
+    progress.set_params({"steps": 4})
+    with progress.training("first", 6):
+        # The first four epochs are those of an earlier run.
+        progress.on_epoch_begin(4)
+        assert (progress.bar.done, progress.bar.skipped) == (4, 4)
+        for batch, done in ((0, 4.25), (2, 4.75), (1, 4.75)):
+            progress.on_train_batch_end(batch)
+            assert progress.bar.done == done
+        progress.on_train_batch_end(3)
+        assert 4.99 < progress.bar.done < 5
+        progress.on_epoch_end(4)
+        assert progress.bar.done == 5
+    # Early stopping left out the sixth.
+    assert (progress.bar.done, progress.bar.skipped) == (6, 5)
+    progress.set_params({"steps": None})
+    with progress.training("second", 4):
+        for epoch, done in ((0, 6), (1, 7.5)):
+            progress.on_epoch_begin(epoch)
+            progress.on_train_batch_end(0)
+            # In the first epoch of data without a length it is not known how much is left.
+            assert progress.bar.done == done
+            progress.on_train_batch_end(1)
+            progress.on_epoch_end(epoch)
 
 
 def test_two_replicas_equal_one_on_the_global_batch(two_replicas):

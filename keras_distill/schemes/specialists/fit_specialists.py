@@ -57,8 +57,8 @@ def fit_specialists(
         processes: number of specialists trained at once, each in a new process; the main
             script needs `if __name__ == "__main__":`. Default 1, in this process.
         backup: folder that keeps the progress. Default: none.
-        verbose: 0 for silent, 1 or `"auto"` for one bar over all epochs, 2 for one line
-            per epoch.
+        verbose: 0 for silent, 1 or `"auto"` for one bar over all epochs with the time
+            left, 2 for one line per epoch.
 
     Returns:
         One model per group, whose logits are those of its classes, in the group's order,

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill._backend.progress_bar import ProgressBar
 from keras_distill.teachers.cache import rows
 from keras_distill.teachers.cache.claims import Claims
 from keras_distill.teachers.cache.shards import Shards
@@ -66,7 +67,7 @@ class Builder:
             missing = self._missing(missing)
             if missing:
                 time.sleep(min(1.0, patience / 4))
-        bar.update(bar.target, finalize=True)
+        bar.finish()
 
     def _missing(self, among) -> list[int]:
         return [shard for shard in among if not self.shards.path(shard).exists()]
@@ -79,7 +80,7 @@ class Builder:
         self.run(batch)
         return (time.perf_counter() - start) / self.batch_size
 
-    def _announce(self, missing, verbose) -> keras.utils.Progbar:
+    def _announce(self, missing, verbose) -> ProgressBar:
         count = sum(self.shards.counts[shard] for shard in missing)
         seconds = count * self._seconds_per_sample(missing)
         if verbose:
@@ -88,7 +89,7 @@ class Builder:
                 f"{self._bytes(missing) / 1e6:,.1f} MB in {len(missing)} shards, about "
                 f"{seconds:,.0f} s of teacher time."
             )
-        return keras.utils.Progbar(count, verbose=1 if verbose else 0, unit_name="row")
+        return ProgressBar(count, "rows", verbose=1 if verbose else 0)
 
     def _bytes(self, shards) -> int:
         counts = (self.shards.counts[shard] for shard in shards)
@@ -107,7 +108,7 @@ class Builder:
                 _check_finite(values, ids)
                 yield rows.pack(self.shards.row, ids, marks, values)
                 claims.renew(shard)
-                bar.add(len(ids))
+                bar.update(bar.done + len(ids), milestone=False)
 
         def note():
             return {"distance": float(np.concatenate(distances).mean())}

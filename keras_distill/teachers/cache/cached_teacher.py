@@ -156,7 +156,8 @@ class CachedTeacher(BaseTeacher):
             batch_size: samples that the teacher is run on at once.
             shard_rows: rows per file; a process that dies loses at most these.
             patience: seconds without a sign of life after which a process counts as dead.
-            verbose: 0 is silent, 1 prints size and expected time and shows a progress bar.
+            verbose: 0 is silent, 1 prints size and expected time and shows a progress
+                bar with the time left.
 
         Returns:
             The cache itself.

@@ -222,4 +222,6 @@ def test_it_prints_size_and_time(tmp_path, teacher, samples, capsys):
     output = capsys.readouterr().out
     # An id, two numbers of a sketch, ten logits in float16.
     assert "Cache: 300 rows of 28 bytes, 0.0 MB in 3 shards, about 0 s" in output
-    assert "300/300" in output and "nats a sample" in output
+    assert "300/300 rows" in output and "nats a sample" in output
+    kd.CachedTeacher(tmp_path / "d", teacher).build(samples, 64, verbose=0)
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,5 @@
+"""Report on a teacher and its students as a table and an HTML page."""
+
+from keras_distill.analysis.report.report import report
+
+__all__ = ["report"]
