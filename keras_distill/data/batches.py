@@ -49,16 +49,13 @@ def batches(
 
     Example:
         >>> train = kd.data.batches(digits.train, 64, shuffle=True)
-<<<<<<< HEAD
         >>> distiller.fit(train, epochs=2)
-=======
-        >>> distiller.fit(train, epochs=20)
 
         Student and teacher see the same mixed images, and their mixed labels:
 
-        >>> train = kd.data.batches(
-        ...     photos.train, 64, shuffle=True, augment=keras.layers.MixUp(), classes=10)
->>>>>>> d4
+        >>> mixed = kd.data.batches(
+        ...     digits.train, 64, shuffle=True, augment=keras.layers.MixUp(), classes=10
+        ... )
     """
     tf = require("tensorflow", "kd.data.batches")
     check_integers(1, batch_size=batch_size)

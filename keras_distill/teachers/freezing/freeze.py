@@ -31,13 +31,8 @@ def freeze(
     keep: str | Tap | Iterable[str | Tap] = (),
     dtype: str | keras.DTypePolicy | None = None,
     tolerance: float | None = None,
-<<<<<<< HEAD
-) -> keras.Model | EnsembleTeacher:
-    r"""Copy a trained model into a cheaper form for inference only.
-=======
 ) -> Kind:
-    """Copy a trained model into a cheaper form for inference only.
->>>>>>> d4
+    r"""Copy a trained model into a cheaper form for inference only.
 
     As the weights of a teacher are constant, a batch normalization with mean m, variance
     v, scale gamma and offset beta is folded into the convolution or dense layer W, b
