@@ -51,11 +51,10 @@ class Tracking:
         """Return the names of student and teacher, and the weights."""
         weights = {name: summary(x.term.weight) for name, x in self.terms.items()}
         teachers = self.teacher.models if self.teacher is not None else ()
-        shown = {
-            "student": self.student.name,
-            "teacher": ", ".join(x.name for x in teachers) or None,
-            "label_weight": self.label_source,
-        }
+        shown = {"student": self.student.name}
+        if teachers:
+            shown["teacher"] = ", ".join(x.name for x in teachers)
+        shown["label_weight"] = self.label_source
         texts = [f"{name}: {weight}" for name, weight in weights.items()]
         text = call_text(type(self).__name__, shown)
         return f"{text[:-1]}, terms={{{', '.join(texts)}}})"

@@ -5,7 +5,7 @@ from typing import ClassVar
 import keras
 from keras import ops
 
-from keras_distill._backend.configuration import arguments
+from keras_distill._backend.configuration import arguments, call_text, own_arguments
 
 
 class Target:
@@ -47,6 +47,10 @@ class Target:
     def call(self, teacher, temperature, **context):
         """Return log-probabilities, `(..., K)`."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Return the class and its arguments."""
+        return call_text(type(self).__name__, own_arguments(self, Target))
 
     def get_config(self) -> dict:
         return arguments(self, Target)

@@ -147,6 +147,7 @@ def test_what_is_printed_is_short():
             "ImageSet('zeros', train=100, test=20, input_shape=(8, 8, 1), classes=10)",
         ),
         (kd.losses.SoftTarget(2.0), "SoftTarget(temperature=2.0)"),
+        (kd.targets.TopK(3), "TopK(k=3)"),
         (kd.Tap("stack2"), "stack2"),
         (
             kd.Term(kd.losses.Hint(), "stack1", "stack2", weight=3.0, name="first"),
