@@ -39,8 +39,8 @@ class _Session:
         return [np.zeros((len(inputs["x"]), CLASSES), "float32")]
 
 
-def _net(filters=(3, 4, 6), classes=CLASSES, **arguments):
-    return kd.models.conv_net(SHAPE, classes, filters=filters, **arguments)
+def _net(classes=CLASSES, name="net"):
+    return kd.models.conv_net(SHAPE, classes, filters=(3, 4, 6), name=name)
 
 
 def _data() -> dict:
@@ -87,7 +87,7 @@ def _arrays() -> dict:
 
 
 def _models() -> dict:
-    student, teacher = _net(name="student"), _net(convs_per_stack=2, name="teacher")
+    student, teacher = _net(name="student"), _net(name="teacher")
     first, second, third = (_net(name=name) for name in ("first", "second", "third"))
     soft = kd.Term(kd.losses.SoftTarget(4.0))
     hint = kd.Term(kd.losses.Hint(), "stack3", "stack3")

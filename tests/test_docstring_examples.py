@@ -22,8 +22,9 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 LONG = {
     *("BackupAndRestore", "CachedTeacher", "Distiller.set_teacher", "GivenTeacher"),
     *("MutualDistiller", "ParaphraserStage", "SelfDistiller", "adapters.Paraphraser"),
-    *("analysis.pixel_entropies", "analysis.report", "callbacks.Pulls"),
-    *("data.Characters", "fit_generations", "fit_specialists", "fit_stages"),
+    *("analysis.pixel_entropies", "analysis.report", "data.Characters"),
+    *("callbacks.Pulls", "callbacks.Pulls.plot"),
+    *("fit_generations", "fit_specialists", "fit_stages"),
     *("losses.FactorTransfer", "recasting_stages", "reconstruct"),
     *("reuse_teacher_head", "strategies.scope"),
 }

@@ -92,7 +92,7 @@ def fit_generations(
             generator, a model is not built, or as in `kd.Distiller`.
 
     Example:
-        >>> chain = kd.fit_generations(make, 3, train, epochs=2, compiled={
+        >>> chain = kd.fit_generations(make, 2, train, epochs=2, compiled={
         ...     "optimizer": "adam",
         ...     "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)})
         >>> ensemble = kd.Ensemble([generation.model for generation in chain])
