@@ -10,7 +10,7 @@ sys.path[:0] = [str(HERE), str(HERE / "extensions")]
 from keras_distill import __version__ as release  # noqa: E402
 
 project = "keras_distill"
-author = "the keras_distill authors"
+author = copyright = "the keras_distill authors"
 
 extensions = [
     "myst_nb",
@@ -38,6 +38,7 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Source"]
+maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]

@@ -6,8 +6,12 @@ document.addEventListener("DOMContentLoaded", () => {
   const headers = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent.trim());
   const rows = [...table.querySelectorAll("tbody tr")];
   table.classList.add("filtered");
+  // Cards are not laid out as a table, and stay one for a screen reader.
+  table.setAttribute("role", "table");
   for (const row of rows) {
+    row.setAttribute("role", "row");
     [...row.cells].forEach((cell, index) => {
+      cell.setAttribute("role", "cell");
       cell.dataset.label = headers[index];
       // A name of code may be broken at its dots and underscores.
       cell.querySelectorAll("code .pre").forEach(breakable);
@@ -17,19 +21,19 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 
 function breakable(code) {
-  const parts = code.textContent.split(/(?<=[._])/);
+  const parts = code.textContent.split(/(?<=_)|(?<=\.)(?!py$)/);
   code.replaceChildren(...parts.flatMap((part) => [part, document.createElement("wbr")]));
 }
 
 function form(rows) {
   const label = document.createElement("label");
   label.htmlFor = "table-filter";
-  label.textContent = "Filter";
+  label.textContent = "Filter the methods";
 
   const field = document.createElement("input");
   field.type = "search";
   field.id = "table-filter";
-  field.placeholder = "attention, Hinton 2015, CIFAR-100";
+  field.placeholder = "attention, Hinton, CIFAR-100";
   field.autocomplete = "off";
 
   const count = document.createElement("output");

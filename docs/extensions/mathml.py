@@ -1,10 +1,19 @@
 """Formulas as MathML, which browsers typeset without a script or a network."""
 
+import re
+
 from docutils import nodes
 from docutils.utils.math import MathError, latex2mathml
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
+
+# Bars are as high as their line, which an index would stretch, and `log x` has a space.
+SPACING = (
+    (r'<mo class="mathopen">(?=[|‖])', '<mo form="prefix" stretchy="false">'),
+    (r"(<m(?:sub|sup|subsup)>\s*)<mo>(?=[|‖])", r'\1<mo stretchy="false">'),
+    (r"<mo>&ApplyFunction;</mo>(?!\s*<mo)", '<mspace width="0.17em"></mspace>'),
+)
 
 
 def visit_math(translator, node):
@@ -26,10 +35,13 @@ def _mathml(node, block):
     if block and r"\\" in formula and r"\begin" not in formula:
         formula = rf"\begin{{aligned}}{formula}\end{{aligned}}"
     try:
-        return latex2mathml.tex2mathml(formula, as_block=block)
+        mathml = latex2mathml.tex2mathml(formula, as_block=block)
     except MathError as error:
         logger.warning("formula %r: %s", formula, error, location=node)
         return ""
+    for pattern, replacement in SPACING:
+        mathml = re.sub(pattern, replacement, mathml)
+    return mathml
 
 
 def setup(app):
