@@ -38,7 +38,7 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Source"]
-maximum_signature_line_length = 88
+autodoc_preserve_defaults = True
 toc_object_entries_show_parents = "hide"
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]

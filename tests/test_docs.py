@@ -106,6 +106,18 @@ def test_formulas_of_docstrings_are_marked_once(monkeypatch):
     assert lines.count(".. code-block:: text") == 1
 
 
+def test_formulas_become_mathml():
+    pytest.importorskip("sphinx")
+    mathml = script(DOCS / "extensions" / "mathml.py").mathml_of
+    lines = mathml("a &= b\n\nc &= d")
+    assert lines.count("<mtr>") == 2
+    assert lines.count("<mtd>") == 4
+    # Bars stretch after \left and \right alone, and an index is the letter's.
+    assert "<mtext>‖</mtext>" in mathml(r"\lVert x \rVert_2")
+    assert "<mo>‖</mo>" in mathml(r"\left\lVert x \right\rVert_2")
+    assert "<msub><mover" in mathml(r"\tilde q_i")
+
+
 PAGES = [pytest.param("guide/index.md", marks=pytest.mark.long), "adding_a_method.md"]
 
 

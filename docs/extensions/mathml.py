@@ -8,11 +8,23 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 
-# Bars are as high as their line, which an index would stretch, and `log x` has a space.
-SPACING = (
-    (r'<mo class="mathopen">(?=[|‖])', '<mo form="prefix" stretchy="false">'),
-    (r"(<m(?:sub|sup|subsup)>\s*)<mo>(?=[|‖])", r'\1<mo stretchy="false">'),
+# What docutils does not know.
+COMMANDS = {r"\dots": r"\ldots", r"\iff": r"\;\Longleftrightarrow\;"}
+
+# Delimiters that stretch only after `\left` and `\right`.
+DELIMITERS = {"lVert": "‖", "rVert": "‖", "Vert": "‖", "|": "‖", "lvert": "|"}
+DELIMITERS |= {"rvert": "|", "vert": "|", "langle": "⟨", "rangle": "⟩"}
+DELIMITER = re.compile(
+    r"(\\(?:left|right|[bB]igg?[lrm]?)\s*)?(?:\\(\||(?:[lr]?[vV]ert|[lr]angle)\b)|(\|))"
+)
+
+# `log x` has a space; an index is that of the letter, not of its accent.
+CORRECTIONS = (
     (r"<mo>&ApplyFunction;</mo>(?!\s*<mo)", '<mspace width="0.17em"></mspace>'),
+    (
+        r"<munderover>\s*(<mi>.</mi>)\s*(.*?)\s*(<mo[^>]*>[~^¯˙]</mo>)\s*</munderover>",
+        r'<msub><mover accent="true">\1\3</mover>\2</msub>',
+    ),
 )
 
 
@@ -31,17 +43,34 @@ def visit_math_block(translator, node):
 
 
 def _mathml(node, block):
-    formula = node.astext()
-    if block and r"\\" in formula and r"\begin" not in formula:
-        formula = rf"\begin{{aligned}}{formula}\end{{aligned}}"
     try:
-        mathml = latex2mathml.tex2mathml(formula, as_block=block)
+        return mathml_of(node.astext(), block)
     except MathError as error:
-        logger.warning("formula %r: %s", formula, error, location=node)
+        logger.warning("formula %r: %s", node.astext(), error, location=node)
         return ""
-    for pattern, replacement in SPACING:
-        mathml = re.sub(pattern, replacement, mathml)
+
+
+def mathml_of(formula, block=True):
+    """Return LaTeX as MathML; in a block, an empty line begins another line."""
+    if block:
+        formula = r"\\ ".join(re.split(r"\n\s*\n", formula.strip()))
+        if re.search(r"\\\\|&", formula) and not formula.startswith(r"\begin"):
+            formula = rf"\begin{{aligned}}{formula}\end{{aligned}}"
+    for command, replacement in COMMANDS.items():
+        formula = re.sub(
+            rf"{re.escape(command)}\b", lambda _, x=replacement: x, formula
+        )
+    formula = DELIMITER.sub(_delimiter, formula)
+    mathml = latex2mathml.tex2mathml(formula, as_block=block)
+    for pattern, replacement in CORRECTIONS:
+        mathml = re.sub(pattern, replacement, mathml, flags=re.DOTALL)
     return mathml
+
+
+def _delimiter(match):
+    """Return a delimiter as it is after `\\left` and `\\right`, or else as text."""
+    stretches, command, bar = match.groups()
+    return match[0] if stretches else rf"\text{{{bar or DELIMITERS[command]}}}"
 
 
 def setup(app):
