@@ -4,7 +4,7 @@
 
 Public are the names in `keras_distill.__all__` and, for modules among them, the names
 in their `__all__` or, without one, the names without underscore that they define.
-The pages contain an autodoc directive for each.
+The pages list each in an autosummary table, from which its own page is generated.
 """
 
 import importlib
@@ -16,7 +16,7 @@ import sys
 import keras_distill
 
 PAGES = pathlib.Path(__file__).parent / "reference"
-DIRECTIVE = re.compile(r"^\.\. auto(?:class|function):: ([\w.]+)$", re.MULTILINE)
+ENTRY = re.compile(r"^ +~?(keras_distill\.[\w.]+)$", re.MULTILINE)
 
 
 def public_objects():
@@ -46,18 +46,18 @@ def _defined(module, member):
 
 
 def documented_objects():
-    """Return the objects in the reference pages."""
-    objects = []
+    """Return the objects in the reference pages by name."""
+    objects = {}
     for page in sorted(PAGES.glob("*.md")):
-        for name in DIRECTIVE.findall(page.read_text("utf-8")):
+        for name in ENTRY.findall(page.read_text("utf-8")):
             module, _, member = name.rpartition(".")
-            objects.append(getattr(importlib.import_module(module), member))
+            objects[name] = getattr(importlib.import_module(module), member)
     return objects
 
 
 def undocumented():
     """Return the names of the public objects that are in no reference page."""
-    documented = {id(member) for member in documented_objects()}
+    documented = {id(member) for member in documented_objects().values()}
     return [
         name for name, member, _ in public_objects() if id(member) not in documented
     ]
@@ -66,7 +66,7 @@ def undocumented():
 if __name__ == "__main__":
     missing = undocumented()
     if missing:
-        print(f"Missing from {PAGES.name}/*.md; add an autodoc directive for each:")
+        print(f"Missing from {PAGES.name}/*.md; add each to an autosummary table:")
         print("\n".join(f"  {name}" for name in missing))
         sys.exit(1)
     print(f"All {len(public_objects())} public names are in the reference.")
