@@ -37,8 +37,10 @@ A first setting was abandoned: 3,000 images of MNIST, perceptrons of two layers 
 The mean of ten had 93.12 ± 0.12 % there, one network 92.66 ± 0.11 and the distilled one
 92.27 ± 0.08, so that the second claim did not show. Those networks fit all their images,
 and the soft targets were close to the labels; the paper's network has 63.4 % on its
-training data and 58.9 % on others. The present setting was chosen by these two figures of
-one network alone, on points held out."""
+training data and 58.9 % on others. The difficulty of the present classes and the number of
+features seen were chosen by these two figures of one network alone, on points held out:
+eight settings were compared, of which the nearest had 58.8 and 53.0 %, and 66.4 and 61.5 %,
+with 40 and 44 features seen."""
 
 
 def trained(samples, seed: int) -> keras.Model:

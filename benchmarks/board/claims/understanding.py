@@ -93,7 +93,7 @@ def train(row: str, seed: int, scratch) -> dict[str, float]:
 
 PROTOCOL = Protocol(
     name="understanding",
-    title="Understanding distillation",
+    title="Müller 2019: label smoothing",
     about=ABOUT,
     rows=ROWS,
     train=train,
