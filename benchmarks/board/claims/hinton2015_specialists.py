@@ -24,8 +24,8 @@ SMOKE = {"POINTS": 400, "EPOCHS": {"generalist": 1, "specialist": 1}}
 ROWS = (
     "generalist",
     "hard targets",
-    "soft targets for other classes",
     "soft targets for all",
+    "soft targets for other classes",
 )
 ABOUT = f"""In the paper's section 5 a specialist knows its classes and a dustbin; section 6
 proposes a softmax over all classes, and that "we can make it retain nearly all of its
