@@ -43,7 +43,9 @@ PAPER = {
 }
 
 
-def compile_and_fit(model, batches, epochs, learning_rate, jit_compile=True):
+def compile_and_fit(
+    model, batches, epochs, learning_rate, jit_compile=True, backup=None
+):
     schedule = keras.optimizers.schedules.CosineDecay(
         learning_rate, epochs * len(batches)
     )
@@ -53,7 +55,8 @@ def compile_and_fit(model, batches, epochs, learning_rate, jit_compile=True):
         jit_compile=jit_compile,
         steps_per_execution=len(batches),
     )
-    model.fit(batches, epochs=epochs, verbose=0)
+    saving = [keras.callbacks.BackupAndRestore(backup)] if backup else []
+    model.fit(batches, epochs=epochs, verbose=0, callbacks=saving)
 
 
 def errors(model, samples):
@@ -62,9 +65,7 @@ def errors(model, samples):
     return int(wrong.sum()), int(wrong[samples.labels == 3].sum())
 
 
-def trained_teacher(data, file, seed, epochs):
-    if file.exists():
-        return keras.saving.load_model(file)
+def new_teacher(data, seed, epochs, backup=None):
     keras.utils.set_random_seed(seed)
     teacher = kd.models.mlp(
         data.input_shape, 10, units=(1200, 1200), dropout=0.25, max_norm=3.5
@@ -76,12 +77,21 @@ def trained_teacher(data, file, seed, epochs):
     train = kd.data.batches(
         data.train, 512, shuffle=True, seed=seed, augment=jitter, drop_remainder=True
     )
-    compile_and_fit(teacher, train, epochs, 2e-3, jit_compile=False)
+    compile_and_fit(teacher, train, epochs, 2e-3, jit_compile=False, backup=backup)
+    return teacher
+
+
+def trained_teacher(data, file, seed, epochs):
+    if file.exists():
+        return keras.saving.load_model(file)
+    teacher = new_teacher(data, seed, epochs)
     teacher.save(file)
     return teacher
 
 
-def train_student(data, samples, teacher_logits, units, temperature, seed, epochs):
+def train_student(
+    data, samples, teacher_logits, units, temperature, seed, epochs, backup=None
+):
     """Train a student on a transfer set, or on labels if `temperature` is None."""
     batch_size, rate = RATES["distilled" if temperature else "alone"]
     keras.utils.set_random_seed(1000 + seed)
@@ -96,7 +106,7 @@ def train_student(data, samples, teacher_logits, units, temperature, seed, epoch
     )
     if temperature is None:
         images = train.map(lambda x, y: (x["image"], y))
-        compile_and_fit(student, images, epochs, rate)
+        compile_and_fit(student, images, epochs, rate, backup=backup)
         return student
     logits = keras.ops.convert_to_tensor(teacher_logits)
 
@@ -112,7 +122,7 @@ def train_student(data, samples, teacher_logits, units, temperature, seed, epoch
         student_inputs="image",
         teacher_inputs="logits",
     )
-    compile_and_fit(distiller, train.map(look_up), epochs, rate)
+    compile_and_fit(distiller, train.map(look_up), epochs, rate, backup=backup)
     return student
 
 

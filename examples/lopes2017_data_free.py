@@ -45,14 +45,18 @@ def net(data, units, seed):
     return kd.models.mlp(data.input_shape, data.classes, units=units)
 
 
+def new_teacher(data, seed, epochs):
+    teacher = net(data, TEACHER, seed)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    teacher.compile(keras.optimizers.Adam(1e-3), loss)
+    x, y = data.train.images, data.train.labels
+    teacher.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0)
+    return teacher
+
+
 def trained_teacher(data, file, seed, epochs):
     if not file.exists():
-        teacher = net(data, TEACHER, seed)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        teacher.compile(keras.optimizers.Adam(1e-3), loss)
-        x, y = data.train.images, data.train.labels
-        teacher.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0)
-        teacher.save(file)
+        new_teacher(data, seed, epochs).save(file)
     return keras.saving.load_model(file)
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -169,6 +170,39 @@ def test_a_page_keeps_what_others_wrote(board, protocols):
     page = pages.page_of(protocol, [{**cell, "measures": {"accuracy": 12.345}}], old)
     assert page.startswith("before") and page.endswith("after")
     assert "12.3" in page and page.count(protocol.about) == 1
+
+
+def test_pictures_of_some_cells_and_of_all(protocols, tmp_path):
+    pytest.importorskip("matplotlib")
+    for name, protocol in protocols.items():
+        if protocol.plot:
+            names = "accuracy", "teacher's accuracy"
+            cells = [
+                {"seed": 0, "method": row, "measures": dict.fromkeys(names, 1.0)}
+                for row in protocol.rows
+            ]
+            for found in (cells[:1], cells):
+                protocol.plot(found, tmp_path / f"{name}{len(found)}.png")
+                assert (tmp_path / f"{name}{len(found)}.png").stat().st_size
+
+
+def test_variation_of_gradients_is_that_of_single_steps(protocols):
+    module, rng = importlib.import_module("claims.hinton2015_gradients"), np.random
+    model = kd.models.mlp((5,), 3, units=(4, 6))
+    x, y = rng.default_rng(0).normal(size=(7, 5)).astype("float32"), np.arange(7) % 3
+    logits, start = model.predict(x, verbose=0), model.get_weights()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(1.0), loss)
+    gradients = []
+    for i in range(len(x)):
+        model.set_weights(start)
+        model.train_on_batch(x[i : i + 1], y[i : i + 1])
+        steps = [a - b for a, b in zip(start, model.get_weights(), strict=True)]
+        gradients.append(np.concatenate([step.ravel() for step in steps]))
+    model.set_weights(start)
+    expected = np.var(gradients, 0).sum() / (np.mean(gradients, 0) ** 2).sum()
+    found = module.variation(model, x, module.slopes_of(logits, y, None))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ def cross_entropy() -> keras.losses.Loss:
 
 
 def fit(model, samples, batch: int, epochs: int, seed: int, **settings) -> None:
-    """Train by Adam, with a rate that falls to 0 by a cosine.
+    """Train by Adam.
 
     Args:
         model: student alone, or a distiller.
@@ -22,27 +22,76 @@ def fit(model, samples, batch: int, epochs: int, seed: int, **settings) -> None:
         batch: number of samples of a step.
         epochs: number of them.
         seed: of the order.
-        settings: `rate`, by default 1e-3, and arguments of `kd.data.batches`.
+        settings: `rate`, by default 1e-3; `decays`, whether it falls to 0 by a cosine, by
+            default True; and arguments of `kd.data.batches`.
     """
-    rate = settings.pop("rate", 1e-3)
+    rate, decays = settings.pop("rate", 1e-3), settings.pop("decays", True)
     batches = kd.data.batches(samples, batch, shuffle=True, seed=seed, **settings)
-    steps = epochs * len(batches)
-    optimizer = keras.optimizers.Adam(
-        keras.optimizers.schedules.CosineDecay(rate, steps)
-    )
-    model.compile(optimizer, cross_entropy())
+    if decays:
+        steps = epochs * len(batches)
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    model.compile(keras.optimizers.Adam(rate), cross_entropy())
     model.fit(batches, epochs=epochs, verbose=0)
 
 
-def stored(file: pathlib.Path, make: Callable[[], keras.Model]) -> keras.Model:
-    """Return the network of a file; it is trained and stored if the file is not there."""
+def fit_to_logits(
+    student, samples, logits, loss, batch: int, epochs: int, seed: int, **settings
+) -> None:
+    """Train by Adam on logits of a teacher that are computed already.
+
+    Args:
+        student: to train.
+        samples: images and labels; a label of -1 is none.
+        logits: of the teacher, `(N, K)`.
+        loss: distillation loss.
+        batch, epochs, seed: as in `fit`.
+        settings: `weight` and `label_weight`, by default 1 and 0; and `rate`, which falls
+            to 0 by a cosine, by default 1e-3.
+    """
+    distiller = kd.Distiller(
+        student,
+        kd.GivenTeacher(logits="logits"),
+        terms=[kd.Term(loss, weight=settings.pop("weight", 1.0))],
+        label_weight=settings.pop("label_weight", 0.0),
+        student_inputs="image",
+    )
+    rate = keras.optimizers.schedules.CosineDecay(
+        settings.pop("rate", 1e-3), epochs * -(-len(samples) // batch)
+    )
+    keras.utils.set_random_seed(seed)
+    distiller.compile(
+        keras.optimizers.Adam(rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
+    )
+    inputs = {"image": samples.images, "logits": logits}
+    distiller.fit(inputs, samples.labels, batch, epochs, verbose=0, **settings)
+
+
+def logits_of(model, samples):
+    """Return a model's logits, `(N, K)`."""
+    return model.predict(samples.images, 1000, verbose=0)
+
+
+def stored(
+    file: pathlib.Path,
+    make: Callable,
+    save: Callable = keras.saving.save_model,
+    load: Callable = keras.saving.load_model,
+):
+    """Return what a file holds; it is made and stored if the file is not there.
+
+    Args:
+        file: of the network, or of what `save` and `load` take.
+        make: function that returns it.
+        save, load: functions of it and a file, and of a file. Default: of a network.
+    """
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         # Under another name first, so that it is whole if it is there.
         beside = file.with_name(f"part_of_{file.name}")
-        make().save(beside)
+        save(make(), beside)
         beside.replace(file)
-    return keras.saving.load_model(file)
+    return load(file)
 
 
 def accuracy(model, samples) -> float:
