@@ -26,6 +26,11 @@ def fit(model, samples, batch: int, epochs: int, seed: int, **settings) -> None:
     """
     rate = settings.pop("rate", 1e-3)
     batches = kd.data.batches(samples, batch, shuffle=True, seed=seed, **settings)
+    fit_on(model, batches, epochs, rate)
+
+
+def fit_on(model, batches, epochs: int, rate: float = 1e-3) -> None:
+    """Train by Adam on batches, with a rate that falls to 0 by a cosine."""
     steps = epochs * len(batches)
     optimizer = keras.optimizers.Adam(
         keras.optimizers.schedules.CosineDecay(rate, steps)
