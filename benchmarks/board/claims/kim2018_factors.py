@@ -46,7 +46,6 @@ def factors(rate: float, teacher, scratch) -> list[kd.Term]:
     """Return the term of the factors of a trained paraphraser."""
     file = scratch / f"paraphraser_{rate:g}.keras"
     layer = stored(file, lambda: paraphraser(rate, teacher)).layers[-1]
-    layer.trainable = False
     weight = 500.0 * (2 * rate) ** 0.5
     return [kd.Term(losses.FactorTransfer(layer), "stack3", "stack3", weight)]
 
