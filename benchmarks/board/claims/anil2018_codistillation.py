@@ -19,7 +19,7 @@ SETTINGS = {
     "target": TARGET,
     "refresh": REFRESH,
 }
-SMOKE = {"IMAGES": 256, "TEST": 256, "WATCHED": 100, "EPOCHS": 2}
+SMOKE = {"IMAGES": 128, "TEST": 128, "WATCHED": 100, "EPOCHS": 2}
 ABOUT = f"""Small-scale stand-in: two plain networks of three convolutions (16, 32 and 64
 filters) of other first weights and {IMAGES:,} images of a JPEG copy of CIFAR-10 instead of
 ImageNet and Criteo. After {BURN_IN:.0%} of the steps on labels each also learns soft targets

@@ -12,7 +12,7 @@ from keras_distill import losses
 
 IMAGES, TEST, FIRST, SECOND = 5000, 10_000, 10, 20
 SETTINGS = {"images": IMAGES, "epochs": [FIRST, SECOND], "teacher": "resnet20"}
-SMOKE = {"IMAGES": 256, "TEST": 256, "FIRST": 1, "SECOND": 1}
+SMOKE = {"IMAGES": 128, "TEST": 128, "FIRST": 1, "SECOND": 1}
 ABOUT = f"""Small-scale stand-in: a JPEG copy of CIFAR-10, ResNet-20 (trained on all images) and
 ResNet-8 instead of wide residual networks; the student has a tenth of the images, {IMAGES:,},
 as in the paper. All rows have {FIRST + SECOND} epochs in total (the paper: 120). AB, FitNet

@@ -19,7 +19,7 @@ SETTINGS = {
     "paraphraser": {"images": PARAPHRASED, "epochs": PARAPHRASER_EPOCHS},
     "networks": ["resnet20", "resnet8"],
 }
-SMOKE = {"IMAGES": 256, "TEST": 256, "EPOCHS": 1, "PARAPHRASED": 256}
+SMOKE = {"IMAGES": 128, "TEST": 128, "EPOCHS": 1, "PARAPHRASED": 128}
 ABOUT = f"""Small-scale stand-in: ResNet-20 and ResNet-8 on a JPEG copy of CIFAR-10 instead of
 ResNet-110 and ResNet-20 on CIFAR-100; the student has {IMAGES:,} images and {EPOCHS}
 epochs, the teacher all. The paraphraser is trained on the end of the teacher's last stage,

@@ -21,7 +21,7 @@ SETTINGS = {
     "temperature": TEMPERATURE,
     "weights": [LARGEST, SMALLEST],
 }
-SMOKE = {"IMAGES": 256, "TEST": 256, "FIRST": 1, "SECOND": 1}
+SMOKE = {"IMAGES": 128, "TEST": 128, "FIRST": 1, "SECOND": 1}
 ABOUT = f"""Small-scale stand-in: a JPEG copy of CIFAR-10. The student is thin and deep, nine
 convolutions of 8, 16 and 32 filters without shortcuts (the paper's are plain networks too);
 it has {IMAGES:,} images. The teacher is ResNet-20, trained on all (the paper: a maxout

@@ -12,7 +12,7 @@ from keras_distill import losses
 
 IMAGES, TEST, FIRST, SECOND = 10_000, 10_000, 6, 14
 SETTINGS = {"images": IMAGES, "epochs": [FIRST, SECOND], "teacher": "resnet20"}
-SMOKE = {"IMAGES": 256, "TEST": 256, "FIRST": 1, "SECOND": 1}
+SMOKE = {"IMAGES": 128, "TEST": 128, "FIRST": 1, "SECOND": 1}
 ABOUT = f"""Small-scale stand-in: a JPEG copy of CIFAR-10, ResNet-20 (trained on all images) and
 ResNet-8 (the paper: 26 and 8 layers); the student has {IMAGES:,} images. FSP matrices of the
 three stages, or a hint at the end of the second (FitNet), are learnt in a first stage of

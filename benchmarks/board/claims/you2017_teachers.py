@@ -22,7 +22,7 @@ SETTINGS = {
     "epochs": {"student": EPOCHS, "teachers": TEACHER_EPOCHS},
     "teachers": [net.name for net in TEACHERS],
 }
-SMOKE = {"IMAGES": 256, "TEST": 256, "EPOCHS": 1, "TEACHER_EPOCHS": 1}
+SMOKE = {"IMAGES": 128, "TEST": 128, "EPOCHS": 1, "TEACHER_EPOCHS": 1}
 ABOUT = f"""Small-scale stand-in: the first {IMAGES:,} images of a JPEG copy of CIFAR-10 for the
 teachers and the student, as in the paper. Three teachers that differ, trained for
 {TEACHER_EPOCHS} epochs: ResNet-8, a plain network of three convolutions (16, 32 and 64

@@ -19,7 +19,7 @@ SETTINGS = {
     "teacher": "resnet20",
     "student": STUDENT.settings,
 }
-SMOKE = {"IMAGES": 256, "TEST": 256, "BLOCK": 1, "FINE_TUNING": 1}
+SMOKE = {"IMAGES": 128, "TEST": 128, "BLOCK": 1, "FINE_TUNING": 1}
 ABOUT = f"""Small-scale stand-in: ResNet-20 (trained on all images of a JPEG copy of CIFAR-10)
 is recast into a plain network of one convolution for each of its three stages, whose first
 has half the channels: 8, 32 and 64 filters, {IMAGES:,} images. As the first stage's shape
@@ -77,7 +77,7 @@ PROTOCOL = Protocol(
     name="yu2019_recasting",
     title="Yu, Kang, Choi 2019: network recasting",
     about=ABOUT,
-    rows=("labels", "recast", "soft targets"),
+    rows=("labels", "soft targets", "recast"),
     train=train,
     claims=(
         Claim(

@@ -14,7 +14,7 @@ IMAGES, TEST, EPOCHS, SIZES = 5000, 10_000, 20, (32, 16, 8)
 # The authors' beta on a mean over H W locations, as a weight of the sum over them.
 ON_SUM = [1000.0 / size**2 for size in SIZES]
 SETTINGS = {"images": IMAGES, "epochs": EPOCHS, "networks": ["wrn16x2", "wrn16x1"]}
-SMOKE = {"IMAGES": 256, "TEST": 256, "EPOCHS": 1}
+SMOKE = {"IMAGES": 128, "TEST": 128, "EPOCHS": 1}
 ABOUT = f"""Small-scale stand-in: WRN-16-1 from WRN-16-2 as in the paper, on {IMAGES:,} images
 of a JPEG copy of CIFAR-10 and with {EPOCHS} epochs; the teacher is trained on all 50,000. Terms
 at the ends of the three stages, of {SIZES[0]}x{SIZES[0]}, {SIZES[1]}x{SIZES[1]} and
