@@ -46,9 +46,9 @@ METHODS = {
 }
 
 
-def mean_average_precision(model, samples):
+def mean_average_precision(model, samples, layer="pool"):
     """Rank the other samples for each sample; return the mean average precision in %."""
-    embed = keras.Model(model.input, model.get_layer("pool").output)
+    embed = keras.Model(model.input, model.get_layer(layer).output)
     vectors = embed.predict(samples.images, verbose=0)
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     others = ~np.eye(len(samples), dtype=bool)

@@ -21,12 +21,11 @@ import time
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
 
-import keras
 from cells import Cell
 from claims import PROTOCOLS
 from methods import METHODS
-from pairs import PAIRS, Pair
-from training import load, run_cell
+from pairs import PAIRS
+from training import load, run_cell, trained
 
 HERE = pathlib.Path(__file__).parent
 SEEDS = 3
@@ -61,17 +60,6 @@ def of_rows(rows, pair: str) -> list[Cell]:
     return [Cell(row, pair, seed) for row in rows for seed in range(SEEDS)]
 
 
-def trained_teacher(pair: Pair, folder) -> keras.Model | None:
-    """Return a pair's teacher, None if it is not trained yet."""
-    file = folder / f"{pair.teacher.name}.weights.h5"
-    if not file.exists():
-        return None
-    model = pair.teacher.build(seed=0)
-    model.load_weights(file)
-    model.trainable = False
-    return model
-
-
 @contextlib.contextmanager
 def claimed(cell: Cell, scratch: pathlib.Path):
     """Claim a cell for this process, as long as it lives; yields whether it is ours."""
@@ -97,7 +85,7 @@ def run(cell: Cell, out: pathlib.Path, scratch: pathlib.Path, data) -> None:
     if cell.pair in PROTOCOLS:
         return run_claim(cell, out, scratch)
     pair = PAIRS[cell.pair]
-    teacher = trained_teacher(pair, out)
+    teacher = trained(pair.teacher, out)
     if teacher is None:
         return print(f"{cell}: no teacher; run benchmarks/board/gpu.py first.")
     return run_cell(cell, pair, teacher, data(), out, scratch)

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from cells import Cell, weights_hash
 from methods import FROM_LOGITS, row_of
-from pairs import BATCH, LOSS, Pair
+from pairs import BATCH, LOSS, Net, Pair
 
 import keras_distill as kd
 
@@ -66,6 +66,17 @@ class Progress(keras.callbacks.Callback):
         """Return the values of all epochs by name."""
         names = self.epochs[-1]
         return {name: [epoch[name] for epoch in self.epochs] for name in names}
+
+
+def trained(net: Net, folder: pathlib.Path) -> keras.Model | None:
+    """Return a network with the weights of a folder, None if it is not trained yet."""
+    file = folder / f"{net.name}.weights.h5"
+    if not file.exists():
+        return None
+    model = net.build(seed=0)
+    model.load_weights(file)
+    model.trainable = False
+    return model
 
 
 def cached_teacher(teacher, samples, folder) -> kd.CachedTeacher:

@@ -102,6 +102,10 @@ class Paraphraser(Adapter):
         self.decoder = _Steps(code, channels, channels, name="decoder")
         self.encoder.build(input_shape)
         self.decoder.build((*input_shape[:-1], code))
+        # Keras passes it on where it is set, but not to layers that are built later, such
+        # as those of one that was saved frozen.
+        for part in (self.encoder, self.decoder):
+            part.trainable = self.trainable
 
     def code_channels(self, channels: int) -> int:
         """Return the number of code channels for a layer with `channels` channels."""

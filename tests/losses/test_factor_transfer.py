@@ -89,3 +89,13 @@ def test_bad_paraphrasers():
         kd.losses.FactorTransfer(keras.layers.Dense(3))
     with pytest.raises(ValueError, match="got 0"):
         kd.adapters.Paraphraser(0)
+
+
+def test_a_paraphraser_that_was_saved_frozen_stays_frozen(tmp_path):
+    layer = kd.adapters.Paraphraser()
+    model = keras.Sequential([keras.Input((4, 4, 6)), layer])
+    layer.trainable = False
+    model.save(tmp_path / "paraphraser.keras")
+    [loaded] = keras.saving.load_model(tmp_path / "paraphraser.keras").layers
+    assert not any(part.trainable for part in (loaded, loaded.encoder, loaded.decoder))
+    assert not any(variable.trainable for variable in loaded.variables)

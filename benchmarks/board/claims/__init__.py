@@ -3,18 +3,27 @@
 import pathlib
 import sys
 
-# Protocols use functions of the papers' examples.
+# Protocols use networks and functions of the papers' examples.
 sys.path.append(str(pathlib.Path(__file__).parents[3] / "examples"))
 
 from claims import (
+    anil2018_codistillation,
     ba2014_logits,
+    chen2018_darkrank,
+    heo2019_boundaries,
     hinton2015_gradients,
     hinton2015_mnist,
     hinton2015_specialists,
     hinton2015_speech,
     hinton2015_temperatures,
+    kim2018_factors,
     lopes2017_data_free,
+    romero2015_fitnets,
     understanding,
+    yim2017_fsp,
+    you2017_teachers,
+    yu2019_recasting,
+    zagoruyko2017_attention,
 )
 
 MODULES = (
@@ -22,8 +31,17 @@ MODULES = (
     hinton2015_gradients,
     hinton2015_specialists,
     understanding,
+    chen2018_darkrank,
     ba2014_logits,
+    you2017_teachers,
+    anil2018_codistillation,
+    yu2019_recasting,
     hinton2015_temperatures,
+    heo2019_boundaries,
+    yim2017_fsp,
+    romero2015_fitnets,
+    zagoruyko2017_attention,
+    kim2018_factors,
     hinton2015_mnist,
     lopes2017_data_free,
 )

@@ -27,6 +27,11 @@ def fit(model, samples, batch: int, epochs: int, seed: int, **settings) -> None:
     """
     rate, decays = settings.pop("rate", 1e-3), settings.pop("decays", True)
     batches = kd.data.batches(samples, batch, shuffle=True, seed=seed, **settings)
+    fit_on(model, batches, epochs, rate, decays)
+
+
+def fit_on(model, batches, epochs: int, rate: float = 1e-3, decays=True) -> None:
+    """Train by Adam on batches, with a rate that may fall to 0 by a cosine."""
     if decays:
         steps = epochs * len(batches)
         rate = keras.optimizers.schedules.CosineDecay(rate, steps)
