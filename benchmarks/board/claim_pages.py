@@ -11,7 +11,7 @@ import pathlib
 import statistics
 
 from claims import PROTOCOLS
-from claims.protocol import Protocol
+from claims.protocol import Protocol, by_row
 from table import HERE, cells, summary
 
 import keras_distill as kd
@@ -26,15 +26,6 @@ has fewer seeds than its protocol asks for. This page is made from `benchmarks/b
 by `python benchmarks/board/claim_pages.py`; more cells: `python benchmarks/board/run.py
 --only <protocol>`.
 """
-
-
-def by_row(found: list[dict], measure: str) -> dict[str, list[float]]:
-    """Return the values of a measure by row, in the order of the seeds."""
-    values = {}
-    for cell in sorted(found, key=lambda cell: cell["seed"]):
-        if measure in cell["measures"]:
-            values.setdefault(cell["method"], []).append(cell["measures"][measure])
-    return values
 
 
 def measures_of(found: list[dict]) -> list[str]:
@@ -86,6 +77,8 @@ def section(protocol: Protocol, found: list[dict]) -> str:
             "Last epoch, mean ± standard deviation over the seeds that are there "
             f"({machines}):\n\n{table_of(protocol, found)}"
         )
+        if protocol.plot:
+            parts.append(f"![{protocol.title}](figures/{protocol.name}.png)")
     return "\n\n".join(part.rstrip() for part in parts)
 
 
@@ -108,6 +101,8 @@ def main():
         page = args.pages / f"{protocol.name}.md"
         old = page.read_text("utf-8") if page.exists() else ""
         page.write_text(page_of(protocol, found, old), "utf-8")
+        if protocol.plot and found:
+            protocol.plot(found, args.pages / "figures" / f"{protocol.name}.png")
         link = f"[{protocol.title}]({page.name})"
         rows += [{"paper": link, **row} for row in claims_of(protocol, found)]
     text = f"{SUMMARY}\n{kd.analysis.table(rows)}\n"

@@ -64,6 +64,8 @@ class Protocol:
         paper: the paper's figures by row, as text. Default: none.
         seeds: number of them. Default 3.
         digits: decimals of the measures. Default 2.
+        plot: function of the cells that are there and of the file of a picture to save.
+            Default: none.
     """
 
     name: str
@@ -76,3 +78,13 @@ class Protocol:
     paper: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seeds: int = 3
     digits: int = 2
+    plot: Callable[[Sequence[Mapping], pathlib.Path], None] | None = None
+
+
+def by_row(found: Sequence[Mapping], measure: str) -> dict[str, list[float]]:
+    """Return the values of a measure in cells by row, in the order of the seeds."""
+    values = {}
+    for cell in sorted(found, key=lambda cell: cell["seed"]):
+        if measure in cell["measures"]:
+            values.setdefault(cell["method"], []).append(cell["measures"][measure])
+    return values
