@@ -92,7 +92,8 @@ def generated_by(teacher, count, seed, temperature=1.0):
     letters, memory, last = (teacher.get_layer(name) for name in names)
     states = [keras.ops.zeros((count, memory.units))]
     for index in range(LENGTH):
-        outputs, states = memory.cell(letters(lines[:, index]), states)
+        inputs = keras.ops.take(letters.embeddings, lines[:, index], axis=0)
+        outputs, states = memory.cell(inputs, states)
         logits = np.array(keras.ops.convert_to_numpy(last(outputs))) / temperature
         logits[:, PAD] = -np.inf
         sampled = (logits + rng.gumbel(size=logits.shape)).argmax(-1)
