@@ -107,7 +107,9 @@ def measure(student, weights, test, masks, settings):
         if index == 0:
             continue
         entropies = kd.analysis.pixel_entropies(
-            student, images, TAP, grid=GRID, **settings["search"]
+            *(student, images, settings["tap"]),
+            grid=settings["grid"],
+            **settings["search"],
         ).entropies
         checkpoints.append(kd.analysis.knowledge_points(entropies, masks))
     learning = kd.analysis.learning_of_points(checkpoints, masks, trained)

@@ -83,13 +83,18 @@ def fit(model, lines, epochs):
     model.fit(inputs, targets, BATCH, epochs, verbose=0, sample_weight=mask)
 
 
-def generated_by(teacher, count, seed):
+def generated_by(teacher, count, seed, temperature=1.0):
     """Sample lines from a teacher, one character of all lines at a time."""
     rng = np.random.default_rng(seed)
     lines = np.full((count, LENGTH + 1), PAD, "int32")
     lines[:, 0] = 1
+    names = "letters", "memory", "logits"
+    letters, memory, last = (teacher.get_layer(name) for name in names)
+    states = [keras.ops.zeros((count, memory.units))]
     for index in range(LENGTH):
-        logits = teacher.predict(lines[:, :-1], 1000, verbose=0)[:, index]
+        inputs = keras.ops.take(letters.embeddings, lines[:, index], axis=0)
+        outputs, states = memory.cell(inputs, states)
+        logits = np.array(keras.ops.convert_to_numpy(last(outputs))) / temperature
         logits[:, PAD] = -np.inf
         sampled = (logits + rng.gumbel(size=logits.shape)).argmax(-1)
         ended = (index > 0) & (lines[:, index] <= 1)

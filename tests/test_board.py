@@ -205,6 +205,45 @@ def test_variation_of_gradients_is_that_of_single_steps(protocols):
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
+def test_a_setting_is_chosen_once(protocols, tmp_path):
+    module, scored = importlib.import_module("claims.partial_targets"), []
+
+    def score(name, settings):
+        scored.append(name)
+        return -abs(settings[name] - 2)
+
+    candidates = {"KD": (1.0, 2.0, 4.0), "KD-topk": (5, 2)}
+    for _ in range(2):
+        file = tmp_path / "settings" / "chosen.json"
+        found = module.chosen("KD-topk", candidates, score, file)
+        assert found == {"KD": 2.0, "KD-topk": 2}
+    assert scored == 3 * ["KD"] + 2 * ["KD-topk"]
+
+
+def test_pairs_are_of_the_two_digits(protocols):
+    module = importlib.import_module("claims.class_relations")
+    digits = np.arange(10, dtype="int32")
+    images = np.broadcast_to(digits[:, None, None, None], (10, 28, 28, 1))
+    samples = module.pairs(kd.data.Samples(images, digits), 50, 0, noise=0.0)
+    assert samples.images.shape == (50, 14, 28, 1)
+    first, second = (samples.images[:, 7, column, 0] for column in (7, 21))
+    np.testing.assert_array_equal(samples.labels, 10 * first + second)
+
+
+def test_a_teacher_generates_what_it_predicts(protocols):
+    example = importlib.import_module("kim2016_sequences")
+    teacher = example.net(0, 12, 8, "teacher")
+    for weight in teacher.get_layer("logits").weights:
+        weight.assign(10 * np.random.default_rng(0).normal(size=weight.shape))
+    lines = example.generated_by(teacher, 3, 0, temperature=1e-4)
+    logits = teacher.predict(lines[:, :-1], verbose=0)
+    inside = (lines[:, :-1] > example.PAD) & (lines[:, 1:] > example.PAD)
+    assert inside.sum() > 3
+    np.testing.assert_array_equal(
+        lines[:, 1:][inside], 1 + logits[..., 1:].argmax(-1)[inside]
+    )
+
+
 @pytest.mark.long
 def test_every_protocol_runs(protocols, tmp_path, monkeypatch):
     for name, protocol in protocols.items():
