@@ -11,7 +11,7 @@ from keras_distill.analysis.figures import new_figure
 FILTERS, MEMBERS, UNITS, SAME = (8, 16, 32), 4, (16, 64, 256, 1024), 256
 NARROWER = {"quarter width": (2, 4, 8), "half width": (4, 8, 16)}
 LABELLED, IMAGES, BATCH = 2_000, 12_000, 100
-EPOCHS = {"deep": 30, "labels": 60, "mimic": 20}
+EPOCHS, DEEP_RATE = {"deep": 60, "labels": 60, "mimic": 20}, 1e-2
 SETTINGS = {
     "filters": FILTERS,
     "members": MEMBERS,
@@ -19,6 +19,7 @@ SETTINGS = {
     "images": IMAGES,
     "batch": BATCH,
     "epochs": EPOCHS,
+    "deep_rate": DEEP_RATE,
 }
 SMOKE = {"LABELLED": 100, "IMAGES": 200, "EPOCHS": {"deep": 1, "labels": 1, "mimic": 1}}
 DEEP, ENSEMBLE = "deep net", f"{MEMBERS} deep nets"
@@ -35,7 +36,12 @@ without labels. Deep nets: convolutional, {", ".join(map(str, FILTERS))} filters
 nets: one hidden layer. {EPOCHS["deep"]}, {EPOCHS["labels"]} and {EPOCHS["mimic"]} epochs in
 batches of {BATCH}, Adam with a rate of 1e-3 that falls to 0 by a cosine, no augmentation.
 In the row with labels, a batch mixes images with and without them, and both losses have
-weight 1; the paper has no such row. Accuracy in %. Nothing was tuned."""
+weight 1; the paper has no such row. Accuracy in %.
+
+A first setting was abandoned after one seed: with 30 epochs at a rate of 1e-3 a deep net had
+85.6 % and four of them 88.6 %, below a shallow net of {SAME} units on labels, 91.9 %, and a
+mimic of that size had 86.0 %, so that there was nothing to learn from them. Deep nets now
+have {EPOCHS["deep"]} epochs at {DEEP_RATE:g}; nothing else was changed."""
 
 
 def load():
@@ -50,7 +56,7 @@ def deep(samples, filters, seed: int) -> keras.Model:
     """Return a deep net that is trained on labels."""
     keras.utils.set_random_seed(seed)
     model = kd.models.conv_net(samples.images.shape[1:], 10, filters=filters)
-    fit(model, samples, BATCH, EPOCHS["deep"], seed)
+    fit(model, samples, BATCH, EPOCHS["deep"], seed, rate=DEEP_RATE)
     return model
 
 
