@@ -36,7 +36,6 @@ SMOKE = {
     "HELD_OUT": 256,
     "TEST": 256,
     "EPOCHS": 1,
-    "CHOICE_EPOCHS": 1,
     "CANDIDATES": {name: values[:1] for name, values in CANDIDATES.items()},
 }
 ABOUT = f"""Small-scale stand-in: `kd.data.RelatedClasses` of difficulty 2 with
