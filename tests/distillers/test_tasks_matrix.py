@@ -14,6 +14,8 @@ from keras import layers
 
 import keras_distill as kd
 
+pytestmark = pytest.mark.long
+
 X = np.random.default_rng(0).normal(size=(16, 8, 8, 2)).astype("float32")
 TEMPERATURE = 4.0
 

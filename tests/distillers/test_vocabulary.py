@@ -8,6 +8,8 @@ from keras import layers
 
 import keras_distill as kd
 
+pytestmark = pytest.mark.long
+
 VOCABULARY, LENGTH, LABEL_WEIGHT = 300, 6, 0.5
 STATES = kd.Tap("head", side="input")
 TIED = kd.Tap("table", call=1, side="input")

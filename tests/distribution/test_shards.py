@@ -29,15 +29,9 @@ def steps(arrays):
 
 
 # Sharded by file, 2 workers have 24 and 23 samples, 3 have 16, 16 and 15.
-@pytest.mark.parametrize(
-    ("count", "by"),
-    [
-        (2, "element"),
-        pytest.param(2, "file", marks=pytest.mark.long),
-        pytest.param(3, "element", marks=pytest.mark.long),
-        pytest.param(3, "file", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("by", ["element", "file"])
+@pytest.mark.parametrize("count", [2, 3])
 def test_each_sample_once_per_epoch_and_the_update_of_one_process(tmp_path, count, by):
     counts = 9, 8, 7, 7, 8, 8
     workers = results(tmp_path, train(tmp_path, count, counts, by))

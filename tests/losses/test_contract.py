@@ -205,7 +205,9 @@ def test_computes_in_its_dtype(row):
 
 
 @every_loss
-@pytest.mark.parametrize("compiler", ["traced", "jit"])
+@pytest.mark.parametrize(
+    "compiler", ["traced", pytest.param("jit", marks=pytest.mark.long)]
+)
 def test_eager_equals_traced(row, compiler):
     if compiler not in compilers():
         pytest.skip(f"{keras.backend.backend()} has no such compiled step")

@@ -114,6 +114,7 @@ def test_is_refused_and_changes_nothing(batch, words, way, mutual):
     assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_right_passes(way):
     weights = np.array([0, 1, 2.5, 1, 1, 1, 0, 3], "float32")

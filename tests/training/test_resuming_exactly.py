@@ -13,6 +13,8 @@ import pytest
 import keras_distill as kd
 from tests.training.test_resuming import Stop, assert_same
 
+pytestmark = pytest.mark.long
+
 BATCHES, EPOCHS = 12, 4
 ONE_STEP = keras.backend.backend() == "torch"
 EXECUTIONS = [1] if ONE_STEP else [1, 4, 5]
@@ -117,7 +119,6 @@ def test_a_backup_changes_nothing(tmp_path, executions):
     assert_same(plain, backed)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("validation", [False, True])
 @pytest.mark.parametrize("executions", EXECUTIONS)
 @pytest.mark.parametrize("save_freq", ["epoch", 5])
@@ -133,14 +134,7 @@ def test_a_killed_run_ends_as_another(tmp_path, executions, save_freq, validatio
     assert_same(plain, again)
 
 
-@pytest.mark.parametrize(
-    "after",
-    [
-        pytest.param(14, marks=pytest.mark.long),
-        pytest.param(30, marks=pytest.mark.long),
-        pytest.param(40, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize("after", [14, 30, 40])
 def test_callbacks_continue_where_they_were(tmp_path, after):
     """The rate is reduced after epoch 2 and the training stopped after epoch 3."""
     plain = fit(lambda: stream(0), stateful())
@@ -170,7 +164,6 @@ KINDS = {
 }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_data(tmp_path, kind):
     steps = {"steps_per_epoch": BATCHES} if kind == "generator" else {}
@@ -182,7 +175,6 @@ def test_every_kind_of_data(tmp_path, kind):
     assert_same(plain, again)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("steps", [3, *([] if ONE_STEP else [4]), 12, 24])
 @pytest.mark.parametrize("executions", EXECUTIONS[:2])
 def test_epochs_of_counted_steps(tmp_path, executions, steps):
@@ -219,7 +211,6 @@ def test_models_that_are_created_again_in_one_process(tmp_path):
     assert int(again.optimizer.iterations) == EPOCHS * BATCHES
 
 
-@pytest.mark.long
 def test_two_replicas(tmp_path, two_replicas):
     """With one step per execution: Keras itself fails with several here."""
 
