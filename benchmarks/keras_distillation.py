@@ -191,7 +191,7 @@ def rows() -> list[dict]:
         {"": name, package: measure(of_keras), "keras_distill": measure(of_package)}
         for name, measure in measures.items()
     ]
-    cost = "cost of a step by hand, soft targets and with three layers"
+    cost = "time of a step by a hand-written loop: soft targets, with three layers"
     steps = {
         package: cost_of_step("Keras's"),
         "keras_distill": cost_of_step("Distiller"),

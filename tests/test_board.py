@@ -244,18 +244,13 @@ def test_a_teacher_generates_what_it_predicts(protocols):
     )
 
 
+# Of each kind one: perceptrons, relations of digits, stages on images.
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "file",
-    [
-        file
-        for file in sorted((BOARD / "claims").glob("*.py"))
-        if "PROTOCOL = " in file.read_text("utf-8")
-    ],
-    ids=lambda file: file.stem,
+    "name", ["hinton2015_speech", "tang2020_pairs", "romero2015_fitnets"]
 )
-def test_every_protocol_runs(protocols, file, tmp_path, monkeypatch):
-    module = importlib.import_module(f"claims.{file.stem}")
+def test_a_protocol_runs(protocols, name, tmp_path, monkeypatch):
+    module = importlib.import_module(f"claims.{name}")
     for constant, value in module.SMOKE.items():
         monkeypatch.setattr(module, constant, value)
     protocol = module.PROTOCOL
@@ -264,6 +259,12 @@ def test_every_protocol_runs(protocols, file, tmp_path, monkeypatch):
     found = protocol.train(protocol.rows[-1], 0, tmp_path)
     measures = {claim.measure for claim in protocol.claims}
     assert measures & set(found) and np.isfinite(list(found.values())).all()
+
+
+def test_smoke_settings_are_constants_of_the_module(protocols):
+    for protocol in protocols.values():
+        module = sys.modules[protocol.train.__module__]
+        assert module.SMOKE and set(module.SMOKE) <= set(vars(module))
 
 
 @pytest.mark.long
