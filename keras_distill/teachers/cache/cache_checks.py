@@ -4,6 +4,8 @@ import json
 import os
 from collections.abc import Sequence
 
+import keras
+
 from keras_distill._backend.array_kinds import kind_of
 from keras_distill._backend.number_checks import check_above, check_integers
 from keras_distill.data.preprocessing import preprocessing_of
@@ -95,6 +97,21 @@ def check_top_k(top_k, predicts: str | None) -> None:
         raise ValueError(
             f"top_k stores the largest probabilities of a softmax over classes; this "
             f"ensemble predicts {predicts}. Leave top_k out."
+        )
+
+
+def check_preprocessing(preprocessing) -> None:
+    """Check that what is applied to the teacher's inputs is a layer.
+
+    Raises:
+        TypeError: it is not. A function has no configuration that a cache could compare.
+    """
+    if preprocessing is not None and not isinstance(preprocessing, keras.Layer):
+        raise TypeError(
+            "preprocessing must be a keras.Layer, whose configuration and weights the "
+            f"cache compares when it is opened again; got {preprocessing!r}. Pass a layer "
+            "such as keras.layers.Rescaling(1 / 127.5, -1.0), or apply the function to "
+            "the data."
         )
 
 

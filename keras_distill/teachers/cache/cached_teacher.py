@@ -68,7 +68,8 @@ class CachedTeacher(BaseTeacher):
         sample_ids: key of the ids in the inputs. Default: `"sample_id"`.
 
     Raises:
-        TypeError: `teacher` is not a teacher, or `views` is not a `kd.data.Views`.
+        TypeError: `teacher` is not a teacher, `views` is not a `kd.data.Views`, or
+            `preprocessing` is not a layer.
         ValueError: a tap can't be cached, `top_k` has no temperature or one that is too
             high, there is neither a teacher nor a cache, or the cache was built with
             something else.

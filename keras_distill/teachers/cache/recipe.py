@@ -39,6 +39,7 @@ class Recipe:
         checks.check_temperature(top_k, temperature, is_ensemble, dtype)
         checks.check_top_k(top_k, predicts)
         checks.check_views(views)
+        checks.check_preprocessing(preprocessing)
         if preprocessing is None:
             checks.check_takes_tensors(teacher.models)
         self.teacher, self.taps, self.views = teacher, taps, views

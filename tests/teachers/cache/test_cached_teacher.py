@@ -532,3 +532,9 @@ def test_bad_input(tmp_path, teacher, student, samples):
     (tmp_path / "c" / "cache.json").write_text("{")
     with pytest.raises(ValueError, match="can't be read as the contents of a cache"):
         kd.CachedTeacher(tmp_path / "c")
+
+
+def test_a_function_is_no_preprocessing(tmp_path, teacher):
+    scale = keras.applications.mobilenet_v2.preprocess_input
+    with pytest.raises(TypeError, match=r"must be a keras\.Layer.*preprocess_input"):
+        kd.CachedTeacher(tmp_path / "c", teacher, preprocessing=scale)
