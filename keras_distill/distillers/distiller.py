@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill._backend import keras_functions
 from keras_distill._backend.jax_state import held_values, losses_of_run
 from keras_distill._backend.keras_layers import Untracked
 from keras_distill.data.entry import Entry
@@ -353,9 +354,9 @@ class Distiller(
             "student": serialize(self.student),
             "terms": [serialize(bound.term) for bound in self.terms.values()],
             "label_weight": serialize(self.label_source),
-            "student_inputs": serialize(self.student_inputs),
-            "teacher_inputs": serialize(self.teacher_inputs),
-            "inputs": serialize(self.shared_inputs),
+            "student_inputs": keras_functions.serialize(self.student_inputs),
+            "teacher_inputs": keras_functions.serialize(self.teacher_inputs),
+            "inputs": keras_functions.serialize(self.shared_inputs),
             "sample_ids": self.sample_ids,
         }
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_distill._backend import keras_functions
 from keras_distill._backend.configuration import summary
 from keras_distill._backend.number_checks import check_integers
 from keras_distill.data.entry import Entry
@@ -273,7 +274,7 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
             "terms": [serialize(term) for term in self.sources],
             "label_weight": serialize(self.label_source),
             "refresh": self.refresh,
-            "peer_inputs": serialize(self.peer_inputs),
+            "peer_inputs": keras_functions.serialize(self.peer_inputs),
             "sample_ids": self.sample_ids,
             "name": self.name,
         }

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_distill import taps
+from keras_distill._backend import keras_functions
 from keras_distill._backend.keras_layers import Untracked
 from keras_distill._backend.number_checks import check_in
 from keras_distill.data.entry import Entry
@@ -210,7 +211,7 @@ class SelfDistiller(Distiller):
             "hint_weight": self.hint_weight,
             "temperature": self.temperature,
             "task": self.terms[f"soft_{self.exits[0]}"].predicts,
-            "inputs": keras.saving.serialize_keras_object(self.shared_inputs),
+            "inputs": keras_functions.serialize(self.shared_inputs),
             "name": self.name,
         }
 

@@ -194,3 +194,31 @@ def test_summary(three_taps, images):
     lines = []
     distiller.summary(print_fn=lines.append)
     assert "student" in "\n".join(lines)
+
+
+SCALERS = [
+    keras.applications.mobilenet_v2.preprocess_input,
+    # Two modules export it.
+    keras.applications.resnet.preprocess_input,
+    keras.ops.relu,
+]
+
+
+@pytest.mark.parametrize("scale", SCALERS)
+@pytest.mark.parametrize("side", ["student_inputs", "teacher_inputs", "inputs"])
+def test_a_function_of_keras_is_loaded(scale, side, tmp_path):
+    models = [kd.models.conv_net((8, 8, 3), 4, filters=(2,)) for _ in range(2)]
+    distiller = kd.Distiller(*models, **{side: scale})
+    distiller.save(tmp_path / "distiller.keras")
+    again = keras.saving.load_model(tmp_path / "distiller.keras")
+    assert again.get_config()[side] == distiller.get_config()[side]
+    x = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
+    found, expected = again.predict(x, verbose=0), distiller.predict(x, verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_functions_of_keras_among_the_inputs_of_peers(tmp_path):
+    peers = [kd.models.conv_net((8, 8, 3), 4, filters=(2,), name=name) for name in "ab"]
+    mutual = kd.MutualDistiller(peers, peer_inputs=[SCALERS[0], None])
+    again = kd.MutualDistiller.from_config(mutual.get_config())
+    assert again.peer_inputs[0] is SCALERS[0]
