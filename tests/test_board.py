@@ -47,6 +47,7 @@ def small_pair(pairs, **settings):
     return pairs.Pair(wide, net, **{"images": 256, "epochs": 2, **settings})
 
 
+@pytest.mark.long
 def test_every_row_has_balanced_terms_on_each_pair(board):
     methods, pairs, run = board("methods"), board("pairs"), board("run")
     main, *_ = pairs.PAIRS

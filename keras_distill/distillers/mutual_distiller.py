@@ -224,7 +224,8 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
         """Return what is trained and how, as `Distiller.get_params` does.
 
         Example:
-            >>> mlflow.log_params(mutual.get_params())
+            >>> mutual = kd.MutualDistiller([student, teacher])
+            >>> parameters = mutual.get_params()
         """
         found = {
             "distiller": type(self).__name__,

@@ -26,7 +26,7 @@ class Tracking:
         arguments, the taps and the weight. A schedule is a short text.
 
         Example:
-            >>> mlflow.log_params(distiller.get_params())
+            >>> parameters = distiller.get_params()  # for mlflow.log_params
         """
         teacher, found = self.teacher, {"distiller": type(self).__name__}
         found |= params_of_models("student", [self.student])

@@ -80,6 +80,7 @@ def test_rows_results_and_stages(tmp_path):
     assert rows[2]["mean"] == f"{expected:.2f}"
 
 
+@pytest.mark.long
 def test_a_comparison_resumes_and_is_extended(tmp_path):
     study = Study(tmp_path / "figures.json")
     study.run({"alone": None}, seeds=1)

@@ -74,6 +74,7 @@ def of_equal_norm():
     return keras.Model(x, last(h))
 
 
+@pytest.mark.long
 def test_distillation_orders_classes_better_than_labels():
     """The classes are orthogonal in the inputs; only the teacher relates them."""
     rng = np.random.default_rng(0)

@@ -40,6 +40,7 @@ def test_a_linear_layers_entropies_have_a_closed_form():
     )
 
 
+@pytest.mark.long
 def test_cells_share_their_sigma():
     """In cells of four pixels, the change is the sum over the four."""
     rng = np.random.default_rng(1)
@@ -66,6 +67,7 @@ def test_the_bound_holds_for_a_nonlinear_model():
     assert len(net.trainable_variables) == 8, "the model is unchanged"
 
 
+@pytest.mark.long
 def test_sigma_is_at_most_the_range_of_the_images():
     """A pixel whose kernel row is zero would tolerate any noise."""
     rng = np.random.default_rng(2)

@@ -64,6 +64,7 @@ def run(ignore_class, reduction="sum_over_batch_size", weighted=False):
     ],
     ids=str,
 )
+@pytest.mark.long
 def test_two_replicas_equal_one(arguments, two_replicas):
     one, one_logs = run(**arguments)
     with two_replicas.scope():

@@ -283,6 +283,7 @@ def features(model, layers, images):
 
 
 @rows(lambda row: row.layers)
+@pytest.mark.long
 def test_the_student_comes_closer_to_what_is_transferred(row):
     """A few steps on this term alone, evaluated on images not used for training."""
     teacher, student = tiny_net("teacher"), tiny_net("student")

@@ -19,6 +19,7 @@ class Doubling:
         return 2 * x
 
 
+@pytest.mark.long
 def test_a_weak_call_does_not_keep_its_owner():
     owner = Doubling()
     reference, call = weakref.ref(owner), weakly(owner, Doubling.call)

@@ -39,6 +39,7 @@ def recast(student, teacher, blocks=BLOCKS, **arguments):
     return stages, histories
 
 
+@pytest.mark.long
 def test_blocks_are_trained_one_by_one():
     student, teacher = net("student", (4, 6, 6)), net("teacher", (4, 6, 6), 2)
     trained = []
@@ -59,6 +60,7 @@ def test_blocks_are_trained_one_by_one():
     assert trained == [*blocks, set().union(*blocks) | {"logits"}]
 
 
+@pytest.mark.long
 def test_a_block_learns_to_reproduce_the_teachers():
     student, teacher = net("student", (4, 6, 6)), net("teacher", (4, 6, 6), 2)
     teacher.compile(keras.optimizers.Adam(0.01), CROSS_ENTROPY)

@@ -206,6 +206,7 @@ def test_the_last_relu_is_where_the_teachers_features_end_in_one():
     distilled(model, teacher, term, *images())
 
 
+@pytest.mark.long
 def test_students_of_other_kinds():
     """A Sequential, a backbone without a head, a layer by its path, mixed precision."""
     (x, y), (student, teacher) = images(), conv_pair()

@@ -106,6 +106,7 @@ class Stop(keras.callbacks.Callback):
         raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_an_interrupted_training_resumes(tmp_path, monkeypatch):
     model = generalist()
     expected = specialists(model, epochs=3)

@@ -147,12 +147,14 @@ def test_a_stage_without_terms_is_the_distiller_itself():
     assert {"soft_target", "accuracy"} <= set(history)
 
 
+@pytest.mark.long
 def test_early_stopping_ends_only_its_stage():
     stop = keras.callbacks.EarlyStopping("hint", min_delta=1e9, mode="min")
     first, second = run(new_distiller(), fitnets(callbacks=[stop], epochs=9))
     assert len(first["loss"]) == 2 and len(second["loss"]) == 2
 
 
+@pytest.mark.long
 def test_factor_transfer_trains_the_paraphraser_first():
     distiller = new_distiller()
     paraphraser = kd.adapters.Paraphraser(0.5)
@@ -179,6 +181,7 @@ class Stop(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("stopped", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_it_resumes_in_the_interrupted_stage(tmp_path, stopped):
     """After an interruption in the second stage, the first is not trained again."""
     expected = new_distiller()
@@ -245,6 +248,7 @@ def test_the_bar_advances_within_epochs_and_past_those_of_an_earlier_run():
             progress.on_epoch_end(epoch)
 
 
+@pytest.mark.long
 def test_two_replicas_equal_one_on_the_global_batch(two_replicas):
     def train():
         keras.utils.set_random_seed(1)
