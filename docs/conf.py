@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "api_pages",
+    "browser_notebooks",
     "code_links",
     "mathml",
     "table_filter",

@@ -85,6 +85,15 @@ def test_every_row_of_the_papers_links_to_the_reference(api_names):
         assert all(map(api_names.documented_name, names)), names
 
 
+def test_notebooks_open_in_a_browser():
+    module = script(DOCS / "extensions" / "browser_notebooks.py")
+    found = module.address_of("notebooks/tour", "owner/name")
+    assert found.endswith("/owner/name/blob/main/docs/notebooks/tour.ipynb")
+    for page, repository in (("notebooks/index", "a/b"), ("start", "a/b")):
+        assert module.address_of(page, repository) is None
+    assert module.address_of("notebooks/tour", "") is None
+
+
 def test_formulas_become_mathml():
     pytest.importorskip("sphinx")
     mathml = script(DOCS / "extensions" / "mathml.py").mathml_of
