@@ -80,10 +80,10 @@ def report(
         ImportError: `file` is given and matplotlib is not installed.
 
     Example:
-        >>> students = {"alone": alone, "distilled": distilled}
+        >>> history = distiller.fit(train, epochs=2, verbose=0)
         >>> rows = kd.analysis.report(
-        ...     students, teacher, digits.test, file="report.html",
-        ...     histories={"alone": alone.history, "distilled": distiller.history})
+        ...     {"distilled": student}, teacher, digits.test, file="report.html",
+        ...     histories={"distilled": history})
         >>> print(kd.analysis.table(rows))
     """
     _check_students(students)
