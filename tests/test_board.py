@@ -206,6 +206,27 @@ def test_variation_of_gradients_is_that_of_single_steps(protocols):
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
+def test_images_without_labels_count_in_the_distillation_loss_alone(protocols):
+    training, rng = importlib.import_module("claims.training"), np.random
+    x = rng.default_rng(0).normal(size=(6, 4)).astype("float32")
+    labels = np.array([2, -1, -1, 0, -1, -1], "int32")
+    logits = 3.0 * rng.default_rng(1).normal(size=(6, 3)).astype("float32")
+    loss, known = training.cross_entropy_of_labelled, labels >= 0
+    rows = np.log(np.exp(logits.astype("float64")).sum(1, keepdims=True))
+    expected = (rows - logits)[known, labels[known]].mean()
+    found = keras.ops.mean(loss(labels[:, None], logits))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert float(keras.ops.mean(loss(0 * labels - 1, logits))) == 0.0
+    # A linear student of four inputs can learn six logits of a linear teacher exactly,
+    # from two images it could not.
+    target = x @ rng.default_rng(2).normal(size=(4, 3)).astype("float32")
+    student = kd.models.mlp((4,), 3, units=())
+    settings = kd.losses.LogitRegression(), 6, 400, 0
+    samples = kd.data.Samples(x, labels)
+    training.fit_to_logits(student, samples, target, *settings, rate=0.1)
+    np.testing.assert_allclose(student.predict(x, verbose=0), target, atol=0.05)
+
+
 def test_a_setting_is_chosen_once(protocols, tmp_path):
     module, scored = importlib.import_module("claims.partial_targets"), []
 

@@ -124,6 +124,10 @@ def test_every_loss_and_target_has_a_formula():
 START = "start.md"
 # What a page needs beside the package.
 NEEDS = {"guide/tuning.md": "keras_tuner", "guide/keras_hub.md": "keras_hub"}
+# The page whose code another test runs, with what it prints.
+TRACKERS = "guide/trackers.md"
+# The page with a whole module of its own, which is a short test.
+ALONE = "adding_a_method.md"
 # Of what the code needs and a test has not: a TPU, and other processes.
 SKETCHES = 'scope("tpu")', "kd.RemotePeers("
 
@@ -174,9 +178,9 @@ def start(tmp_path_factory):
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=[pytest.mark.long] * (page != "adding_a_method.md"))
+        pytest.param(page, marks=[pytest.mark.long] * (page != ALONE))
         for page in pages()
-        if page != START
+        if page not in (START, TRACKERS)
     ],
 )
 def test_the_code_of_a_page_runs(page, request, tmp_path, monkeypatch):
@@ -184,9 +188,7 @@ def test_the_code_of_a_page_runs(page, request, tmp_path, monkeypatch):
         pytest.importorskip(NEEDS[page], reason=f"{NEEDS[page]} is not installed")
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
-    # The one page with a whole module of its own, which is a short test.
-    alone = page == "adding_a_method.md"
-    names = {} if alone else request.getfixturevalue("start")
+    names = {} if page == ALONE else request.getfixturevalue("start")
     run_page(page, {"__name__": "page", **names}, tmp_path)
 
 
@@ -207,16 +209,20 @@ def test_the_code_of_the_readme_runs_as_pasted(tmp_path, monkeypatch, capsys):
     for name, errors, weights in shown:
         assert int(rows[name][0]) == pytest.approx(int(errors), abs=5)
         assert rows[name][1].strip() == weights
+    teacher, distilled, alone = (
+        int(rows[name][0]) for name in ("teacher", "student distilled", "student alone")
+    )
+    assert teacher < distilled < alone
 
 
 def test_the_page_of_trackers_shows_what_is_printed_and_logged(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    text = (DOCS / "guide/trackers.md").read_text("utf-8")
+    text = (DOCS / TRACKERS).read_text("utf-8")
     names, logged = {"__name__": "page"}, []
     for block in BLOCK.findall(text):
-        exec(compile(block, "trackers.md", "exec"), names)
+        exec(compile(block, TRACKERS, "exec"), names)
     printed = capsys.readouterr().out
     for block in re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         assert block in printed

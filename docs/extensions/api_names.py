@@ -10,7 +10,7 @@ NAME = re.compile(r"(?:kd|keras_distill)((?:\.\w+)+)(?:\(.*\))?", re.DOTALL)
 CLASS = re.compile(r"([A-Z]\w+)(?:\(.*\))?", re.DOTALL)
 
 # A distiller has many public methods that its parts call; a user calls these.
-DISTILLER = ["compile", "fit", "evaluate", "predict", "call", "export"]
+DISTILLER = ["compile", "fit", "evaluate", "predict", "call", "export", "get_params"]
 DISTILLER += ["train_step", "test_step", "metrics", "output_names"]
 METHODS = {
     "keras_distill.Distiller": ["set_teacher", *DISTILLER],

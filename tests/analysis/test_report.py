@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import keras_distill as kd
 from keras_distill.analysis.report import curves, thumbnails
 from keras_distill.analysis.report.gains import sorted_gains
 from tests.analysis.samples import giving, numbered
+from tests.backends.bare import Without
 
 # Teacher and student of two classes on labels 0, 0, 1, 1, 0, by the logit of class 1:
 # right where its sign is that of the label.
@@ -369,3 +371,18 @@ def test_large_images_are_averaged():
     ]
     np.testing.assert_allclose(small[..., 0], expected)
     assert thumbnails.shrunk(np.zeros((224, 100, 3))).shape == (56, 25, 3)
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "scipy"])
+def test_without_a_package_of_figures_no_model_runs(package, tmp_path, monkeypatch):
+    hidden = [Without(finder, {package}) for finder in sys.meta_path]
+    monkeypatch.setattr(sys, "meta_path", hidden)
+    for name in [x for x in sys.modules if x.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    teacher, student = (two_classes(x, "net") for x in (TEACHER, STUDENT))
+    monkeypatch.setattr(
+        teacher, "predict", lambda *args, **kwargs: pytest.fail("it ran")
+    )
+    data = numbered(LABELS)
+    with pytest.raises(ImportError, match=r'pip install "keras-distill\[plot\]"'):
+        kd.analysis.report({"student": student}, teacher, data, file=tmp_path / "page")

@@ -69,11 +69,19 @@ def test_what_a_callback_assigns_is_logged(tmp_path):
     assert "logits_weight" in loaded.fit(X, CLASSES, verbose=0).history
 
 
-def test_the_logs_of_replicas_have_the_weights_too(two_replicas):
-    with two_replicas.scope():
-        distiller = scheduled(log_weights=True)
-    history = distiller.fit(X, CLASSES, batch_size=4, verbose=0).history
-    np.testing.assert_allclose(history["soft_target_weight"], [2.0 - 6.0 / STEPS])
+def test_the_logs_of_replicas_are_means_and_have_the_weights_too(two_replicas):
+    histories = []
+    for arguments in ({"log_weights": True}, {}):
+        keras.utils.set_random_seed(0)
+        with two_replicas.scope():
+            distiller = scheduled(metrics=["accuracy"], **arguments)
+        # Batches that do not divide evenly, so that a mean of replicas is not the mean.
+        fit = distiller.fit(X[:15], CLASSES[:15], 5, shuffle=False, verbose=0)
+        histories.append(fit.history)
+    logged, without = histories
+    np.testing.assert_allclose(logged["soft_target_weight"], [2.0 - 4.0 / STEPS])
+    for name, values in without.items():
+        np.testing.assert_allclose(logged[name], values, rtol=1e-6, err_msg=name)
 
 
 def test_the_logs_of_peers_have_the_weights_under_their_names():

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable
 
 import keras
+from keras import ops
 
 import keras_distill as kd
 
@@ -11,6 +12,22 @@ import keras_distill as kd
 def cross_entropy() -> keras.losses.Loss:
     """Return the loss of integer labels and logits."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def cross_entropy_of_labelled(labels, logits):
+    """Return the cross-entropy of each sample, whose mean is that of the labelled ones.
+
+    It is 0 without a label, which is -1. With `ignore_class=-1`, the loss would leave
+    these samples out of the distillation losses too.
+    """
+    labels = ops.reshape(labels, (-1,))
+    known = ops.cast(labels >= 0, logits.dtype)
+    share = ops.maximum(ops.sum(known), 1.0) / ops.cast(ops.size(known), logits.dtype)
+    classes = ops.maximum(labels, 0)
+    losses = keras.losses.sparse_categorical_crossentropy(
+        classes, logits, from_logits=True
+    )
+    return known * losses / share
 
 
 def fit(model, samples, batch: int, epochs: int, seed: int, **settings) -> None:
@@ -64,10 +81,7 @@ def fit_to_logits(
         settings.pop("rate", 1e-3), epochs * -(-len(samples) // batch)
     )
     keras.utils.set_random_seed(seed)
-    distiller.compile(
-        keras.optimizers.Adam(rate),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
-    )
+    distiller.compile(keras.optimizers.Adam(rate), cross_entropy_of_labelled)
     inputs = {"image": samples.images, "logits": logits}
     distiller.fit(inputs, samples.labels, batch, epochs, verbose=0, **settings)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 
 from keras_distill._backend.number_checks import check_above, check_integers
+from keras_distill._backend.optional import require
 from keras_distill.analysis.report.curves import as_curves, as_pulls
 from keras_distill.analysis.report.measured import TEACHER, measure
 from keras_distill.analysis.report.sections import Sections
@@ -77,7 +78,7 @@ def report(
         ValueError: there are no students, one is named "teacher", the models do not
             return logits of the same classes, `names` has another length, or the tapped
             layer returns no maps.
-        ImportError: `file` is given and matplotlib is not installed.
+        ImportError: `file` is given, and matplotlib or scipy is not installed.
 
     Example:
         >>> history = distiller.fit(train, epochs=2, verbose=0)
@@ -91,6 +92,8 @@ def report(
     check_integers(0, repeats=repeats)
     curves = {name: as_curves(name, x) for name, x in (histories or {}).items()}
     steps = {name: as_pulls(name, x) for name, x in (pulls or {}).items()}
+    if file is not None:
+        _check_packages()
     models = {TEACHER: teacher, **students}
     found = measure(models, data, batch_size, repeats)
     rows = found.rows()
@@ -108,6 +111,12 @@ def report(
     page = sections.page(rows, curves, steps, comparison)
     pathlib.Path(file).write_text(page, "utf-8")
     return rows
+
+
+def _check_packages() -> None:
+    """Import what figures need before the models run, which may take long."""
+    for module in ("matplotlib", "scipy.cluster.hierarchy"):
+        require(module, "The page of kd.analysis.report")
 
 
 def _check_students(students) -> None:
