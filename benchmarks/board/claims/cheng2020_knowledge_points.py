@@ -9,7 +9,7 @@ from keras import layers
 
 import keras_distill as kd
 from claims.protocol import Claim, Protocol
-from claims.training import accuracy, cross_entropy, stored
+from claims.training import accuracy, adam, cross_entropy, stored
 
 TEACHER_IMAGES, IMAGES, TEST, MEASURED = 10_000, 3000, 2000, 32
 EPOCHS, CHECKPOINTS, BATCH = 30, 15, 50
@@ -75,8 +75,7 @@ def net(seed: int) -> keras.Model:
 
 def optimizer(count: int, rate: float = 1e-3):
     """Return Adam for a training on some images."""
-    steps = EPOCHS * -(-count // BATCH)
-    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
+    return adam(EPOCHS * -(-count // BATCH), rate)
 
 
 class FreshGrounds(keras.utils.PyDataset):

@@ -15,6 +15,7 @@ import training
 from pairs import BATCH, LOSS, NETS, optimizer
 
 import keras_distill as kd
+from claims.training import adam
 
 CELLS = pathlib.Path(training.__file__).parent / "cells"
 STAGES = "stack1", "stack2", "stack3"
@@ -101,11 +102,10 @@ def distill_first(
         then: terms beside the labels in the second stage. Default: none.
     """
     first, second = epochs
-    steps = first * (len(samples) // BATCH)
-    adam = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, steps))
     *_, last = [tap.path for term in terms for tap in term.student]
+    by = adam(first * (len(samples) // BATCH))
     stages = [
-        kd.Stage(terms, trains=last, label_weight=0.0, optimizer=adam, epochs=first),
+        kd.Stage(terms, trains=last, label_weight=0.0, optimizer=by, epochs=first),
         kd.Stage(then, optimizer=optimizer(second, len(samples)), epochs=second),
     ]
     distiller = kd.Distiller(student, teacher)

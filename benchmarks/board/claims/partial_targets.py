@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 import keras_distill as kd
-from claims.training import cross_entropy
+from claims.training import adam, cross_entropy
 
 SOFT_WEIGHT = 0.7
 # What must be chosen before a method.
@@ -51,12 +51,8 @@ def fit_quickly(
 ) -> None:
     """Train a small network by Adam, with a rate that falls to 0 by a cosine."""
     steps = epochs * -(-len(y) // batch)
-    optimizer = keras.optimizers.Adam(
-        keras.optimizers.schedules.CosineDecay(rate, steps)
-    )
-    model.compile(
-        *(optimizer, cross_entropy()), steps_per_execution=50, jit_compile=jit_compile
-    )
+    settings = {"steps_per_execution": 50, "jit_compile": jit_compile}
+    model.compile(adam(steps, rate), cross_entropy(), **settings)
     model.fit(x, y, batch, epochs, verbose=0)
 
 

@@ -14,6 +14,11 @@ def cross_entropy() -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def adam(steps: int, rate: float = 1e-3) -> keras.optimizers.Optimizer:
+    """Return Adam, whose rate falls to 0 by a cosine."""
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
+
+
 def cross_entropy_of_labelled(labels, logits):
     """Return the cross-entropy of each sample, whose mean is that of the labelled ones.
 
@@ -49,10 +54,9 @@ def fit(model, samples, batch: int, epochs: int, seed: int, **settings) -> None:
 
 def fit_on(model, batches, epochs: int, rate: float = 1e-3, decays=True) -> None:
     """Train by Adam on batches, with a rate that may fall to 0 by a cosine."""
-    if decays:
-        steps = epochs * len(batches)
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-    model.compile(keras.optimizers.Adam(rate), cross_entropy())
+    steps = epochs * len(batches)
+    optimizer = adam(steps, rate) if decays else keras.optimizers.Adam(rate)
+    model.compile(optimizer, cross_entropy())
     model.fit(batches, epochs=epochs, verbose=0)
 
 
@@ -77,11 +81,10 @@ def fit_to_logits(
         label_weight=settings.pop("label_weight", 0.0),
         student_inputs="image",
     )
-    rate = keras.optimizers.schedules.CosineDecay(
-        settings.pop("rate", 1e-3), epochs * -(-len(samples) // batch)
-    )
+    steps = epochs * -(-len(samples) // batch)
+    optimizer = adam(steps, settings.pop("rate", 1e-3))
     keras.utils.set_random_seed(seed)
-    distiller.compile(keras.optimizers.Adam(rate), cross_entropy_of_labelled)
+    distiller.compile(optimizer, cross_entropy_of_labelled)
     inputs = {"image": samples.images, "logits": logits}
     distiller.fit(inputs, samples.labels, batch, epochs, verbose=0, **settings)
 

@@ -7,7 +7,7 @@ from training import cached_teacher, fast_teacher
 import keras_distill as kd
 from claims import cifar
 from claims.protocol import Claim, Protocol
-from claims.training import accuracy
+from claims.training import accuracy, adam
 from keras_distill import losses
 
 IMAGES, TEST, BLOCK, FINE_TUNING, RATE = 10_000, 10_000, 5, 10, 3e-3
@@ -32,10 +32,9 @@ with a rate of {RATE:g} that falls to 0 by a cosine in each stage, batches of {B
 crops and mirrored images. Test error in %; the paper's figures are for VGG-16."""
 
 
-def adam(epochs: int, images: int) -> keras.optimizers.Optimizer:
+def optimizer(epochs: int, images: int) -> keras.optimizers.Optimizer:
     """Return the optimizer of a stage."""
-    steps = epochs * (images // BATCH)
-    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(RATE, steps))
+    return adam(epochs * (images // BATCH), RATE)
 
 
 def recast(student, teacher, samples, seed: int) -> keras.Model:
@@ -45,7 +44,7 @@ def recast(student, teacher, samples, seed: int) -> keras.Model:
     epochs = {"epochs": BLOCK, "fine_tuning_epochs": FINE_TUNING}
     stages = kd.recasting_stages(student, teacher, blocks, **epochs)
     for stage in stages:
-        stage.optimizer = adam(stage.epochs, len(samples))
+        stage.optimizer = optimizer(stage.epochs, len(samples))
     distiller = kd.Distiller(student, fast_teacher(teacher, samples))
     distiller.compile("adam", LOSS)
     kd.fit_stages(distiller, stages, cifar.batches(samples, seed), verbose=0)
@@ -58,7 +57,7 @@ def trained(row: str, seed: int, samples, scratch) -> keras.Model:
     if row == "recast":
         return recast(student, teacher, samples, seed)
     epochs = 2 * BLOCK + FINE_TUNING
-    by = adam(epochs, len(samples))
+    by = optimizer(epochs, len(samples))
     if row == "labels":
         return cifar.fit(student, samples, epochs, seed, by)
     cached = cached_teacher(teacher, samples, scratch / "logits")
