@@ -51,11 +51,11 @@ def small_pair(pairs, **settings):
 def test_every_row_has_balanced_terms_on_each_pair(board):
     methods, pairs, run = board("methods"), board("pairs"), board("run")
     main, *_ = pairs.PAIRS
-    rows = {main: methods.METHODS, **run.OTHER}
+    rows, samples = {main: methods.METHODS, **run.OTHER}, images().train
     for name, pair in pairs.PAIRS.items():
         models = pair.student.build(0), pair.teacher.build(0)
         for method in rows[name]:
-            row = methods.row_of(method, pair, models, 256)
+            row = methods.row_of(method, pair, models, samples)
             assert bool(row.terms) == (method != "alone")
             # Where the student has a classifier of its own, it learns from labels too.
             assert (row.student is models[0]) == (row.label_weight == 1.0)

@@ -223,7 +223,8 @@ def run_row(cells: list[Cell], pair: Pair, teacher, data, folder, end: float) ->
 
     def make(seed):
         models = pair.student.build(1000 + seed), teacher
-        row = row_of(cells[0].method, pair, models, len(labels))
+        samples = kd.data.Samples(images, labels)
+        row = row_of(cells[0].method, pair, models, samples)
         model = row.student
         if row.terms:
             inputs = {"label_weight": row.label_weight}

@@ -17,6 +17,7 @@ import keras_distill as kd
 from keras_distill import losses, targets
 
 BALANCED = "balanced"
+PARAPHRASED, PARAPHRASER_EPOCHS = 10_000, 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ def on_stages(loss, pair, last: bool = False) -> list[kd.Term]:
 def logits(loss) -> Callable:
     """Return a row that compares logits, which can be read from a cache."""
 
-    def terms(pair, images):
+    def terms(pair, samples):
         return [term(loss)]
 
     return terms
@@ -59,7 +60,7 @@ def logits(loss) -> Callable:
 def stages(loss, last: bool = False) -> Callable:
     """Return a row that compares the ends of stages."""
 
-    def terms(pair, images):
+    def terms(pair, samples):
         return on_stages(loss, pair, last)
 
     return terms
@@ -68,13 +69,13 @@ def stages(loss, last: bool = False) -> Callable:
 def pooled(*of_pool) -> Callable:
     """Return a row that compares the vectors after pooling."""
 
-    def terms(pair, images):
+    def terms(pair, samples):
         return [term(loss, ("pool", "pool")) for loss in of_pool]
 
     return terms
 
 
-def flows(pair, images):
+def flows(pair, samples):
     """Return FSP's terms, between the ends of stages that follow each other."""
     ends = [tap for tap, _ in pair.stages]
     loss = losses.FlowMatrix()
@@ -84,18 +85,18 @@ def flows(pair, images):
     ]
 
 
-def contrastive(pair, images):
+def contrastive(pair, samples):
     """Return CRD's term."""
-    return [term(losses.Contrastive(images, negatives=4096), ("pool", "pool"))]
+    return [term(losses.Contrastive(len(samples), negatives=4096), ("pool", "pool"))]
 
 
-def review(pair, images):
+def review(pair, samples):
     """Return ReviewKD's term on all stages at once."""
     students, teachers = zip(*pair.stages, strict=True)
     return [term(losses.Review(len(students)), (students, teachers))]
 
 
-def regions(pair, images):
+def regions(pair, samples):
     """Return SDD's term, on the map that is averaged and the last layer's input."""
     taps = kd.Tap("pool", side="input"), kd.Tap("logits", side="input")
     loss = losses.ScaleDecoupledLogits(losses.SoftTarget(4.0))
@@ -105,7 +106,7 @@ def regions(pair, images):
 def before_activation(loss) -> Callable:
     """Return a row that compares what goes into the last activation of each stage."""
 
-    def terms(pair, images):
+    def terms(pair, samples):
         sides = [tuple(kd.Tap(x, side="input") for x in taps) for taps in pair.stages]
         return [term(loss, taps, name=f"{loss.name}_{taps[0].path}") for taps in sides]
 
@@ -115,21 +116,30 @@ def before_activation(loss) -> Callable:
 def both(*rows) -> Callable:
     """Return a row of several rows' terms."""
 
-    def terms(pair, images):
-        return [found for row in rows for found in row(pair, images)]
+    def terms(pair, samples):
+        return [found for row in rows for found in row(pair, samples)]
 
     return terms
 
 
-def suggested(student, teacher) -> Row:
+def suggested(student, teacher, pair, samples) -> Row:
     """Return the row of the terms that are suggested for the pair."""
     return Row(student, list(kd.suggest_terms(student, teacher)))
 
 
-def reused(student, teacher) -> Row:
+def reused(student, teacher, pair, samples) -> Row:
     """Return SimKD's row."""
     student, features = kd.reuse_teacher_head(student, teacher)
     return Row(student, [features], label_weight=0.0)
+
+
+def factors(student, teacher, pair, samples) -> Row:
+    """Return FT's row, after its paraphraser has learnt the teacher's last stage."""
+    _, end = last = pair.stages[-1]
+    paraphraser = kd.adapters.Paraphraser(0.5)
+    images = samples.images[:PARAPHRASED]
+    paraphraser.train_on(teacher, end, images, epochs=PARAPHRASER_EPOCHS, verbose=0)
+    return Row(student, [term(losses.FactorTransfer(paraphraser), last)])
 
 
 def momenta_apart(epochs: int, images: int) -> keras.optimizers.Optimizer:
@@ -159,6 +169,7 @@ METHODS = {
     "VID": stages(losses.VariationalInformation()),
     "NST": stages(losses.NeuronSelectivity(), last=True),
     "AB": before_activation(losses.ActivationBoundary()),
+    "FT": None,
     "OFD": before_activation(losses.MarginActivation()),
     "SimKD": None,
     "MLKD": logits(losses.MultiLevelLogits()),
@@ -178,7 +189,7 @@ METHODS = {
     "DOT": KD,
 }
 # Rows that are made of both models.
-OF_MODELS = {"suggested": suggested, "SimKD": reused}
+OF_MODELS = {"suggested": suggested, "SimKD": reused, "FT": factors}
 OPTIMIZERS = {"DOT": momenta_apart}
 # Rows that compare logits alone.
 FROM_LOGITS = (
@@ -194,17 +205,17 @@ FROM_LOGITS = (
 )
 
 
-def row_of(method: str, pair, models, images: int) -> Row:
+def row_of(method: str, pair, models, samples) -> Row:
     """Return what a row trains.
 
     Args:
         method: name of the row.
         pair: of networks.
         models: the student and the teacher.
-        images: number of the student's images.
+        samples: of the student.
     """
     if method in OF_MODELS:
-        return OF_MODELS[method](*models)
+        return OF_MODELS[method](*models, pair, samples)
     make = METHODS[method]
-    terms = [] if make is None else make(pair, images)
+    terms = [] if make is None else make(pair, samples)
     return Row(models[0], terms, optimizer=OPTIMIZERS.get(method, optimizer))

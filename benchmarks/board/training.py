@@ -105,7 +105,7 @@ def run_cell(cell: Cell, pair: Pair, teacher, data, folder, scratch) -> None:
     """
     samples = data.train[: pair.images]
     models = pair.student.build(1000 + cell.seed), teacher
-    row = row_of(cell.method, pair, models, len(samples))
+    row = row_of(cell.method, pair, models, samples)
     student = row.student
     views = kd.data.Views(augment, VIEWS)
     train = kd.data.batches(

@@ -87,7 +87,6 @@ class CachedTeacher(BaseTeacher):
         knowledge distillation.
     """
 
-    checks_first_batch = False
     lacks: ClassVar[dict] = {
         **BaseTeacher.lacks,
         NORM: "No cache has the statistics of a normalization. Pass the teacher itself to "

@@ -1,5 +1,7 @@
 """A cache returns the teacher's outputs, in whatever order they are read, or raises."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -538,3 +540,22 @@ def test_a_function_is_no_preprocessing(tmp_path, teacher):
     scale = keras.applications.mobilenet_v2.preprocess_input
     with pytest.raises(TypeError, match=r"must be a keras\.Layer.*preprocess_input"):
         kd.CachedTeacher(tmp_path / "c", teacher, preprocessing=scale)
+
+
+@pytest.mark.parametrize("form", [{}, {"top_k": 3, "temperature": 4.0}])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_classes_in_another_order_than_the_cache_are_warned_of(
+    tmp_path, teacher, student, samples, form, shift
+):
+    known = teacher.predict(samples.images, verbose=0).argmax(-1)
+    labels = ((known + shift) % 10).astype("int32")
+    samples = kd.data.Samples(samples.images, labels, samples.ids)
+    cached = cache(tmp_path / "c", teacher, samples, **form)
+    soft = kd.Term(kd.losses.SoftTarget(4.0))
+    distiller = kd.Distiller(student, cached, student_inputs="image", terms=[soft])
+    distiller.compile("sgd", LABELS)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        distiller.fit(cached.join(batches(samples)), verbose=0)
+    right = [x for x in found if "right on 0 % of the labels" in str(x.message)]
+    assert len(right) == shift
