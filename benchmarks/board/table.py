@@ -20,13 +20,15 @@ One rule for all methods: labels have weight 1, and each term the weight with wh
 as hard at the student as the labels when the training begins (`weight="balanced"`,
 [balanced weights](../guide/temperature_and_weights.md#balanced-weights)). Nothing is tuned
 for a method, and all parts are learnt together. SimKD alone has no labels, and the weight
-of its paper: its student ends in the teacher's last layer. DOT is KD by SGD with two
-momenta. FT's paraphraser learns the end of the teacher's last stage beforehand, from 10,000
-images in 5 epochs. Data: `cifar10_jpeg`, a recompressed and so lossy copy of CIFAR-10; teachers have
-all 50,000 images. Crops and flips, SGD with momentum 0.9, rate 0.1 that falls to 0 by a
-cosine, L2 penalty 5e-4, batches of 128. Accuracy in % on the 10,000 test images after the
-last epoch, mean ± standard deviation over the seeds that are there; differences below one
-deviation say nothing.
+of its paper: its student ends in the teacher's last layer. FT's paraphraser first learns the
+end of the teacher's last stage, from 10,000 images in 5 epochs. DOT is KD by SGD with two
+momenta.
+
+Data: `cifar10_jpeg`, a recompressed and so lossy copy of CIFAR-10; teachers have all 50,000
+images. Crops and flips, SGD with momentum 0.9, rate 0.1 that falls to 0 by a cosine, L2
+penalty 5e-4, batches of 128. Accuracy in % on the 10,000 test images after the last epoch,
+mean ± standard deviation over the seeds that are there; differences below one deviation say
+nothing.
 
 This page is made from `benchmarks/board/cells` by `python benchmarks/board/table.py`; each
 cell has its settings, history, revision and a hash of the weights. More cells: `python
