@@ -221,10 +221,10 @@ def test_images_without_labels_count_in_the_distillation_loss_alone(protocols):
     # from two images it could not.
     target = x @ rng.default_rng(2).normal(size=(4, 3)).astype("float32")
     student = kd.models.mlp((4,), 3, units=())
-    settings = kd.losses.LogitRegression(), 6, 400, 0
+    settings = kd.losses.LogitRegression(), 6, 60, 0
     samples = kd.data.Samples(x, labels)
-    training.fit_to_logits(student, samples, target, *settings, rate=0.1)
-    np.testing.assert_allclose(student.predict(x, verbose=0), target, atol=0.05)
+    training.fit_to_logits(student, samples, target, *settings, rate=0.3)
+    np.testing.assert_allclose(student.predict(x, verbose=0), target, atol=0.2)
 
 
 def test_a_setting_is_chosen_once(protocols, tmp_path):

@@ -138,6 +138,7 @@ def test_the_loss_is_half_of_each_cross_entropy(teacher):
     np.testing.assert_allclose(float(logs["loss"]), expected, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_both_heads_learn_and_the_prediction_is_one(teacher, tmp_path):
     distiller = distiller_of(teacher)
     images, labels = bars(512)
@@ -184,6 +185,7 @@ def test_an_export_returns_the_prediction_of_both(tmp_path):
     np.testing.assert_allclose(served.serve(x), model.predict(x, verbose=0), atol=1e-5)
 
 
+@pytest.mark.long
 def test_taps_pair_with_a_convolutional_teacher(teacher):
     student = kd.models.vit((8, 8, 1), 2, **SMALL)
     assert "block2" in str(kd.suggest_taps(student, kd.models.vit((8, 8, 1), 2)))

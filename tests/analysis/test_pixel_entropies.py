@@ -84,6 +84,7 @@ def test_sigma_is_at_most_the_range_of_the_images():
         assert np.delete(found.sigma.reshape(4, 16), 3, 1).max() < 0.5
 
 
+@pytest.mark.long
 def test_large_values_in_half_precision():
     images = kd.data.load("digits").train.images[:4]
     kinds = {}

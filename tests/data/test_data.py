@@ -82,6 +82,7 @@ def test_an_unknown_dataset_is_an_error(tmp_path):
         kd.data.load("no_such_set", data_dir=str(tmp_path))
 
 
+@pytest.mark.long
 def test_mnist_by_name():
     import tensorflow_datasets as tfds
 

@@ -167,6 +167,7 @@ def test_texts_come_in_any_form(texts):
         assert found == pytest.approx(gap.mean(), rel=1e-3), kind
 
 
+@pytest.mark.long
 def test_texts_have_weights_and_a_validation_split(texts):
     distiller, gap = texts
     weights = np.linspace(0.5, 1.0, 8)

@@ -76,6 +76,7 @@ REGRESSION = losses.LogitRegression(), losses.LogitRegression(centred=True)
 ACCEPTED = {"scores": [*OF_PAIRS, *REGRESSION], "log_scores": [*SOFTMAX, REGRESSION[0]]}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("side", ACCEPTED)
 def test_the_length_of_the_padding_changes_nothing(side):
     accepted = ACCEPTED[side]

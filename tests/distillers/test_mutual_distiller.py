@@ -164,6 +164,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_stopped_it_goes_on_as_one_that_was_not(tmp_path):
     data = points()
 

@@ -67,6 +67,7 @@ def test_a_replica_without_samples_is_refused(three_taps, images, two_replicas):
         run(three_taps, images, batch_size=31)
 
 
+@pytest.mark.long
 def test_schedules_move_alike(images, two_replicas):
     def make():
         falling = keras.optimizers.schedules.PolynomialDecay(4.0, 6, 1.0)

@@ -28,6 +28,7 @@ def assert_same(first, second):
         np.testing.assert_array_equal(np.array(a), np.array(b))
 
 
+@pytest.mark.long
 def test_loaded_it_goes_on_as_if_nothing_had_been(three_taps, images, tmp_path):
     whole, _ = make(three_taps)
     whole.fit(*images, epochs=4, shuffle=False, verbose=0)

@@ -70,6 +70,7 @@ def test_gradient_equals_finite_differences(
     np.testing.assert_allclose(grad, expected, rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.long
 @every_case
 def test_replicas_pair_the_global_batch(features, make, formula, margin, two_replicas):
     features, loss = features.astype("float32"), make()

@@ -158,6 +158,7 @@ def test_another_model_than_a_distiller_trains_as_with_sgd():
     assert_close(*(m.get_weights() for m in models), atol=1e-6)
 
 
+@pytest.mark.long
 def test_scaled_losses_and_averaged_weights():
     """Powers of 2 change nothing; the average is SGD's where there is no gap."""
     expected = distilled(DOT(0.05))

@@ -123,6 +123,7 @@ def test_two_arrays_of_one_name_are_damaged(tmp_path):
         files.read_arrays(tmp_path / "a.npz")
 
 
+@pytest.mark.long
 def test_nothing_is_unpacked_of_what_is_too_large(tmp_path):
     """3 GB of zeros in a file of 3 MB."""
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:

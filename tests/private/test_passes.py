@@ -9,6 +9,7 @@ from keras_distill._backend.tensorflow_data import passes_per_epoch
 tf = pytest.importorskip("tensorflow")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("executions", [1, 4, 5])
 @pytest.mark.parametrize("known", [True, False])
 def test_passes_per_epoch(known, executions):

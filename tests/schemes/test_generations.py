@@ -66,6 +66,7 @@ def test_born_again_without_dark_knowledge(loss):
     assert generations[1].history["loss"][-1] < generations[1].history["loss"][0]
 
 
+@pytest.mark.long
 def test_a_generation_approaches_the_previous_one():
     x, _ = points()
     first, second = chain(2, epochs=60, label_weight=0.0)

@@ -77,6 +77,7 @@ def test_a_specialist_begins_as_the_generalist():
     )
 
 
+@pytest.mark.long
 def test_it_learns_its_classes_and_the_dustbin():
     model, data = generalist(), samples()
     before = [np.array(w) for w in model.get_weights()]

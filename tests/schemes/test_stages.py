@@ -107,6 +107,7 @@ def test_layers_after_the_tap_do_not_run():
         run(distiller, fitnets()[1:])
 
 
+@pytest.mark.long
 def test_the_second_stage_starts_from_the_firsts_weights():
     """Two stages are equivalent to two distillers, trained one after the other."""
     stages = [
@@ -360,6 +361,7 @@ def test_weights_of_layers_with_sublayers_belong_to_the_part(trains, blocks, cal
     assert len(distiller.student.trainable_variables) == 11, "all as before"
 
 
+@pytest.mark.long
 def test_images_without_labels_and_data_without_length():
     x, y = images()
     soft_alone = [kd.Stage([soft()], label_weight=0.0)]
@@ -442,6 +444,7 @@ def test_a_stage_of_a_paraphraser_refuses_a_preprocessor():
         kd.fit_stages(distiller, [stage], np.ones((4, 4), "float32"), verbose=0)
 
 
+@pytest.mark.long
 def test_histories_are_the_same_with_a_backup(nets, tmp_path):
     def histories(backup):
         student, teacher = nets

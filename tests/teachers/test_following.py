@@ -99,6 +99,7 @@ def test_it_is_not_trained_and_is_the_same_on_replicas(two_replicas):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.long
 def test_its_moving_means_are_the_same_on_replicas(two_replicas):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(32, 8, 8, 1)).astype("float32")
