@@ -106,13 +106,14 @@ def test_a_cell_that_is_killed_goes_on(board, method, tmp_path, monkeypatch):
 
 def test_the_page_says_how_many_seeds_each_row_has(board, tmp_path, monkeypatch):
     cells, table = board("cells"), board("table")
-    for method, values in {
-        "alone": [50.0, 52.0],
-        "KD": [60.0],
-        "teacher": [70.0],
-    }.items():
+    for method, pair, values in (
+        ("alone", "pair", [50.0, 52.0]),
+        ("KD", "pair", [60.0]),
+        ("teacher", "pair", [70.0]),
+        ("alone", "pair-torch", [51.5]),
+    ):
         for seed, value in enumerate(values):
-            cells.Cell(method, "pair", seed).write(
+            cells.Cell(method, pair, seed).write(
                 tmp_path, accuracy=value, settings={"images": 10, "epochs": 1}
             )
     page = tmp_path / "board.md"
@@ -120,11 +121,13 @@ def test_the_page_says_how_many_seeds_each_row_has(board, tmp_path, monkeypatch)
         sys, "argv", ["table.py", "--cells", str(tmp_path), "--page", str(page)]
     )
     table.main()
-    lines = page.read_text("utf-8").splitlines()
-    rows = [[x.strip() for x in line.split("|")] for line in lines if "|" in line]
-    assert ["", "KD", "60.00", "1", ""] in rows
-    assert ["", "alone", "51.00 ± 1.00", "2", ""] in rows
-    assert ["", "pair", "70.00", ""] in rows
+    text = page.read_text("utf-8")
+    lines = [line.split("|")[1:-1] for line in text.splitlines() if "|" in line]
+    rows = [[x.strip() for x in line] for line in lines]
+    assert ["KD", "60.00", "1", "", ""] in rows
+    assert ["alone", "51.00 ± 1.00", "2", "51.50", "1"] in rows
+    assert ["pair", "70.00"] in rows
+    assert "## pair\n" in text and "## pair-torch" not in text
 
 
 @pytest.fixture

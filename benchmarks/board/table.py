@@ -28,7 +28,8 @@ Data: `cifar10_jpeg`, a recompressed and so lossy copy of CIFAR-10; teachers hav
 images. Crops and flips, SGD with momentum 0.9, rate 0.1 that falls to 0 by a cosine, L2
 penalty 5e-4, batches of 128. Accuracy in % on the 10,000 test images after the last epoch,
 mean ± standard deviation over the seeds that are there; differences below one deviation say
-nothing.
+nothing. "Plain PyTorch" is the same training written by hand without Keras
+(`benchmarks/board/reference_torch.py`), from the same teacher, with seeds of its own.
 
 This page is made from `benchmarks/board/cells` by `python benchmarks/board/table.py`; each
 cell has its settings, history, revision and a hash of the weights. More cells: `python
@@ -43,16 +44,25 @@ def cells(folder: pathlib.Path) -> list[dict]:
     ]
 
 
-def rows_of(found: list[dict]) -> list[dict]:
-    """Return the rows of a pair's table, the best mean first."""
-    by_method = {}
+def by_method(found: list[dict]) -> dict[str, list[float]]:
+    """Return the accuracies of each method's seeds."""
+    accuracies = {}
     for cell in found:
-        by_method.setdefault(cell["method"], []).append(cell["accuracy"])
-    ranked = sorted(by_method.items(), key=lambda x: -statistics.fmean(x[1]))
-    return [
-        {"method": method, "accuracy": summary(values), "seeds": len(values)}
-        for method, values in ranked
-    ]
+        accuracies.setdefault(cell["method"], []).append(cell["accuracy"])
+    return accuracies
+
+
+def rows_of(found: list[dict], reference: list[dict] = ()) -> list[dict]:
+    """Return the rows of a pair's table, the best mean first, beside a reference."""
+    rows, beside = [], by_method(reference)
+    ranked = sorted(by_method(found).items(), key=lambda x: -statistics.fmean(x[1]))
+    for method, values in ranked:
+        row = {"method": method, "accuracy": summary(values), "seeds": len(values)}
+        if method in beside:
+            row["plain PyTorch"] = summary(beside[method])
+            row["its seeds"] = len(beside[method])
+        rows.append(row)
+    return rows
 
 
 def summary(values: list[float], digits: int = 2) -> str:
@@ -63,12 +73,12 @@ def summary(values: list[float], digits: int = 2) -> str:
     return f"{mean} ± {statistics.pstdev(values):.{digits}f}"
 
 
-def section(pair: str, found: list[dict]) -> str:
+def section(pair: str, found: list[dict], reference: list[dict]) -> str:
     """Return the section of a pair."""
     settings = found[0]["settings"]
     machines = ", ".join(sorted({cell["machine"] for cell in found}))
     about = f"{settings['images']:,} images, {settings['epochs']} epochs ({machines})."
-    return f"## {pair}\n\n{about}\n\n{kd.analysis.table(rows_of(found))}\n"
+    return f"## {pair}\n\n{about}\n\n{kd.analysis.table(rows_of(found, reference))}\n"
 
 
 def main():
@@ -89,7 +99,8 @@ def main():
     parts = [TEXT]
     if trained:
         parts.append(f"## Teachers\n\n{kd.analysis.table(trained)}\n")
-    parts += [section(pair, pairs[pair]) for pair in sorted(pairs)]
+    references = {pair: pairs.pop(f"{pair}-torch", []) for pair in list(pairs)}
+    parts += [section(x, pairs[x], references[x]) for x in sorted(pairs)]
     args.page.write_text("\n".join(parts), "utf-8")
     print(args.page.read_text("utf-8"))
 
