@@ -19,7 +19,8 @@ TEXT = """# The board: methods on real images
 One rule for all methods: labels have weight 1, and each term the weight with which it pulls
 as hard at the student as the labels when the training begins (`weight="balanced"`,
 [balanced weights](../guide/temperature_and_weights.md#balanced-weights)). Nothing is tuned
-for a method, and all parts are learnt together. SimKD alone has no labels, and the weight
+for a method on these images, and all parts are learnt together. CRD alone pulls 0.3 times as
+hard, as [digits](compare.md#how-hard-a-term-should-pull) suggested. SimKD alone has no labels, and the weight
 of its paper: its student ends in the teacher's last layer. FT's paraphraser first learns the
 end of the teacher's last stage, from 10,000 images in 5 epochs. DOT is KD by SGD with two
 momenta.

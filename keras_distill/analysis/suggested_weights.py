@@ -122,13 +122,13 @@ def suggest_weights(
 
     .. math::
 
-        w = \mathrm{share} \cdot \lambda \,
+        w = \mathrm{share} \cdot s \cdot \lambda \,
             \frac{\lVert g_{\mathrm{label}} \rVert}{\lVert g_{\mathrm{term}} \rVert}
 
-    with lambda, the `label_weight`, and means of the norms of the gradients g over the
-    batches. Without a loss of labels the first term keeps its weight, and the others
-    are balanced against it. A weight that is a schedule keeps its shape: its largest
-    value becomes the suggested weight.
+    with lambda, the `label_weight`; s, the loss's own `share`, 1 but for label smoothing
+    and `Contrastive`, which have 0.3; and means of the norms of the gradients g over the batches. Without a loss of labels
+    the first term keeps its weight, and the others are balanced against it. A weight that
+    is a schedule keeps its shape: its largest value becomes the suggested weight.
 
     `kd.Term(..., weight="balanced")` measures as `fit` begins.
 
@@ -137,8 +137,9 @@ def suggest_weights(
             weights that training starts from.
         data: as `fit` takes them: a `tf.data.Dataset`, a `PyDataset` or another iterable
             of batches; or arrays `(x, y)`.
-        share: how many times as hard as the labels a term pulls; a number, or one by the
-            name of a term, 1 for those left out. Default 1. Terms on features may want
+        share: how many times as hard as the labels a term pulls, as a factor of its loss's
+            own share; a number, or one by the name of a term, 1 for those left out.
+            Default 1. Terms on features may want
             more: search it on held-out data.
         batches: to average over. Default 4.
         batch_size: of arrays. Default 32.
@@ -201,7 +202,10 @@ def _shares(distiller, share) -> dict[str, float]:
             f"share names {', '.join(unknown)}; the terms are {list(distiller.terms)}."
         )
     check_in(0, **{f"share['{name}']": value for name, value in share.items()})
-    return {name: float(share.get(name, 1.0)) for name in distiller.terms}
+    return {
+        name: float(share.get(name, 1.0)) * bound.term.loss.share
+        for name, bound in distiller.terms.items()
+    }
 
 
 def _checked_batches(distiller, data, count: int, batch_size: int) -> list[tuple]:

@@ -73,6 +73,7 @@ class Divergence(DistillationLoss):
         if target is not None:
             # A target may give masked keys a probability.
             self.masked_scores = ()
+            self.share = target.balanced_share
         self._check_temperature()
         self.needs = () if target is None else target.needs
         self.needs_one_class = target is not None and target.needs_one_class

@@ -18,8 +18,9 @@ class Target:
     A subclass implements `call`, and sets the class attribute `needs` to the keyword
     arguments of `call`, out of `labels`, `sample_ids` and `step`. `needs_one_class` is
     whether its labels must name one class per sample, so that `fit` refuses mixed labels.
-    A class whose logit is -inf, which the teacher leaves out, has a log-probability of
-    -inf.
+    `balanced_share` is the `share` of a loss with this target: how many times as hard as
+    the labels a balanced term pulls. Default 1. A class whose logit is -inf, which the
+    teacher leaves out, has a log-probability of -inf.
 
     Example:
         >>> class Sharpened(kd.targets.Target):
@@ -29,6 +30,7 @@ class Target:
 
     needs: ClassVar[tuple[str, ...]] = ()
     needs_one_class: ClassVar[bool] = False
+    balanced_share: ClassVar[float] = 1.0
 
     def __call__(self, teacher, temperature=1.0, **context):
         """Return the log-probabilities that the student is compared with.

@@ -100,6 +100,22 @@ def test_shares_of_single_terms():
     assert shared["logit_regression"] == pytest.approx(once["logit_regression"])
 
 
+def test_label_smoothing_pulls_less_hard():
+    x, y, kernels = problem()
+    smoothing = kd.losses.SoftTarget(1.0, target=kd.targets.Uniform())
+    terms = [kd.Term(smoothing, name="smoothing"), kd.Term(kd.losses.SoftTarget(T))]
+    found = kd.suggest_weights(distiller_of(kernels, terms), (x, y))
+    norms = found.gradients.norms
+    pulls = {name: weight * norms[name] for name, weight in found.items()}
+    assert pulls["smoothing"] == pytest.approx(0.3 * pulls["soft_target"])
+    balanced = [kd.Term(term.loss, name=term.name, weight="balanced") for term in terms]
+    distiller = distiller_of(kernels, balanced)
+    distiller.fit(x, y, batch_size=32, shuffle=False, verbose=0)
+    for name, weight in found.items():
+        measured = keras.ops.convert_to_numpy(distiller.terms[name].weight)
+        assert float(measured) == pytest.approx(weight, rel=1e-4)
+
+
 def test_every_kind_of_data_gives_the_same_weights():
     x, y, kernels = problem()
     parts = [(x[i : i + 16], y[i : i + 16]) for i in range(0, 64, 16)]
