@@ -126,9 +126,10 @@ def suggest_weights(
             \frac{\lVert g_{\mathrm{label}} \rVert}{\lVert g_{\mathrm{term}} \rVert}
 
     with lambda, the `label_weight`; s, the loss's own `share`, 1 but for label smoothing
-    and `Contrastive`, which have 0.3; and means of the norms of the gradients g over the batches. Without a loss of labels
-    the first term keeps its weight, and the others are balanced against it. A weight that
-    is a schedule keeps its shape: its largest value becomes the suggested weight.
+    and `Contrastive`, which have 0.3; and means of the norms of the gradients g over the
+    batches. Without a loss of labels the first term keeps its weight, and the others are
+    balanced against it. A weight that is a schedule keeps its shape: its largest value
+    becomes the suggested weight.
 
     `kd.Term(..., weight="balanced")` measures as `fit` begins.
 
