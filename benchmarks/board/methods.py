@@ -1,9 +1,10 @@
 """The rows of the board: what the student learns beside the labels.
 
 One rule for all: labels have weight 1, and each term `weight="balanced"`, so that it
-pulls as hard as the labels as the training begins. Nothing is tuned for a method, and all
-parts are learnt together, also where a paper trains stages. One row has no labels, as its
-student predicts by the teacher's last layer: SimKD, with the weight of its paper.
+pulls as hard as the labels as the training begins, times the loss's own `share`. Nothing
+is tuned for a method on these images, and all parts are learnt together, also where a
+paper trains stages. One row has no labels, as its student predicts by the teacher's last
+layer: SimKD, with the weight of its paper.
 """
 
 import dataclasses
