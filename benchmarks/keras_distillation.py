@@ -160,8 +160,12 @@ def losses(make) -> int:
 
 
 def _is_loss(member) -> bool:
-    base = kd.losses.DistillationLoss
-    return isinstance(member, type) and issubclass(member, base) and member is not base
+    bases = kd.losses.DistillationLoss, kd.losses.Divergence
+    return (
+        isinstance(member, type)
+        and issubclass(member, bases[0])
+        and member not in bases
+    )
 
 
 def cost_of_step(variant: str) -> str:

@@ -21,8 +21,9 @@ BEGIN, END = "<!-- made from cells -->", "<!-- end of what is made from cells --
 SUMMARY = """# What papers claim, and what shows here
 
 Each claim compares two rows of a protocol: it shows if the means over seeds differ as
-claimed by more than the larger of the two standard deviations, and is not tried while a row
-has fewer seeds than its protocol asks for. This page is made from `benchmarks/board/cells`
+claimed by more than the larger of the two standard deviations; a claim that one row is as
+good as another, unless it is worse by more than that. It is not tried while a row has fewer
+seeds than its protocol asks for. This page is made from `benchmarks/board/cells`
 by `python benchmarks/board/claim_pages.py`; more cells: `python benchmarks/board/run.py
 --only <protocol>`.
 """

@@ -2,7 +2,7 @@
 
 One rule for all: labels have weight 1, and each term `weight="balanced"`, so that it
 pulls as hard as the labels as the training begins, times the loss's own `share`. Nothing
-is tuned for a method on these images, and all parts are learnt together, also where a
+is tuned for a method on these images, and all parts are learned together, also where a
 paper trains stages. One row has no labels, as its student predicts by the teacher's last
 layer: SimKD, with the weight of its paper.
 """
@@ -135,7 +135,7 @@ def reused(student, teacher, pair, samples) -> Row:
 
 
 def factors(student, teacher, pair, samples) -> Row:
-    """Return FT's row, after its paraphraser has learnt the teacher's last stage."""
+    """Return FT's row, after its paraphraser has learned the teacher's last stage."""
     _, end = last = pair.stages[-1]
     paraphraser = kd.adapters.Paraphraser(0.5)
     images = samples.images[:PARAPHRASED]

@@ -19,11 +19,12 @@ TEXT = """# The board: methods on real images
 One rule for all methods: labels have weight 1, and each term the weight with which it pulls
 as hard at the student as the labels when the training begins (`weight="balanced"`,
 [balanced weights](../guide/temperature_and_weights.md#balanced-weights)). Nothing is tuned
-for a method on these images, and all parts are learnt together. CRD alone pulls 0.3 times as
+for a method on these images, and all parts are learned together. CRD alone pulls 0.3 times as
 hard, as [digits](compare.md#how-hard-a-term-should-pull) suggested. SimKD alone has no
 labels, and the weight of its paper: its student ends in the teacher's last layer. FT's
 paraphraser first learns the end of the teacher's last stage, from 10,000 images in 5 epochs.
-DOT is KD by SGD with two momenta.
+DOT is KD by SGD with two momenta. To save time, a teacher of layers may be frozen in
+bfloat16, and one of logits cached: each cell says which.
 
 Data: `cifar10_jpeg`, a recompressed and so lossy copy of CIFAR-10; teachers have all 50,000
 images. Crops and flips, SGD with momentum 0.9, rate 0.1 that falls to 0 by a cosine, L2

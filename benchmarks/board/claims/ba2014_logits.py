@@ -30,13 +30,14 @@ TEACHERS |= {WITH_LABELS: ENSEMBLE, f"mimic of one, {SAME} units": DEEP}
 TEACHERS |= {f"mimic of one of {x}, {SAME} units": x for x in NARROWER}
 ROWS = (DEEP, ENSEMBLE, *(f"labels, {units} units" for units in UNITS), *TEACHERS)
 ABOUT = f"""Small-scale stand-in: MNIST instead of TIMIT and of CIFAR-10 with a million
-unlabelled images. Labels are there for {LABELLED:,} images alone, of which deep nets and
+unlabeled images. Labels are there for {LABELLED:,} images alone, of which deep nets and
 shallow nets on labels learn; mimics learn the logits of {IMAGES:,} images, these among them,
 without labels. Deep nets: convolutional, {", ".join(map(str, FILTERS))} filters; shallow
-nets: one hidden layer. {EPOCHS["deep"]}, {EPOCHS["labels"]} and {EPOCHS["mimic"]} epochs in
-batches of {BATCH}, Adam with a rate of 1e-3 that falls to 0 by a cosine, no augmentation.
+nets: one hidden layer. Deep nets train for {EPOCHS["deep"]} epochs at a rate of {DEEP_RATE:g},
+shallow nets on labels for {EPOCHS["labels"]} and mimics for {EPOCHS["mimic"]} at 0.001; Adam, a
+rate that falls to 0 by a cosine, batches of {BATCH}, no augmentation.
 In the row with labels, a batch mixes images with and without them, and both losses, the
-mean over its labelled images and that over all, have weight 1; the paper has no such row.
+mean over its labeled images and that over all, have weight 1; the paper has no such row.
 Accuracy in %.
 
 A first setting was abandoned after one seed: with 30 epochs at a rate of 1e-3 a deep net had

@@ -15,7 +15,7 @@ SETTINGS = {"images": IMAGES, "epochs": [FIRST, SECOND], "teacher": "resnet20"}
 SMOKE = {"IMAGES": 128, "TEST": 128, "FIRST": 1, "SECOND": 1}
 ABOUT = f"""Small-scale stand-in: a JPEG copy of CIFAR-10, ResNet-20 (trained on all images) and
 ResNet-8 (the paper: 26 and 8 layers); the student has {IMAGES:,} images. FSP matrices of the
-three stages, or a hint at the end of the second (FitNet), are learnt in a first stage of
+three stages, or a hint at the end of the second (FitNet), are learned in a first stage of
 {FIRST} epochs without labels, by Adam; then labels alone, {SECOND} epochs. The student alone
 has as many epochs on labels as both stages together, and, in another row, as the second
 has: the paper claims that its student needs fewer. {cifar.HOW} Test accuracy in %."""
