@@ -58,6 +58,15 @@ class TrainerHooks:
         return self.epoch_logs(logs)
 
 
+def forget_compiled(model: keras.Model) -> None:
+    """Drop the loss and the metrics of an earlier `compile`.
+
+    Stands in for public attributes of a model that was compiled without them: Keras keeps
+    the earlier ones where None is passed. No public issue asks for it.
+    """
+    model.loss = model._compile_loss = model._compile_metrics = None
+
+
 class LowerIsBetter(MetricsList):
     """A metric of several means, which a callback with `mode="auto"` wants to be low.
 

@@ -150,6 +150,7 @@ class Entry:
 
     def warn_of_random_layers(self) -> None:
         """Warn if student and teacher see differently augmented inputs."""
+        self._warn_of_hidden_layers()
         sides = [
             [x.name for x in _layers_run_by(side, self.common) if is_random(x)]
             for side in (self.student, self.teacher)
@@ -160,6 +161,24 @@ class Entry:
                 "teacher_inputs draw apart, so that student and teacher see different "
                 "inputs. Pass one layer as inputs=, which runs once for both.",
                 stacklevel=4,
+            )
+
+    def _warn_of_hidden_layers(self) -> None:
+        """Warn of random layers that functions call, whose seeds no step of JAX moves."""
+        given = self.inputs, self.student, self.teacher
+        tracked = {id(layer) for layer in layers_in(*given)}
+        hidden = [
+            layer.name
+            for selection in given
+            for layer in _layers_run_by(selection, [])
+            if is_random(layer) and id(layer) not in tracked
+        ]
+        if hidden and keras.backend.backend() == "jax":
+            warnings.warn(
+                f"The random layers {hidden} are called in a function, where JAX draws the "
+                "same numbers in every step. Pass the layer itself, or a keras.Sequential "
+                "of it, in place of the function.",
+                stacklevel=5,
             )
 
     @property

@@ -10,6 +10,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_distill._backend import keras_functions
 from keras_distill._backend.jax_state import held_values, losses_of_run
 from keras_distill._backend.keras_layers import Untracked
+from keras_distill._backend.keras_trainer import forget_compiled
 from keras_distill.data.entry import Entry
 from keras_distill.data.selection import Selection, for_model
 from keras_distill.distillers import binding, context, term_checks
@@ -142,7 +143,7 @@ class Distiller(
         )
         self.label_source = label_weight
         self.label_weight = scheduled_variable(self, "label_weight", label_weight)
-        self.held = Untracked([])
+        self.held, self.held_in_test = Untracked([]), Untracked([])
         self.part_means = PartMeans(["loss", *self.part_names()])
         self.shapes = self.classes = self.teacher = self.copies = None
         self.lengths = binding.BoundLengths()
@@ -217,6 +218,7 @@ class Distiller(
         if validate_terms:
             check_validates(bound.term for bound in self.terms.values())
         self.validates_terms, self.log_weights = validate_terms, log_weights
+        forget_compiled(self)
         super().compile(optimizer, **self.compile_student(arguments))
         self.take_students_loss(loss)
         own = {"validate_terms": validate_terms, "log_weights": log_weights}
@@ -310,8 +312,14 @@ class Distiller(
         models = self.teacher.models if self.teacher is not None else ()
         held = held_values(models, self.variables)
         before, self.held = self.held.value, Untracked(held)
-        same = len(held) == len(before) and all(map(operator.is_, held, before))
-        super().make_train_function(force or not same)
+        super().make_train_function(force or not _are_same(held, before))
+
+    def make_test_function(self, force=False):
+        """Compile the evaluation, anew if it holds weights of a teacher that changed."""
+        runs_teacher = self.teacher is not None and self.validates_terms
+        held = held_values(self.teacher.models if runs_teacher else (), self.variables)
+        before, self.held_in_test = self.held_in_test.value, Untracked(held)
+        super().make_test_function(force or not _are_same(held, before))
 
     def export(
         self, filepath: Any, format: str = "tf_saved_model", **arguments: Any
@@ -407,3 +415,7 @@ class Distiller(
             ValueError: as in the constructor.
         """
         binding.bind_to_batch(self, x)
+
+
+def _are_same(values: Sequence, others: Sequence) -> bool:
+    return len(values) == len(others) and all(map(operator.is_, values, others))

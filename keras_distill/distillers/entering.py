@@ -163,7 +163,9 @@ class Entering:
         weight = own if sample_weight is None else sample_weight
         given = {"strings": self._takes_strings(), "device": device}
         array_checks.check_data(x, y, weight, shapes=self._output_shapes(), **given)
-        array_checks.check_whole(y, self._loss_of_labels(), device)
+        array_checks.check_whole(
+            y, self._loss_of_labels(), self._output_names(), device
+        )
         self._check_label_shapes(y, weight, device)
 
     def _check_arrays(self, x, y, sample_weight, raw: bool) -> None:
@@ -174,7 +176,7 @@ class Entering:
         weight = own if sample_weight is None else sample_weight
         given = {"strings": self._takes_strings(), "raw": raw}
         array_checks.check_data(x, y, weight, shapes=self._output_shapes(), **given)
-        array_checks.check_whole(y, self._loss_of_labels())
+        array_checks.check_whole(y, self._loss_of_labels(), self._output_names())
         if not raw:
             self._check_label_shapes(y, weight)
 
@@ -221,6 +223,9 @@ class Entering:
         """Return the shapes of the students' outputs, None if one is unknown."""
         outputs = [getattr(model, "outputs", None) for model in self.entry.students]
         return None if None in outputs else [x.shape for part in outputs for x in part]
+
+    def _output_names(self) -> list[str]:
+        return names_of_outputs(self.entry.students[0])
 
     def _for_evaluation(self, x):
         if x is None or x is self.prepared:

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill._backend import evaluation_step
+from keras_distill.data.entry import unwrap_weight
 from keras_distill.distillers import term_checks
 from keras_distill.distillers.replica_parts import label_weights
 
@@ -23,6 +24,8 @@ class Evaluation:
 
     def test_step(self, *arguments):
         """Evaluate the student alone, or with the teacher and the terms."""
+        *state, data = arguments
+        arguments = *state, unwrap_weight(data)
         if self.validates_terms:
             return reducible(terms_step(self, *arguments))
         result = super().test_step(*arguments)

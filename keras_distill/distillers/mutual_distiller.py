@@ -125,19 +125,23 @@ class MutualDistiller(MutualStep, Entering, Fitting, KeptCompile, keras.Model):
         optimizer: str | keras.Optimizer = "rmsprop",
         loss: Any = None,
         metrics: Any = "auto",
+        weighted_metrics: Any = "auto",
         **arguments: Any,
     ) -> None:
         """Configure the training: one optimizer for all peers, loss and metrics for each.
 
         Args:
-            optimizer, loss, metrics: as in `keras.Model.compile`; metrics that are not
-                names are copied.
+            optimizer, loss, metrics, weighted_metrics: as in `keras.Model.compile`;
+                metrics that are not names are copied.
             **arguments: other arguments of `keras.Model.compile`.
         """
-        super().compile(optimizer, **keras_arguments(arguments))
-        self.keep_compile(loss=loss, metrics=metrics, **arguments)
+        own = keras_arguments(arguments)
+        own.pop("loss_weights", None)
+        super().compile(optimizer, **own)
+        given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        self.keep_compile(loss=loss, **given, **arguments)
         for member in self.members:
-            member.compile(self.optimizer, loss, metrics=copied(metrics), **arguments)
+            member.compile(self.optimizer, loss, **copied(given), **arguments)
         self._follow_task()
 
     def _follow_task(self) -> None:

@@ -49,7 +49,9 @@ def label_weights(y, y_pred, sample_weight, loss, count, mean_count):
     """
     if strategies.replica_count() == 1:
         return sample_weight
-    outputs, labels = keras.tree.flatten(y_pred), keras.tree.flatten(y)
+    outputs = keras.tree.flatten(y_pred)
+    # One array is that of every exit of a `SelfDistiller`.
+    labels = keras.tree.flatten(y) if keras.tree.is_nested(y) else [y] * len(outputs)
     losses, weights = (
         x * len(outputs) if len(x) == 1 else x
         for x in (keras.tree.flatten(loss), keras.tree.flatten(sample_weight))

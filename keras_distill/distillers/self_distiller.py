@@ -134,28 +134,32 @@ class SelfDistiller(Distiller):
         optimizer: str | keras.Optimizer = "rmsprop",
         loss: Any = None,
         metrics: Any = "auto",
+        weighted_metrics: Any = "auto",
         **arguments: Any,
     ) -> None:
         """Configure the training: an optimizer, and loss and metrics for every exit.
 
         Args:
-            optimizer, loss, metrics: as in `keras.Model.compile`; metrics that are not
-                names are copied.
+            optimizer, loss, metrics, weighted_metrics: as in `keras.Model.compile`;
+                metrics that are not names are copied.
             **arguments: other arguments of `keras.Model.compile`.
         """
         warn_of_steps(self.net.value)
-        kept = default_metrics(self.net.value, loss, {"metrics": metrics})
-        metrics = kept["metrics"]
+        given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        kept = default_metrics(self.net.value, loss, given)
         names = [*self.exits, DEEPEST]
         weights = dict.fromkeys(self.exits, 1.0 - self.soft_weight) | {DEEPEST: 1.0}
         super().compile(
             optimizer,
             loss and dict.fromkeys(names, loss),
             loss_weights=weights if loss else None,
-            metrics=metrics and {name: copied(metrics) for name in names},
+            **{
+                kind: found and {name: copied(found) for name in names}
+                for kind, found in kept.items()
+            },
             **arguments,
         )
-        self.keep_compile(loss=loss, metrics=metrics, **arguments)
+        self.keep_compile(loss=loss, **kept, **arguments)
 
     def label_loss(self, inputs, y, y_pred, sample_weight, training: bool):
         """Return the loss of the labels, summed over the exits with their weights."""

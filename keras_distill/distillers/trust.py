@@ -63,7 +63,8 @@ def _message(distiller, found: str) -> str:
 
 
 def _array(values):
-    return values if hasattr(values, "shape") else None
+    # On torch a tensor may be on a GPU, which NumPy does not read.
+    return ops.convert_to_numpy(values) if hasattr(values, "shape") else None
 
 
 def _scores(logits, labels, task: str, weight):

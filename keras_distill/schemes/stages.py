@@ -11,7 +11,6 @@ from keras_distill._backend.keras_layers import flatten_layers, own_trainable_va
 from keras_distill._backend.number_checks import check_integers
 from keras_distill.adapters import Paraphraser
 from keras_distill.data.preprocessing import preprocessing_of
-from keras_distill.data.selection import select
 from keras_distill.distillers import adapter_checks, term_checks
 from keras_distill.distillers.distiller import Distiller
 from keras_distill.distillers.kept_compile import copied
@@ -160,7 +159,7 @@ class Stage:
     def _up_to(self, distiller: Distiller, x, tap: Tap) -> set:
         inputs = tracing.input_of(distiller.student)
         if inputs is None:
-            inputs = tracing.trace(lambda x: select(x, distiller.student_inputs), x)
+            inputs = tracing.trace(distiller.entry.student_alone, x)
         return {id(y) for y in taps.layers_up_to(distiller.student, inputs, tap)}
 
 
@@ -209,12 +208,12 @@ class ParaphraserStage:
 
     def trainer(self, distiller: Distiller, data: StageData) -> keras.Model:
         """Return the model on which `fit` is called."""
-        teacher, tap, part = distiller.teacher, self.tap, distiller.teacher_inputs
+        teacher, tap, taught = distiller.teacher, self.tap, distiller.entry.taught
         if not self.paraphraser.built:
-            inputs = tracing.trace(lambda x: select(x, part), data.inputs)
+            inputs = tracing.trace(taught, data.inputs)
             tap_shapes = teacher.shapes(inputs, [tap])
             self.paraphraser.build(tuple(tap_shapes[str(tap)]))
-        return self.paraphraser.trainer(lambda x: teacher(select(x, part), [tap])[tap])
+        return self.paraphraser.trainer(lambda x: teacher(taught(x), [tap])[tap])
 
     def check(self, distiller: Distiller, prepared: Sequence) -> list:
         """Return the paraphraser, which this stage prepares for later ones."""

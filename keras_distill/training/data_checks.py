@@ -179,15 +179,22 @@ def check_no_sample_is_ignored(labels, term, ignored: int | None) -> None:
         )
 
 
+def _as_numpy(labels):
+    """Return labels as an array, also where they are on a device."""
+    if keras.ops.is_tensor(labels):
+        labels = keras.ops.convert_to_numpy(labels)
+    return np.asarray(labels)
+
+
 def _are_classes(labels) -> bool:
-    return labels is not None and np.issubdtype(np.asarray(labels).dtype, np.integer)
+    return labels is not None and np.issubdtype(_as_numpy(labels).dtype, np.integer)
 
 
 def _check_one_class(labels, classes: int | None, term) -> None:
     """Check that no row of labels has several nonzero entries, as mixed ones have."""
     if labels is None or not hasattr(labels, "shape") or len(labels.shape) < 2:
         return
-    rows = np.asarray(labels)
+    rows = _as_numpy(labels)
     if rows.dtype.kind == "f" and rows.shape[-1] == classes and rows.max() <= 1:
         mixed = np.count_nonzero(rows, axis=-1) > 1
     else:
@@ -217,7 +224,7 @@ def check_classes(labels, classes: int | None, ignored=None) -> None:
     """Check that labels are within the classes."""
     if not classes:
         return
-    labels = np.asarray(labels)
+    labels = _as_numpy(labels)
     outside = (labels < 0) | (labels >= classes)
     if ignored is not None:
         outside &= labels != ignored

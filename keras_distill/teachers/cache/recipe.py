@@ -107,7 +107,8 @@ class Recipe:
         return run_batch
 
     def _prepared(self, inputs):
-        return inputs if self.preprocessing is None else self.preprocessing(inputs)
+        layer = self.preprocessing
+        return inputs if layer is None else layer(inputs, training=False)
 
     def _values(self, inputs) -> tuple:
         """Return the encoded values of each tap, and divergences of predictions, `(B,)`."""
