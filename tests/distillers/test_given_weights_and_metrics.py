@@ -1,5 +1,7 @@
 """Sample weights, metrics and labels in all the forms that Keras takes them."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -157,3 +159,17 @@ def test_an_evaluation_sees_the_teachers_new_weights():
     teacher.set_weights(student.get_weights())
     found = distiller.evaluate(x, classes, **evaluate)["logit_regression"]
     assert found == pytest.approx(0.0, abs=1e-6)
+
+
+def test_random_layers_in_functions_are_warned_of_on_jax(monkeypatch):
+    """Their seeds are not in the state of a step there."""
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    flip, drop = layers.RandomFlip(name="flip"), layers.Dropout(0.5, name="drop")
+    models = linear("student"), linear("teacher")
+    in_function = kd.Distiller(*models, inputs=lambda x: drop(x, training=True))
+    with pytest.warns(UserWarning, match=r"\['drop'\] are called in a function"):
+        in_function.entry.warn_of_random_layers()
+    passed = kd.Distiller(*models, inputs=flip)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        passed.entry.warn_of_random_layers()

@@ -54,6 +54,29 @@ def run(ignore_class, reduction="sum_over_batch_size", weighted=False):
     return [np.array(v) for v in distiller.trainable_variables], logs.history
 
 
+def run_exits(ignore_class):
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, 9, VALID.shape) * VALID
+    labels = rng.integers(0, 3, VALID.shape)
+    labels[0, :4] = -1 if ignore_class == -1 else labels[0, :4]
+    distiller = kd.SelfDistiller(tagger(4, 0), ["hidden"])
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=ignore_class
+    )
+    distiller.compile(keras.optimizers.SGD(0.1), loss)
+    distiller.fit(tokens, labels, 6, 2, shuffle=False, verbose=0)
+    return [np.array(v) for v in distiller.trainable_variables]
+
+
+@pytest.mark.parametrize("ignore_class", [None, -1])
+def test_two_replicas_of_a_self_distiller_equal_one(ignore_class, two_replicas):
+    one = run_exits(ignore_class)
+    with two_replicas.scope():
+        two = run_exits(ignore_class)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

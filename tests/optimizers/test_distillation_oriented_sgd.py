@@ -113,8 +113,9 @@ def distilled(optimizer, kind="plain", epochs=2, **arguments):
     regularizer = keras.regularizers.L2(0.01)
     student = net(1, kernel_regularizer=regularizer)
     terms = [kd.Term(kd.losses.SoftTarget(2.0), weight=0.5)]
-    if kind == "mutual":
-        distiller = kd.MutualDistiller([student, net(2, name="other")], terms)
+    if kind in ("mutual", "three peers"):
+        others = [net(2, name="other"), net(2, 5, "third")][: 1 + (kind != "mutual")]
+        distiller = kd.MutualDistiller([student, *others], terms)
     elif kind == "self":
         distiller = kd.SelfDistiller(student, ["hidden"])
     else:
@@ -134,7 +135,7 @@ def assert_close(found, expected, atol=1e-6):
         np.testing.assert_allclose(a, b, atol=atol)
 
 
-KINDS = "plain", "without labels", "mutual", "self"
+KINDS = "plain", "without labels", "mutual", "three peers", "self"
 
 
 @pytest.mark.parametrize("kind", KINDS)

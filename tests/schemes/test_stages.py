@@ -173,6 +173,31 @@ def test_factor_transfer_trains_the_paraphraser_first():
         run(new_distiller(), [kd.Stage([kd.Term(fresh, "stack2", "stack2")])])
 
 
+def test_the_paraphraser_learns_what_the_teacher_sees_in_a_step():
+    """That is after `inputs=`, which both models select from."""
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0.0, 255.0, (32, 8, 8, 1)).astype("float32")
+    student, teacher = conv_pair()
+    scale = keras.layers.Rescaling(1 / 255)
+    distiller = kd.Distiller(student, teacher, inputs=scale, label_weight=0.0)
+    distiller.compile("sgd")
+    weights = []
+    for given in ("by a stage", "by hand"):
+        keras.utils.set_random_seed(5)
+        paraphraser = kd.adapters.Paraphraser(0.5)
+        if given == "by a stage":
+            stage = kd.ParaphraserStage(paraphraser, "stack2", epochs=1)
+            kd.fit_stages(distiller, [stage], images, shuffle=False, verbose=0)
+        else:
+            scaled = images / 255
+            paraphraser.train_on(
+                teacher, "stack2", scaled, epochs=1, shuffle=False, verbose=0
+            )
+        weights.append(paraphraser.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
 class Stop(keras.callbacks.Callback):
     """Stops in the second stage."""
 

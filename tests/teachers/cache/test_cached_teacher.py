@@ -326,6 +326,14 @@ def test_layers_without_a_configuration_are_connected_too(tmp_path, samples):
         kd.CachedTeacher(tmp_path / "c", made(keras.ops.tanh))
 
 
+def test_preprocessing_runs_in_inference_form(tmp_path, teacher, samples):
+    flips = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.RandomFlip()])
+    flipped = cache(tmp_path / "a", teacher, samples, preprocessing=flips)
+    plain = cache(tmp_path / "b", teacher, samples)
+    found, expected = (x.read(samples.ids)["logits"]["all"] for x in (flipped, plain))
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
 def test_connections_of_preprocessing_are_found(tmp_path, teacher, samples):
     def scaled(number):
         inputs = keras.Input((8, 8, 1))
