@@ -163,9 +163,7 @@ class Entering:
         weight = own if sample_weight is None else sample_weight
         given = {"strings": self._takes_strings(), "device": device}
         array_checks.check_data(x, y, weight, shapes=self._output_shapes(), **given)
-        array_checks.check_whole(
-            y, self._loss_of_labels(), self._output_names(), device
-        )
+        array_checks.check_whole(y, self._loss_of_part, device)
         self._check_label_shapes(y, weight, device)
 
     def _check_arrays(self, x, y, sample_weight, raw: bool) -> None:
@@ -176,7 +174,7 @@ class Entering:
         weight = own if sample_weight is None else sample_weight
         given = {"strings": self._takes_strings(), "raw": raw}
         array_checks.check_data(x, y, weight, shapes=self._output_shapes(), **given)
-        array_checks.check_whole(y, self._loss_of_labels(), self._output_names())
+        array_checks.check_whole(y, self._loss_of_part)
         if not raw:
             self._check_label_shapes(y, weight)
 
@@ -224,8 +222,12 @@ class Entering:
         outputs = [getattr(model, "outputs", None) for model in self.entry.students]
         return None if None in outputs else [x.shape for part in outputs for x in part]
 
-    def _output_names(self) -> list[str]:
-        return names_of_outputs(self.entry.students[0])
+    def _loss_of_part(self, key: str | int | None):
+        """Return what was compiled for a key or an index of labels, None for all."""
+        loss, names = self._loss_of_labels(), names_of_outputs(self.entry.students[0])
+        return (
+            loss if key is None else part_of_output(loss, Tap.output(str(key)), names)
+        )
 
     def _for_evaluation(self, x):
         if x is None or x is self.prepared:

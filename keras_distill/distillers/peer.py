@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from keras_distill.data.entry import Entry
 from keras_distill.data.preparation import by_member, of_member
 from keras_distill.distillers.distiller import Distiller
-from keras_distill.distillers.step import StepLoss
 from keras_distill.distillers.term import Term
 from keras_distill.teachers.peers import Peers
 
@@ -62,16 +61,8 @@ class Peer(Distiller):
         selections = self.shared_inputs, None, None, self.sample_ids
         return PeerEntry(self.teacher, *selections, [self.student])
 
-    def total(self, parts: dict):
-        """Weigh the parts, of which those of pairs are means over the others."""
-        return super().total(self._means_over_others(parts))
-
-    def totals(self, loss: StepLoss) -> tuple:
-        """Return what the labels and the terms add to the total."""
-        parts = self._means_over_others(loss.parts)
-        return super().totals(loss._replace(parts=parts))
-
-    def _means_over_others(self, parts: dict) -> dict:
+    def averaged(self, parts: dict) -> dict:
+        """Return the parts, of which those of pairs are means over the others."""
         others = len(self.teacher.members)
         return {
             name: value / others if self._is_of_pair(name) else value

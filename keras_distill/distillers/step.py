@@ -188,21 +188,26 @@ class DistillationStep(Evaluation, TrainStep):
 
     def total(self, parts: dict):
         """Weigh the labels and the terms, and add the penalties as they are."""
-        total = _penalty(self.penalties())
+        total, parts = _penalty(self.penalties()), self.averaged(parts)
         for name, bound in self.terms.items():
             total += bound.weight * ops.cast(parts[name], "float32")
         if "label_loss" in parts:
             total += self.label_weight * parts["label_loss"]
         return total
 
+    def averaged(self, parts: dict) -> dict:
+        """Return the parts as they are weighed, means over several teachers."""
+        return parts
+
     def totals(self, loss: StepLoss) -> tuple:
         """Return what the labels and the terms add to the total, with their penalties."""
+        parts = self.averaged(loss.parts)
         labels, terms = ops.zeros(()), ops.zeros(())
         labels += _penalty(self.student.losses)
-        if "label_loss" in loss.parts:
-            labels += self.label_weight * loss.parts["label_loss"]
+        if "label_loss" in parts:
+            labels += self.label_weight * parts["label_loss"]
         for name, bound in self.terms.items():
-            terms += bound.weight * ops.cast(loss.parts[name], "float32")
+            terms += bound.weight * ops.cast(parts[name], "float32")
             terms += _penalty(bound.losses)
         return labels, terms
 

@@ -1,14 +1,12 @@
 """Checks of what arrays have in them, before the first step: kinds, sizes, finite values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from keras_distill._backend.array_kinds import kind_of
 from keras_distill._backend.number_checks import check_in
-from keras_distill.data.selection import part_of_output
-from keras_distill.taps import Tap
 from keras_distill.training.data_checks import check_classes, known_loss
 
 # Rows of a block, whose sum shows whether any value is not finite.
@@ -179,20 +177,18 @@ def check_range(y, loss, classes: int | None, device: bool = True) -> None:
     check_classes(y, classes, options.get("ignore_class"))
 
 
-def check_whole(y, loss, names: Sequence[str], device: bool = True) -> None:
+def check_whole(y, loss_of: Callable, device: bool = True) -> None:
     """Check that labels of a loss that takes classes as numbers are whole numbers.
 
     Args:
         y: labels, or a structure of those of each output.
-        loss: what was compiled: a loss for all, or a dict or list for each output.
-        names: of the model's outputs, in their order.
+        loss_of: function from the key or index of an output in `y`, None for labels of
+            all, to what was compiled for it.
         device: as in `check_data`.
     """
     for name, leaf in _leaves("y", y):
-        part = loss
-        for key in _keys_of(y, leaf)[:1]:
-            part = part_of_output(part, Tap.output(str(key)), names)
-        if _takes_classes(part) and (device or not _is_tensor(leaf)):
+        key, *_ = (*_keys_of(y, leaf), None)
+        if _takes_classes(loss_of(key)) and (device or not _is_tensor(leaf)):
             _check_whole(name, leaf)
 
 
