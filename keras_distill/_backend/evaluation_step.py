@@ -16,12 +16,13 @@ def test_step(distiller, *arguments):
     penalized = [v for v in distiller.trainable_variables if v.regularizer is not None]
     mapping = [(variable, variable.value) for variable in penalized]
     with keras.StatelessScope(mapping, collect_losses=True) as scope:
-        loss = distiller.judge(*distiller.enter(batch, training=False))
+        entered = distiller.enter(batch, training=False)
+        loss = distiller.judge(*entered)
     for variable in distiller.metrics_variables:
         value = scope.get_current_value(variable)
         if value is not None:
             variable.assign(value)
-    return distiller.update_logs(*batch, loss)
+    return distiller.update_logs(*entered, loss)
 
 
 def _from_state(distiller, state, batch) -> tuple:
@@ -37,7 +38,8 @@ def _from_state(distiller, state, batch) -> tuple:
         for pair in zip(variables, values, strict=True)
     ]
     with keras.StatelessScope(mapping, collect_losses=True) as scope:
-        loss = distiller.judge(*distiller.enter(batch, training=False))
-        logs = distiller.update_logs(*batch, loss)
+        entered = distiller.enter(batch, training=False)
+        loss = distiller.judge(*entered)
+        logs = distiller.update_logs(*entered, loss)
     of_metrics = [scope.get_current_value(v) for v in kinds[-1]]
     return logs, (trainable, non_trainable, of_metrics)

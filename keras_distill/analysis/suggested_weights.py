@@ -140,8 +140,7 @@ def suggest_weights(
             of batches; or arrays `(x, y)`.
         share: how many times as hard as the labels a term pulls, as a factor of its loss's
             own share; a number, or one by the name of a term, 1 for those left out.
-            Default 1. Terms on features may want
-            more: search it on held-out data.
+            Default 1. Terms on features may want more: search it on held-out data.
         batches: to average over. Default 4.
         batch_size: of arrays. Default 32.
 

@@ -165,6 +165,8 @@ class Entry:
 
     def _warn_of_hidden_layers(self) -> None:
         """Warn of random layers that functions call, whose seeds no step of JAX moves."""
+        if keras.backend.backend() != "jax":
+            return
         given = self.inputs, self.student, self.teacher
         tracked = {id(layer) for layer in layers_in(*given)}
         hidden = [
@@ -173,7 +175,7 @@ class Entry:
             for layer in _layers_run_by(selection, [])
             if is_random(layer) and id(layer) not in tracked
         ]
-        if hidden and keras.backend.backend() == "jax":
+        if hidden:
             warnings.warn(
                 f"The random layers {hidden} are called in a function, where JAX draws the "
                 "same numbers in every step. Pass the layer itself, or a keras.Sequential "

@@ -24,11 +24,10 @@ class Evaluation:
 
     def test_step(self, *arguments):
         """Evaluate the student alone, or with the teacher and the terms."""
-        *state, data = arguments
-        arguments = *state, unwrap_weight(data)
         if self.validates_terms:
             return reducible(terms_step(self, *arguments))
-        result = super().test_step(*arguments)
+        *state, data = arguments
+        result = super().test_step(*state, unwrap_weight(data))
         logs, *state = result if isinstance(result, tuple) else (result,)
         if not self.has_label_loss() and not self.has_penalties:
             logs = {name: value for name, value in logs.items() if name != "loss"}

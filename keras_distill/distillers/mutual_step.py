@@ -6,7 +6,6 @@ import keras
 
 from keras_distill import taps
 from keras_distill._backend.jax_state import state_of, values_of
-from keras_distill.data.entry import unwrap_weight
 from keras_distill.data.preparation import of_member
 from keras_distill.distillers.evaluation import reducible, terms_step
 from keras_distill.distillers.gradient_scores import gradient_scores
@@ -101,10 +100,9 @@ class MutualStep(TrainStep):
 
     def test_step(self, *arguments):
         """Evaluate every peer; return the logs, on JAX with the state after it."""
-        *state, data = arguments
-        data = unwrap_weight(data)
         if any(member.validates_terms for member in self.members):
-            return reducible(terms_step(self, *state, data))
+            return reducible(terms_step(self, *arguments))
+        *state, data = arguments
         logs, values = {}, values_of(self, *state) if state else None
         for member in self.members:
             if state:

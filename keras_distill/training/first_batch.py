@@ -14,11 +14,16 @@ def data_and_batch(x, y):
     Returns:
         The data to train on, where a generator, or a `tf.data.Dataset` of one, is
         wrapped so that its first batch is not lost, and the batch as `(x, y, ...)`, or
-        None if none can be read.
+        None if none can be read. Of data of inputs alone, such as dicts, it is `(x,)`.
 
     Raises:
         ValueError: the data are empty.
     """
+    x, batch = _data_and_batch(x, y)
+    return x, batch if batch is None or isinstance(batch, (tuple, list)) else (batch,)
+
+
+def _data_and_batch(x, y):
     if isinstance(x, keras.utils.PyDataset):
         count = x.num_batches
         if count is not None:

@@ -63,9 +63,6 @@ class Fitting(TrainerHooks):
     ) -> keras.callbacks.History:
         """Train as `keras.Model.fit` does, once data and models are checked."""
         x, batch = data_and_batch(x, y)
-        if batch is not None and not isinstance(batch, (tuple, list)):
-            # Keras takes data of inputs alone, such as dicts.
-            batch = (batch,)
         self.rows_to_check = batch_size or 32
         is_array = batch is not None and batch[0] is x
         self.rows_of_step = self.rows_to_check if is_array else None
