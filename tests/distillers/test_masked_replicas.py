@@ -20,11 +20,16 @@ def tagger(width, seed):
     return keras.Model(tokens, layers.Dense(3, name="head")(x), name=f"tagger_{width}")
 
 
-def run(ignore_class, reduction="sum_over_batch_size", weighted=False):
-    rng = np.random.default_rng(0)
+def sentences(rng, ignore_class):
     tokens = rng.integers(1, 9, VALID.shape) * VALID
     labels = rng.integers(0, 3, VALID.shape)
     labels[0, :4] = -1 if ignore_class == -1 else labels[0, :4]
+    return tokens, labels
+
+
+def run(ignore_class, reduction="sum_over_batch_size", weighted=False):
+    rng = np.random.default_rng(0)
+    tokens, labels = sentences(rng, ignore_class)
     student, teacher = tagger(4, 0), tagger(8, 1)
     terms = [
         kd.Term(kd.losses.SoftTarget(2.0, reduction=reduction), name="soft"),
@@ -55,10 +60,7 @@ def run(ignore_class, reduction="sum_over_batch_size", weighted=False):
 
 
 def run_exits(ignore_class):
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(1, 9, VALID.shape) * VALID
-    labels = rng.integers(0, 3, VALID.shape)
-    labels[0, :4] = -1 if ignore_class == -1 else labels[0, :4]
+    tokens, labels = sentences(np.random.default_rng(0), ignore_class)
     distiller = kd.SelfDistiller(tagger(4, 0), ["hidden"])
     loss = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, ignore_class=ignore_class
