@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
+from keras_distill.data.batches import without_tuning
 from tests.differentiation import differentiate
 from tests.nets import conv_pair
 
@@ -29,6 +30,10 @@ if ON_TENSORFLOW:
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
+    iterate = tf.data.Dataset.__iter__
+
+    # A worker has one core, on which each iterator would end late: a fifth of the suite.
+    tf.data.Dataset.__iter__ = lambda dataset: iterate(without_tuning(dataset))
 
 
 def pytest_collection_finish():

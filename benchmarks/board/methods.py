@@ -50,7 +50,7 @@ def on_stages(loss, pair, last: bool = False) -> list[kd.Term]:
 
 
 def logits(loss) -> Callable:
-    """Return a row that compares logits, which can be read from a cache."""
+    """Return a row that compares logits."""
 
     def terms(pair, samples):
         return [term(loss)]
@@ -192,16 +192,23 @@ METHODS = {
 # Rows that are made of both models.
 OF_MODELS = {"suggested": suggested, "SimKD": reused, "FT": factors}
 OPTIMIZERS = {"DOT": momenta_apart}
-# Rows that compare logits alone.
-FROM_LOGITS = (
+# What is read from a cache, and the rows that compare nothing else of the teacher.
+CACHED = ("logits", "pool")
+FROM_CACHE = (
     "KD",
+    "RKD",
     "DKD",
     "DIST",
     "logit standardisation",
+    "CRD",
+    "PKT",
     "MLKD",
     "TTM",
     "WTTM",
     "WSLD",
+    "SRD",
+    "VkD",
+    "CC",
     "DOT",
 )
 

@@ -24,7 +24,7 @@ hard, as [digits](compare.md#how-hard-a-term-should-pull) suggested. SimKD alone
 labels, and the weight of its paper: its student ends in the teacher's last layer. FT's
 paraphraser first learns the end of the teacher's last stage, from 10,000 images in 5 epochs.
 DOT is KD by SGD with two momenta. To save time, a teacher of layers may be frozen in
-bfloat16, and one of logits cached: each cell says which.
+bfloat16, and one of logits or pooled features cached: each cell says which.
 
 Data: `cifar10_jpeg`, a recompressed and so lossy copy of CIFAR-10; teachers have all 50,000
 images. Crops and flips, SGD with momentum 0.9, rate 0.1 that falls to 0 by a cosine, L2

@@ -8,7 +8,7 @@ import time
 import keras
 import tensorflow as tf
 from cells import Cell, weights_hash
-from methods import FROM_LOGITS, row_of
+from methods import CACHED, FROM_CACHE, row_of
 from pairs import BATCH, LOSS, Net, Pair
 
 import keras_distill as kd
@@ -79,10 +79,10 @@ def trained(net: Net, folder: pathlib.Path) -> keras.Model | None:
     return model
 
 
-def cached_teacher(teacher, samples, folder) -> kd.CachedTeacher:
-    """Return a teacher whose logits of all views are read from disk."""
+def cached_teacher(teacher, samples, folder, taps="logits") -> kd.CachedTeacher:
+    """Return a teacher whose outputs of all views, its logits or more, are read from disk."""
     views = kd.data.Views(augment, VIEWS)
-    cached = kd.CachedTeacher(folder, teacher, views=views, dtype="float32")
+    cached = kd.CachedTeacher(folder, teacher, taps=taps, views=views, dtype="float32")
     return cached.build(samples, verbose=0)
 
 
@@ -117,20 +117,19 @@ def run_cell(cell: Cell, pair: Pair, teacher, data, folder, scratch) -> None:
         sample_ids=True,
         drop_remainder=True,
     )
-    reads = cell.method in FROM_LOGITS
+    reads = cell.method in FROM_CACHE
     teaching = "cached" if reads else "frozen in bfloat16" if row.terms else "none"
     if reads:
         name = f"{pair.teacher.name}-{len(samples)}"
-        teacher = cached_teacher(teacher, samples, scratch / name)
+        teacher = cached_teacher(teacher, samples, scratch / name, CACHED)
         train = teacher.join(train)
     elif row.terms:
         teacher = fast_teacher(teacher, samples)
     if row.terms:
         sides = dict.fromkeys(["student_inputs", "teacher_inputs"], "image")
         sides = {"student_inputs": "image"} if reads else sides
-        ids = None if reads else "sample_id"
         learns = {"terms": row.terms, "label_weight": row.label_weight}
-        model = kd.Distiller(student, teacher, **learns, sample_ids=ids, **sides)
+        model = kd.Distiller(student, teacher, **learns, sample_ids="sample_id", **sides)
     else:
         model, train = student, train.map(lambda x, y: (x["image"], y))
     optimizer = row.optimizer(pair.epochs, len(samples))

@@ -77,7 +77,20 @@ def batches(
         return ({**inputs, "image": images} if sample_ids else images), labels
 
     # Without parallel calls a layer draws random numbers in the order of the batches.
-    return dataset.map(arrange).prefetch(tf.data.AUTOTUNE)
+    return without_tuning(dataset.map(arrange).prefetch(tf.data.AUTOTUNE))
+
+
+def without_tuning(dataset):
+    """Return a `tf.data.Dataset` whose iterators end at once on TensorFlow.
+
+    While numbers of parallel calls are tuned, a thread sleeps for up to a minute at a
+    time, and on a busy CPU the end of an iterator, so of an epoch, often waits for it.
+    """
+    tf = require("tensorflow", "kd.data.batches")
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _augmented(augment, images, labels, classes: int | None) -> tuple:

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_distill._backend.optional import require
 from keras_distill._backend.own_arrays import MappedDataset
+from keras_distill.data.batches import without_tuning
 from keras_distill.data.entry import WEIGHT, WHOLE, lists_to_tuples
 
 
@@ -85,7 +86,7 @@ def _mapped(data, prepare: Callable):
         import tensorflow as tf
 
         mapped = data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-        return mapped.prefetch(tf.data.AUTOTUNE)
+        return without_tuning(mapped.prefetch(tf.data.AUTOTUNE))
     if isinstance(data, keras.utils.PyDataset):
         return MappedDataset(data, functools.partial(_prepared, prepare=prepare))
     return (_prepared(batch, prepare) for batch in data)
