@@ -19,7 +19,6 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 import tensorflow as tf
-from step_time import untuned
 
 import keras_distill as kd
 
@@ -40,7 +39,7 @@ def images(steps):
 def ready(model, data):
     """Return a function that runs all steps, after a first run."""
     ids = getattr(model, "sample_ids", None) is not None
-    train = untuned(kd.data.batches(data.train, compare.BATCH, sample_ids=ids))
+    train = kd.data.batches(data.train, compare.BATCH, sample_ids=ids)
     labels = getattr(model, "label_source", 1.0) > 0
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss if labels else None)
@@ -72,7 +71,7 @@ def rows(data, names, rounds):
     teacher = compare.net(data, 0, compare.NETS["teacher"])
     alone = ready(compare.net(data, 1, compare.NETS["student"]), data)
     forward = tf.function(lambda x: teacher(x, training=False))
-    batches = untuned(kd.data.batches(data.train, compare.BATCH))
+    batches = kd.data.batches(data.train, compare.BATCH)
 
     def infer():
         for x, _ in batches:

@@ -22,6 +22,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_distill as kd
+from keras_distill.data.batches import without_tuning
 
 STACKS = ("stack1", "stack2", "stack3")
 BATCH = {"conv": 128, "mlp": 128, "language": 8}
@@ -77,17 +78,7 @@ def data(kind, steps):
         x = rng.normal(size=shape).astype("float32")
         y = rng.integers(0, 10, len(x))
     train = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH[kind], True)
-    return untuned(train.cache().prefetch(2))
-
-
-def untuned(data):
-    """Turn off tf.data's autotuning, whose thread sometimes delays the end of an epoch.
-
-    It sleeps twice as long each time, so the delay can be as long as the epoch.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return data.with_options(options)
+    return without_tuning(train.cache().prefetch(2))
 
 
 def compiled(model, **arguments):

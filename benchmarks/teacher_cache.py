@@ -103,7 +103,7 @@ def steps(kind, folder, count, rounds):
         for name in models if turn % 2 else reversed(models):
             model, train = models[name]
             times = StepTimes()
-            model.fit(step_time.untuned(train), verbose=0, callbacks=[times])
+            model.fit(train, verbose=0, callbacks=[times])
             seconds[name].append((times.ends[-1] - times.ends[0]) / (count - 1))
     return {name: np.array(times[1:]) for name, times in seconds.items()}
 

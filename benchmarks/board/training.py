@@ -129,7 +129,9 @@ def run_cell(cell: Cell, pair: Pair, teacher, data, folder, scratch) -> None:
         sides = dict.fromkeys(["student_inputs", "teacher_inputs"], "image")
         sides = {"student_inputs": "image"} if reads else sides
         learns = {"terms": row.terms, "label_weight": row.label_weight}
-        model = kd.Distiller(student, teacher, **learns, sample_ids="sample_id", **sides)
+        model = kd.Distiller(
+            student, teacher, **learns, sample_ids="sample_id", **sides
+        )
     else:
         model, train = student, train.map(lambda x, y: (x["image"], y))
     optimizer = row.optimizer(pair.epochs, len(samples))

@@ -67,6 +67,13 @@ def test_batches_carry_ids_through_shuffling_and_augmentation(digits):
     assert (orders[0] != orders[1]).any()
 
 
+def test_batches_have_no_tuning_that_delays_an_epochs_end(digits):
+    train = kd.data.batches(digits.train, 64)
+    assert train.options().autotune.enabled is False
+    mapped = train.map(lambda x, y: (x, y)).prefetch(2)
+    assert mapped.options().autotune.enabled is False
+
+
 def test_sizes(digits):
     assert len(kd.data.batches(digits.train, 100)) == 15
     assert len(kd.data.batches(digits.train, 100, drop_remainder=True)) == 14
