@@ -30,10 +30,11 @@ class Connector(Adapter):
         self.channels = channels
 
     def build(self, input_shape: tuple):
+        policy = {"dtype": self.dtype_policy}
         self.projection = linear(
-            self.channels, input_shape, use_bias=False, name="projection"
+            self.channels, input_shape, use_bias=False, name="projection", **policy
         )
-        self.norm = layers.BatchNormalization(name="norm")
+        self.norm = layers.BatchNormalization(name="norm", **policy)
         self.projection.build(input_shape)
         self.norm.build(self.compute_output_shape(input_shape))
 

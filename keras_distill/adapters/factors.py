@@ -8,6 +8,8 @@ from keras import layers, ops
 from keras_distill import taps as tapping
 from keras_distill._backend.number_checks import check_finite, check_integers
 from keras_distill.adapters.adapter import Adapter, linear
+from keras_distill.taps import tracing
+from keras_distill.taps.layouts import check_channels_last
 
 
 class _Steps(Adapter):
@@ -19,13 +21,14 @@ class _Steps(Adapter):
 
     def build(self, input_shape: tuple):
         self.steps, shape = [], input_shape
+        policy = {"dtype": self.dtype_policy}
         for i, width in enumerate(self.widths):
-            projection = linear(width, shape, size=3, name=f"step{i}")
-            norm = layers.BatchNormalization(name=f"norm{i}")
+            projection = linear(width, shape, size=3, name=f"step{i}", **policy)
+            norm = layers.BatchNormalization(name=f"norm{i}", **policy)
             projection.build(shape)
             shape = (*shape[:-1], width)
             norm.build(shape)
-            self.steps += [projection, norm, layers.LeakyReLU(0.1)]
+            self.steps += [projection, norm, layers.LeakyReLU(0.1, **policy)]
 
     def call(self, inputs, training=None, mask=None):
         for step in self.steps:
@@ -98,8 +101,9 @@ class Paraphraser(Adapter):
     def build(self, input_shape: tuple):
         channels = input_shape[-1]
         code = self.code_channels(channels)
-        self.encoder = _Steps(channels, code, code, name="encoder")
-        self.decoder = _Steps(code, channels, channels, name="decoder")
+        policy = {"dtype": self.dtype_policy}
+        self.encoder = _Steps(channels, code, code, name="encoder", **policy)
+        self.decoder = _Steps(code, channels, channels, name="decoder", **policy)
         self.encoder.build(input_shape)
         self.decoder.build((*input_shape[:-1], code))
         # Keras passes it on where it is set, but not to layers that are built later, such
@@ -142,9 +146,14 @@ class Paraphraser(Adapter):
 
         Returns:
             The `History` of the mean squared error.
+
+        Raises:
+            ValueError: the layer's output has its channels first.
         """
         check_integers(1, epochs=epochs)
         tap = tapping.as_taps(tap)[0]
+        if (inputs := tracing.input_of(teacher)) is not None:
+            check_channels_last(teacher, inputs, [tap])
         trainer = self.trainer(lambda x: tapping.up_to(teacher, x, [tap])[tap])
         trainer.compile(optimizer)
         history = trainer.fit(x, epochs=epochs, **kwargs)
@@ -177,9 +186,6 @@ class _Paraphrasing(keras.Model):
         reconstruction = self.paraphraser.reconstruct(features, training, mask)
         self.add_loss(_mean(ops.square(features - reconstruction), mask))
         return reconstruction
-
-    def compute_loss(self, *args, **kwargs):
-        return sum(self.losses)
 
 
 def _mean(values, mask):

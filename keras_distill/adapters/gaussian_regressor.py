@@ -40,7 +40,8 @@ class GaussianRegressor(Adapter):
         self.steps, shape = [], input_shape
         for name in ("hidden1", "hidden2", "mean"):
             activation = None if name == "mean" else "relu"
-            step = linear(self.channels, shape, activation=activation, name=name)
+            kind = {"activation": activation, "dtype": self.dtype_policy}
+            step = linear(self.channels, shape, name=name, **kind)
             step.build(shape)
             self.steps.append(step)
             shape = (*input_shape[:-1], self.channels)

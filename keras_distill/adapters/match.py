@@ -204,8 +204,15 @@ def chain(steps: list[keras.Layer | None]) -> keras.Layer | None:
     steps = [step for step in steps if step is not None]
     if len(steps) < 2:
         return steps[0] if steps else None
-    row = keras.Sequential(steps, name="adapter")
-    # The global dtype policy would cast the inputs.
-    row.dtype_policy = keras.DTypePolicy("float32")
-    row.supports_masking = True
-    return row
+    return _Chain(steps, name="adapter")
+
+
+@keras.saving.register_keras_serializable(package="keras_distill", name="Chain")
+class _Chain(keras.Sequential):
+    """Layers in a row, to which masks are passed."""
+
+    def __init__(self, layers=None, trainable=True, name=None):
+        super().__init__(layers, trainable, name)
+        # The global dtype policy would cast the inputs.
+        self.dtype_policy = keras.DTypePolicy("float32")
+        self.supports_masking = True

@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 from keras_distill._backend.number_checks import check_integers
-from keras_distill.adapters.adapter import Adapter
+from keras_distill.adapters.adapter import LAST, Adapter
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -53,7 +53,8 @@ class ReviewFusion(Adapter):
         shapes = zip(input_shape, self.target_shapes, strict=True)
         for i, (shape, target) in enumerate(shapes):
             fuses = i + 1 < len(input_shape)
-            self.stages.append(_Stage(self.width, target[-1], fuses, name=f"s{i}"))
+            stage = {"name": f"s{i}", "dtype": self.dtype_policy}
+            self.stages.append(_Stage(self.width, target[-1], fuses, **stage))
             self.stages[i].build(shape)
 
     def call(self, inputs, training=None):
@@ -81,12 +82,17 @@ class _Stage(Adapter):
 
     def build(self, input_shape):
         def conv(filters, size, name, **kwargs):
-            return layers.Conv2D(filters, size, padding="same", name=name, **kwargs)
+            kwargs |= {"padding": "same", "data_format": LAST}
+            policy = self.dtype_policy
+            return layers.Conv2D(filters, size, name=name, dtype=policy, **kwargs)
+
+        def norm(name):
+            return layers.BatchNormalization(name=name, dtype=self.dtype_policy)
 
         self.narrow = conv(self.width, 1, "narrow", use_bias=False)
-        self.narrow_norm = layers.BatchNormalization(name="narrow_norm")
+        self.narrow_norm = norm("narrow_norm")
         self.out = conv(self.channels, 3, "out", use_bias=False)
-        self.out_norm = layers.BatchNormalization(name="out_norm")
+        self.out_norm = norm("out_norm")
         fused = (*input_shape[:-1], self.width)
         self.narrow.build(input_shape)
         self.narrow_norm.build(fused)
@@ -99,9 +105,9 @@ class _Stage(Adapter):
     def call(self, inputs, deeper=None, size=None, training=None):
         x = self.narrow_norm(self.narrow(inputs), training=training)
         if self.fuses:
-            deeper = ops.image.resize(deeper, x.shape[1:3], interpolation="nearest")
+            deeper = ops.image.resize(deeper, x.shape[1:3], "nearest", data_format=LAST)
             weights = self.attention(ops.concatenate([x, deeper], axis=-1))
             x = weights[..., :1] * x + weights[..., 1:] * deeper
         if tuple(x.shape[1:3]) != tuple(size):
-            x = ops.image.resize(x, size, interpolation="nearest")
+            x = ops.image.resize(x, size, "nearest", data_format=LAST)
         return x, self.out_norm(self.out(x), training=training)

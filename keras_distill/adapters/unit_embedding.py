@@ -38,7 +38,7 @@ class UnitEmbedding(Adapter):
                 f"size must be known; got {tuple(input_shape)}. Fix the input size, or "
                 "tap a layer behind the pooling."
             )
-        self.dense = layers.Dense(self.width, name="dense")
+        self.dense = layers.Dense(self.width, name="dense", dtype=self.dtype_policy)
         self.dense.build((input_shape[0], math.prod(input_shape[1:])))
 
     def call(self, inputs, mask=None):

@@ -3,11 +3,12 @@
 import keras
 from keras import layers
 
+from keras_distill.adapters.adapter import LAST, Adapter
 from keras_distill.adapters.match import Shape
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
-class ValidConvolution(layers.Layer):
+class ValidConvolution(Adapter):
     """Regress a map to a smaller one with the teacher's channels, as FitNets do.
 
     A convolution without padding, whose kernel of `H_s - H_t + 1` by `W_s - W_t + 1`
@@ -50,7 +51,11 @@ class ValidConvolution(layers.Layer):
             )
         kernel = (rows - target_rows + 1, columns - target_columns + 1)
         self.convolution = layers.Conv2D(
-            self.target_shape[-1], kernel, dtype=self.dtype_policy, name="convolution"
+            self.target_shape[-1],
+            kernel,
+            data_format=LAST,
+            dtype=self.dtype_policy,
+            name="convolution",
         )
         self.convolution.build(input_shape)
 

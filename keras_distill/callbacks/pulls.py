@@ -13,7 +13,7 @@ class Pulls(keras.callbacks.Callback):
     """Log how hard each part of the loss pulls at the student, and against which others.
 
     Every so often the gradient of each part by the student's weights is measured on the
-    first batch of `fit`, or on batches of your own, in the way of `kd.suggest_weights`;
+    first batches of `fit`, or on batches of your own, in the way of `kd.suggest_weights`;
     nothing of the training changes. At the end of an epoch the last measurement joins the
     logs, from which `History`, `CSVLogger` and, behind this callback, `TensorBoard`
     take it:
@@ -25,10 +25,11 @@ class Pulls(keras.callbacks.Callback):
     Args:
         every: `"epoch"` (default), or a number of steps.
         batches: tuples `(x, y)` or `(x, y, sample_weight)` to measure on, as a step takes
-            them. Default: the first batch of the training data.
+            them. Default: of arrays the first four batches, of other data the first one.
 
     Attributes:
-        history: a list of dicts, one per measurement: `step`, and the names above.
+        history: a list of dicts, one per measurement: `step`, the optimizer's, and the
+            names above. Further calls of `fit` add to it.
 
     Raises:
         TypeError: as `fit` begins, the model is not a `kd.Distiller`.
@@ -58,6 +59,7 @@ class Pulls(keras.callbacks.Callback):
                 f"{type(self.model).__name__}."
             )
         self.begin = self.batch = 0
+        self.last = {}
         self.found = self.batches or batches_of(self.model)
         if not self.found:
             raise ValueError(
@@ -83,8 +85,8 @@ class Pulls(keras.callbacks.Callback):
         if self.every == "epoch":
             self._measure()
         self.begin, self.batch = self.begin + self.batch, 0
-        if self.history and logs is not None:
-            logs |= {k: x for k, x in self.history[-1].items() if k != "step"}
+        if logs is not None:
+            logs |= self.last
 
     def plot(self):
         """Plot pulls and cosines over the steps.
@@ -122,12 +124,13 @@ class Pulls(keras.callbacks.Callback):
     def _measure(self) -> None:
         sync_variables(self.model)
         found = measure(self.model, self.found)
-        row = {"step": self.begin + self.batch}
-        row |= {f"pull/{name}": x for name, x in _pulls(self.model, found).items()}
+        pulls = _pulls(self.model, found)
+        self.last = {f"pull/{name}": x for name, x in pulls.items()}
         if LABELS in found.norms:
             names = (name for name in found.norms if name != LABELS)
-            row |= {f"cosine/{name}": found.cosine(name) for name in names}
-        self.history.append(row)
+            self.last |= {f"cosine/{name}": found.cosine(name) for name in names}
+        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        self.history.append({"step": step, **self.last})
 
 
 def _pulls(distiller, found: PartGradients) -> dict[str, float]:

@@ -9,6 +9,7 @@ from keras import layers, ops
 
 from keras_distill._backend import gradients
 from keras_distill._backend.keras_graphs import nodes_of
+from keras_distill.adapters.adapter import LAST
 from keras_distill.taps.layouts import channels_first_error, channels_first_layers
 
 DEEPEST = "deepest"
@@ -153,7 +154,7 @@ def _reduced(target, x, name):
         stride = 2 if steps else 1
         channels = target[-1] if last else x.shape[-1] * 2
         layer = (
-            layers.Conv2D(channels, 3, stride, padding="same", use_bias=False)
+            layers.Conv2D(channels, 3, stride, "same", LAST, use_bias=False)
             if len(target) == 4
             else layers.Dense(channels, use_bias=False)
         )
@@ -171,7 +172,7 @@ def _pooled(x, name):
         4: layers.GlobalAveragePooling2D,
         5: layers.GlobalAveragePooling3D,
     }
-    return pooling[len(x.shape)](name=f"{name}_exit_pool")(x)
+    return pooling[len(x.shape)](LAST, name=f"{name}_exit_pool")(x)
 
 
 def _check_exits(net, exits, features) -> None:

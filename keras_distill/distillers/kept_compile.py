@@ -5,6 +5,7 @@ import inspect
 import keras
 
 from keras_distill._backend.keras_layers import Untracked
+from keras_distill._backend.optimizer_variables import copied_optimizer
 
 
 class KeptCompile:
@@ -73,6 +74,8 @@ def copied(objects):
 
 
 def _copy(value):
-    if not isinstance(value, (keras.Layer, keras.Metric, keras.Optimizer)):
+    if isinstance(value, keras.Optimizer):
+        return copied_optimizer(value)
+    if not isinstance(value, (keras.Layer, keras.Metric)):
         return value
     return type(value).from_config(value.get_config())

@@ -86,4 +86,5 @@ def _pooling(student: tuple, teacher: tuple):
             f"no head reaches the teacher's logits {teacher} from the student's stage "
             f"{student}. Tap vectors, a sequence or a map, or pass an adapter layer."
         )
-    return kinds[len(student)](dtype="float32", name="pool")
+    pool = kinds[len(student)]
+    return pool(data_format="channels_last", dtype="float32", name="pool")

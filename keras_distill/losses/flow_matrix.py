@@ -105,4 +105,4 @@ def _max_pool(features, target):
             f"FlowMatrix can't max-pool a map of {sizes} to {target}: no window divides "
             "it. Tap two layers of one resolution, or one a multiple of the other."
         )
-    return ops.max_pool(features, window, strides=window, padding="same")
+    return ops.max_pool(features, window, window, "same", "channels_last")

@@ -114,8 +114,10 @@ def fit_generations(
         trainers.append(_create_trainer(model, previous, terms, label_weight, loss))
         if batch is not None and (labeled or previous is None):
             _check_labels(model, batch, compiled.get("loss"))
+    _check_loss(trainers[0], compiled.get("loss"))
     validates = any(name.startswith("validation") for name in arguments)
-    ledger = Ledger(backup, {"generations": generations, "epochs": epochs})
+    plan = {"generations": generations, "epochs": epochs, "seed": seed}
+    ledger = Ledger(backup, plan)
     progress = Progress(generations * epochs, verbose)
     histories = []
     for i, trainer in enumerate(trainers):
@@ -145,6 +147,18 @@ def _create_model(make, index: int, seed: int) -> keras.Model:
     model = make(index)
     term_checks.check_student(model)
     return model
+
+
+def _check_loss(trainer: keras.Model, loss) -> None:
+    """Check that a first generation without a teacher has a loss of the labels."""
+    own = type(trainer)
+    plain = own.compute_loss is keras.Model.compute_loss
+    plain &= own.train_step is keras.Model.train_step
+    if loss is None and plain and not trainer.losses:
+        raise ValueError(
+            "The first generation has no teacher, so it learns from labels; got no loss. "
+            "Pass compiled={'optimizer': ..., 'loss': ...}, or teacher=."
+        )
 
 
 def _check_labels(model: keras.Model, batch, loss) -> None:

@@ -13,7 +13,7 @@ from keras_distill.adapters.adapter import linear
 from keras_distill.data.preprocessing import carry_preprocessing
 from keras_distill.distillers.term import Term
 from keras_distill.losses import Hint
-from keras_distill.taps import Tap, as_taps, find_layer
+from keras_distill.taps import Tap, as_taps, find_layer, mask_of
 from keras_distill.taps.layer_paths import children_of
 from keras_distill.taps.layouts import channels_first_error, channels_first_layers
 from keras_distill.teachers.base_teacher import check_trained
@@ -71,11 +71,11 @@ def reuse_teacher_head(
 
         \mathrm{mean} \, (f_t - p(f_s))^2
 
-    The projector of maps is a 1x1, a 3x3 and a 1x1 convolution, of vectors and of the
-    steps of sequences three dense layers, each with batch normalization and ReLU; the
-    last ReLU is left out where the teacher's features do not end in one. The larger of
-    two maps is pooled to the size of the smaller: the student's in the model, the
-    teacher's in the term.
+    The projector of maps is a 1x1, a 3x3 and a 1x1 convolution, of vectors, the steps of
+    sequences and the voxels of volumes three dense layers, each with batch normalization
+    and ReLU; the last ReLU is left out where the teacher's features do not end in one.
+    The larger of two maps is pooled to the size of the smaller: the student's in the
+    model, the teacher's in the term.
 
     The model that is returned is the one to distill, evaluate and save: an ordinary
     functional model, `student` up to its features, `"projector"` and `"teacher_head"`.
@@ -101,8 +101,9 @@ def reuse_teacher_head(
 
     Raises:
         TypeError, ValueError: a model has a custom call or is not built, a layer does not
-            exist or is not at the top level, a path bypasses the features, the two have
-            another number of axes, or the head does not take maps of the student's size.
+            exist or is not at the top level, a path bypasses the features, they have a
+            mask or the two another number of axes, or the head does not take maps of
+            the student's size.
 
     Example:
         >>> student, term = kd.reuse_teacher_head(student, teacher)
@@ -119,6 +120,8 @@ def reuse_teacher_head(
     check_trained(teacher)
     own = _features(student, student_layer, "student")
     other = _features(teacher, teacher_layer, "teacher")
+    for features, side in ((own, "student"), (other, "teacher")):
+        _check_no_mask(features, side)
     projected = _projector(own, other, factor)(own.tensor)
     head = _head(other, projected)
     model = keras.Model(
@@ -156,6 +159,17 @@ def _features(model, layer, side: str) -> _Features:
     last = (pools or kernels)[-1]
     path = next(part for part, x in children_of(model) if x is last.operation)
     return _Features(graph, Tap.layer(path, side="input"), last.input_tensors[0])
+
+
+def _check_no_mask(features: _Features, side: str) -> None:
+    """Check that no layer after the features needs a mask, which they would not have."""
+    if mask_of(features.tensor) is not None:
+        raise ValueError(
+            f"The {side}'s features at '{features.tap}' have a mask, which would be lost "
+            "between the projector and the teacher's head. Take features behind the "
+            f"pooling: {side}_layer=kd.Tap.layer('logits', side='input'), with the name "
+            "of the layer that takes what the pooling returns."
+        )
 
 
 def _named(model, graph, layer, side: str) -> _Features:

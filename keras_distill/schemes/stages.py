@@ -136,18 +136,20 @@ class Stage:
     @contextlib.contextmanager
     def _freeze_other_layers(self, distiller: Distiller, x):
         """Freeze the layers outside the trained part within a context."""
-        frozen = []
+        frozen, variables = [], []
         for layer in self._other_layers(distiller, x) if self.trains else ():
             # Sublayers may belong to the part, so only the layer's own weights freeze.
             nested = taps.sublayers(layer)
             frozen += own_trainable_variables(layer) if nested else [layer]
-        before = [item.trainable for item in frozen]
+            variables += [] if nested else layer.variables
+        # A layer sets all its variables, of which some may have been frozen before.
+        before = [(item, item.trainable) for item in [*frozen, *variables]]
         for item in frozen:
             item.trainable = False
         try:
             yield
         finally:
-            for item, trainable in zip(frozen, before, strict=True):
+            for item, trainable in before:
                 item.trainable = trainable
 
     def _other_layers(self, distiller: Distiller, x) -> list[keras.Layer]:

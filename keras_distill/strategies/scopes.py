@@ -141,7 +141,7 @@ _distribution = functools.cache(keras.distribution.DataParallel)
 def _jax(kind):
     import jax
 
-    if kind == "multiworker":
+    if kind == "multiworker" and not jax.distributed.is_initialized():
         keras.distribution.initialize()
     devices = jax.devices()
     if kind == "tpu" and devices[0].platform != "tpu":
@@ -151,10 +151,10 @@ def _jax(kind):
         )
     if kind == "one" or (kind == "auto" and len(devices) == 1):
         print(f"Strategy: one device, {devices[0]}.")
-        yield None
-        return
-    print(f"Strategy: data parallel over {', '.join(map(str, devices))}.")
-    distribution = _distribution()
+        distribution = None
+    else:
+        print(f"Strategy: data parallel over {', '.join(map(str, devices))}.")
+        distribution = _distribution()
     before = keras.distribution.distribution()
     keras.distribution.set_distribution(distribution)
     try:

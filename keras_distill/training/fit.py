@@ -1,5 +1,6 @@
 """`fit`: what a distiller does before the first step, around each, and after the last."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -63,22 +64,11 @@ class Fitting(TrainerHooks):
     ) -> keras.callbacks.History:
         """Train as `keras.Model.fit` does, once data and models are checked."""
         x, batch = data_and_batch(x, y)
-        self.rows_to_check = batch_size or 32
-        is_array = batch is not None and batch[0] is x
-        self.rows_of_step = self.rows_to_check if is_array else None
-        if is_array and arguments.get("sample_weight") is not None:
-            batch = *batch, arguments["sample_weight"]
-        if batch is not None:
-            self.check_data(batch, arguments.get("sample_weight"))
-        self.check_fit(batch)
-        if batch is not None:
-            _, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
-            self.check_validation(labels, _has_validation(arguments))
+        batch = self._checked(x, batch, batch_size, arguments)
         workers.check_shared_order(self, x, arguments)
         callbacks = _in_front(self.own_callbacks(), callbacks)
-        backup = exchange_backup(callbacks)
         x, left_out = resuming.resume(
-            backup,
+            exchange_backup(callbacks),
             x,
             batch_size,
             epochs,
@@ -86,31 +76,48 @@ class Fitting(TrainerHooks):
             self.steps_per_execution,
             self.drawn_before_step,
         )
-        self.plan = Plan(
+        plan = Plan(
             left_out,
             lean_step.length_is_known(x),
             watching.saves_by_batch(callbacks),
             batch,
             reads_generator(x),
         )
-        watching.restart(self.train_function)
-        if left_out:
-            self.train_function = None
-        lean_step.build_state(self, batch)
+        with self._following(plan), workers.no_samples_as_value_error():
+            x = with_own_arrays(self, x)
+            return super().fit(
+                x, y, batch_size, epochs, verbose, callbacks, **arguments
+            )
+
+    def _checked(self, x, batch, batch_size: int | None, arguments: dict):
+        """Check data and models, and return the first batch with its weights."""
+        self.rows_to_check = batch_size or 32
+        is_array = batch is not None and batch[0] is x
+        self.rows_of_step = self.rows_to_check if is_array else None
+        weight = arguments.get("sample_weight")
+        if is_array and weight is not None:
+            batch = *batch, weight
+        if batch is not None:
+            self.check_data(batch, weight)
+        self.check_fit(batch)
+        if batch is not None:
+            _, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            self.check_validation(labels, _has_validation(arguments))
+        return batch
+
+    @contextlib.contextmanager
+    def _following(self, plan: Plan):
+        """Train by a plan; a step that leaves out batches is compiled for it alone."""
+        self.plan = plan
         try:
-            with workers.no_samples_as_value_error():
-                return super().fit(
-                    with_own_arrays(self, x),
-                    y,
-                    batch_size,
-                    epochs,
-                    verbose,
-                    callbacks,
-                    **arguments,
-                )
+            watching.restart(self.train_function)
+            if plan.left_out:
+                self.train_function = None
+            lean_step.build_state(self, plan.batch)
+            yield
         finally:
             self.plan = Plan()
-            if left_out:
+            if plan.left_out:
                 self.train_function = None
 
     def train_on_batch(self, x, y=None, sample_weight=None, **arguments):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_distill import adapters
+from keras_distill import adapters, losses
 from keras_distill.adapters import Match
 
 
@@ -87,6 +87,72 @@ def test_chained_adapters_keep_float32_under_another_policy():
     keras.config.set_dtype_policy("float32")
     student.build((None, 7, 6, 5))
     assert np.isfinite(student(np.full((1, 7, 6, 5), 1e6, "float32"))).all()
+    # What is loaded from its config keeps it too.
+    keras.config.set_dtype_policy("mixed_float16")
+    loaded = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(student)
+    )
+    assert loaded.compute_dtype == "float32" and loaded.supports_masking
+
+
+@pytest.fixture
+def channels_first():
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: adapters.Connector(5),
+        lambda: adapters.GaussianRegressor(5),
+        lambda: adapters.ReviewFusion(SHAPES[:1], width=4),
+        lambda: adapters.Translator(5),
+        lambda: adapters.ValidConvolution((None, 3, 3, 5)),
+        lambda: Match.ALL.infer((None, 4, 4, 3), (None, 2, 2, 5))[0],
+        lambda: losses.EnhancedTarget().adapters((None, 4, 4, 3), (None, 10))[0],
+    ],
+)
+def test_channels_are_the_last_axis_whatever_the_configuration(make, channels_first):
+    outputs = []
+    for data_format in ("channels_first", "channels_last"):
+        keras.config.set_image_data_format(data_format)
+        keras.utils.set_random_seed(0)
+        layer = make()
+        is_fusion = isinstance(layer, adapters.ReviewFusion)
+        outputs.append(keras.tree.flatten(layer([MAPS] if is_fusion else MAPS)))
+    for first, last in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(first, last)
+
+
+MAPS = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
+LARGE = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32") * 1e6
+SHAPES = [(None, 4, 4, 5), (None, 2, 2, 6)]
+
+
+@pytest.mark.parametrize(
+    "make, inputs",
+    [
+        (lambda: adapters.Connector(5), LARGE),
+        (lambda: adapters.GaussianRegressor(5), LARGE),
+        (lambda: adapters.OrthogonalProjection(5), LARGE),
+        (lambda: adapters.Paraphraser(0.5), LARGE),
+        (lambda: adapters.ReviewFusion(SHAPES, width=4), [LARGE, LARGE[:, ::2, ::2]]),
+        (lambda: adapters.Translator(5), LARGE),
+        (lambda: adapters.UnitEmbedding(5), LARGE),
+        (lambda: adapters.ValidConvolution((None, 3, 3, 5)), LARGE),
+    ],
+)
+def test_adapters_compute_alike_under_another_policy(make, inputs):
+    outputs = []
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        keras.utils.set_random_seed(0)
+        outputs.append(keras.tree.flatten(make()(inputs)))
+    for plain, mixed in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(plain, mixed)
+        assert np.isfinite(plain).all()
 
 
 def test_valid_convolution_equals_numpy():

@@ -99,6 +99,8 @@ def main():
     x = {"image": images, "id": np.arange(count)}
     x = images if kind == "SelfDistiller" else x
     y = rng.integers(0, 3, count)
+    # What is imported stays; each collection would visit it.
+    gc.freeze()
     memory = RecordMemory()
     distiller.fit(x, y, BATCH, epochs=1, verbose=0, callbacks=[memory])
     first = len(runs)

@@ -1,9 +1,15 @@
 """Strategies by name: what each kind enters, and an error where something is missing."""
 
+import importlib.util
+import os
+import subprocess
+import sys
+
 import keras
 import pytest
 
 import keras_distill as kd
+from tests.processes import free_ports
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
@@ -26,6 +32,35 @@ def test_one_device(kind, capsys, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert entered(kind).num_replicas_in_sync == 1
     assert "one device" in capsys.readouterr().out
+
+
+ON_JAX = """
+import keras
+import keras_distill as kd
+for _ in range(2):
+    with kd.strategies.scope("multiworker") as outer:
+        assert keras.distribution.distribution() is outer
+        with kd.strategies.scope("one"):
+            assert keras.distribution.distribution() is None
+assert keras.distribution.distribution() is None
+"""
+
+
+@pytest.mark.long
+def test_scopes_on_jax_are_entered_again_and_nested():
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    cluster = {"JOB_ADDRESSES": f"localhost:{free_ports(1)[0]}", "NUM_PROCESSES": "1"}
+    cluster |= {"PROCESS_ID": "0"}
+    settings = {f"KERAS_DISTRIBUTION_{name}": x for name, x in cluster.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_JAX],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "jax", **settings},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_no_such_kind():

@@ -235,12 +235,41 @@ def test_invalid_input_raises(teacher, digits, tmp_path):
         ({"dropout": 1.0}, "dropout must lie between 0 and 1"),
         ({"kind": "pairs", "layers": ["hidden1"]}, "needs two layers or more"),
         ({"layers": ["hidden9"]}, "no layer 'hidden9'"),
+        ({"kind": "all", "masks": 2, "layers": ["logits"]}, "put on hidden layers"),
     ):
         with pytest.raises(ValueError, match=words):
             kd.record_metadata(teacher, x, **arguments)
     np.savez(tmp_path / "n.npz", a=x)
     with pytest.raises(ValueError, match="not a metadata file"):
         kd.Metadata.load(tmp_path / "n.npz")
+
+
+def test_layers_inside_of_others_are_not_left_out_silently(teacher, digits):
+    inputs = keras.Input((8, 8, 1))
+    nested = keras.Model(inputs, teacher(inputs), name="nested")
+    with pytest.raises(ValueError, match=r"'hidden1'.*are inside of others"):
+        kd.record_metadata(nested, digits.train.images[:50], kind="all")
+
+
+@pytest.mark.parametrize("masks", [0, 2])
+def test_a_sequential_teacher_has_the_metadata_of_a_functional_one(masks, digits):
+    keras.utils.set_random_seed(0)
+    row = [
+        keras.layers.DepthwiseConv2D(3, activation="relu", name="depthwise"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(10),
+    ]
+    sequential = keras.Sequential([keras.Input((8, 8, 1)), *row])
+    functional = keras.Model(sequential.inputs, sequential.outputs)
+    images = digits.train.images[:50]
+    found, expected = (
+        kd.record_metadata(x, images, kind="all", masks=masks)
+        for x in (sequential, functional)
+    )
+    assert "0/depthwise/mean" in expected.arrays
+    assert set(found.arrays) == set(expected.arrays)
+    for name, array in expected.arrays.items():
+        np.testing.assert_allclose(found.arrays[name], array, atol=1e-5)
 
 
 def test_every_mask_gets_an_equal_part_of_the_inputs(teacher, digits):

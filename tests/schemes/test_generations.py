@@ -101,6 +101,8 @@ def test_an_interrupted_chain_resumes(tmp_path):
             np.testing.assert_array_equal(one, other)
         assert a.history == b.history
     assert chain(epochs=3, backup=tmp_path)[2].history == resumed[2].history
+    with pytest.raises(ValueError, match="another scheme"):
+        chain(epochs=3, backup=tmp_path, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,7 @@ def test_an_interrupted_chain_resumes(tmp_path):
             {"make": lambda index: keras.Sequential([keras.layers.Dense(3)])},
             "not built",
         ),
+        ({"compiled": {"optimizer": "adam"}}, "it learns from labels; got no loss"),
     ],
 )
 def test_invalid_arguments_raise_before_the_first_step(arguments, words):

@@ -260,6 +260,13 @@ def small():
     return conv_net("student", (3, 4), (1, 2))
 
 
+def masked():
+    inputs = keras.Input((None,))
+    x = layers.Embedding(9, 4, mask_zero=True)(inputs)
+    x = layers.GlobalAveragePooling1D()(layers.LSTM(4, return_sequences=True)(x))
+    return keras.Model(inputs, layers.Dense(3, name="logits")(x))
+
+
 FLAT = [layers.Flatten(name="flat")]
 BAD = {
     "subclassed": (subclassed, small, {}, ["Subclassed", "keras.Model(inputs"]),
@@ -285,6 +292,7 @@ BAD = {
         {"teacher_layer": "stack2"},
         ["(None, 4, 4, 4)", "(None, 2, 2, 4)", "pools globally"],
     ),
+    "masks": (masked, masked, {}, ["have a mask", "side='input'"]),
     "no factor": (small, small, {"factor": 0}, ["factor must be an integer of 1"]),
 }
 
@@ -295,3 +303,15 @@ def test_what_cannot_be_joined_raises(student, teacher, taps, words):
         kd.reuse_teacher_head(student(), teacher(), **taps)
     for word in words:
         assert word in str(error.value)
+
+
+def test_features_behind_a_pooling_by_a_mask():
+    taps = kd.Tap.layer("logits", side="input")
+    student, teacher = masked(), masked()
+    model, term = kd.reuse_teacher_head(
+        student, teacher, student_layer=taps, teacher_layer=taps
+    )
+    short, long = np.array([[3, 4, 5]]), np.array([[3, 4, 5, 0, 0]])
+    np.testing.assert_allclose(model(short), model(long), atol=1e-6)
+    x = np.array([[3, 4, 0], [5, 0, 0]])
+    distilled(model, teacher, term, x, np.array([0, 1]), epochs=1)

@@ -77,6 +77,19 @@ def test_a_specialist_begins_as_the_generalist():
     )
 
 
+def test_its_last_layer_is_as_the_generalists():
+    inputs = keras.Input((5,))
+    head = keras.layers.Dense(6, dtype="float64", kernel_regularizer="l2")
+    model = keras.Model(inputs, head(inputs))
+    model.trainable = False
+    specialist = SpecialistTraining(model, [0, 1], samples(), 9, 0, {}).model
+    last = specialist.layers[-1]
+    assert last.compute_dtype == "float64" and last.kernel_regularizer is not None
+    # A generalist that was frozen as a teacher is still trained on.
+    assert len(specialist.trainable_weights) == len(model.weights)
+    assert not model.trainable_weights
+
+
 @pytest.mark.long
 def test_it_learns_its_classes_and_the_dustbin():
     model, data = generalist(), samples()

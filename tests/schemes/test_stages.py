@@ -291,6 +291,29 @@ def test_two_replicas_equal_one_on_the_global_batch(two_replicas):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_a_paraphraser_moves_alike_on_replicas(two_replicas):
+    half, _ = images(8)
+
+    def train():
+        keras.utils.set_random_seed(1)
+        paraphraser, (_, teacher) = kd.adapters.Paraphraser(), conv_pair(norm=False)
+        history = paraphraser.train_on(
+            *(teacher, "stack2", np.concatenate([half, half])),
+            optimizer=keras.optimizers.SGD(0.1),
+            batch_size=16,
+            epochs=2,
+            shuffle=False,
+            verbose=0,
+        )
+        return [*paraphraser.get_weights(), history.history["loss"]]
+
+    one = train()
+    with two_replicas.scope():
+        two = train()
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def frozen_student():
     student = conv_pair()[0]
     student.trainable = False
@@ -426,6 +449,44 @@ def test_a_stage_without_labels_has_no_validation(validation):
     first, second = run(new_distiller(), fitnets(), **validation)
     assert not any(name.startswith("val") for name in first)
     assert "val_loss" in second
+
+
+def test_a_split_holds_out_the_same_samples_in_all_stages():
+    (x, y), weights = images(), np.linspace(0.5, 1.5, len(images()[0]))
+    first = len(x) * 3 // 4
+    arguments = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    distiller = new_distiller()
+    split = kd.fit_stages(
+        *(distiller, fitnets(), x, y),
+        sample_weight=weights,
+        validation_split=0.25,
+        **arguments,
+    )
+    other = new_distiller()
+    given = kd.fit_stages(
+        *(other, fitnets(), x[:first], y[:first]),
+        sample_weight=weights[:first],
+        validation_data=(x[first:], y[first:], weights[first:]),
+        **arguments,
+    )
+    assert split == given
+    assert_same_weights(distiller, other)
+    for bad, words in (
+        ({"x": [0.0] * 8}, "of arrays"),
+        ({"x": x[:1]}, "leaves 0 of 1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            kd.fit_stages(distiller, fitnets(), validation_split=0.25, **bad)
+
+
+def test_variables_that_were_frozen_stay_so():
+    distiller = new_distiller()
+    kernel = distiller.student.get_layer("logits").kernel
+    kernel.trainable = False
+    before = np.array(kernel)
+    run(distiller, fitnets())
+    assert not kernel.trainable
+    np.testing.assert_array_equal(kernel, before)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill.teachers.freezing.folding import graph_of
+
 
 class _Mask(keras.Layer):
     """Multiplies each unit by a fixed number."""
@@ -21,7 +23,7 @@ class _Mask(keras.Layer):
 def with_masks(
     model: keras.Model, layers: Sequence[str], keep: float, seed: int
 ) -> keras.Model:
-    """Copy a functional model, with a fixed dropout mask after some layers.
+    """Copy a functional or Sequential model, with a fixed dropout mask after some layers.
 
     Each unit is kept with the probability `keep`; kept units are divided by it.
     """
@@ -35,6 +37,7 @@ def with_masks(
         mask = _Mask((kept / keep).astype("float32"), name=f"{layer.name}_mask")
         return mask(outputs)
 
-    copy = keras.models.clone_model(model, call_function=call)
+    graph = graph_of(model)
+    copy = keras.models.clone_model(graph, call_function=call)
     copy.set_weights(model.get_weights())
     return copy

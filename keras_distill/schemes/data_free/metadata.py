@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_distill import taps as tapping
 from keras_distill._backend import files
+from keras_distill._backend.keras_layers import flatten_layers
 from keras_distill._backend.number_checks import check_finite, check_integers
 from keras_distill.schemes.data_free import metadata_checks as checks
 from keras_distill.schemes.data_free import spectra
@@ -176,11 +177,11 @@ def record_metadata(
     inspect what `kd.reconstruct` recovers.
 
     Args:
-        teacher: functional, with logits as output.
+        teacher: functional or Sequential, with logits as output.
         x: inputs `(N, ...)`.
         kind: one of the four. Default `"spectral"`.
-        layers: layer paths. Default: the logits for `"top"`, else each `Dense` and
-            convolution layer and the logits.
+        layers: layers at the top level of the teacher. Default: the logits for `"top"`,
+            else each `Dense` and convolution layer and the logits.
         masks: number of dropout masks, for `"all"`. Default 0.
         dropout: fraction of the neurons that a mask drops. Default 0.5.
         keep: fraction of the Fourier coefficients of each graph to keep; of one with the
@@ -194,7 +195,8 @@ def record_metadata(
 
     Raises:
         ValueError: `kind` is unknown, `masks` is used with another kind than `"all"`, a
-            fraction is out of range, or a layer does not exist.
+            fraction is out of range, a layer does not exist or is inside of another one,
+            or there is no hidden layer to mask.
 
     Example:
         >>> kd.record_metadata(teacher, images, kind="all").save("metadata.npz")
@@ -217,6 +219,11 @@ def record_metadata(
     heads.check_logits(teacher, "teacher")
     if layers is None:
         layers = [tapping.LOGITS] if kind == "top" else _kernel_layers(teacher)
+    if masks and not set(layers) - {tapping.LOGITS}:
+        raise ValueError(
+            f"Dropout masks are put on hidden layers; got the layers {list(layers)} alone. "
+            "Pass layers=[...] of the teacher's top level, or masks=0."
+        )
     if kind == "pairs" and len(layers) < 2:
         raise ValueError(f"kind='pairs' needs two layers or more; got {list(layers)}.")
     settings = {
@@ -240,6 +247,20 @@ def record_metadata(
     return metadata
 
 
+_KINDS = (
+    *(
+        keras.layers.Dense,
+        keras.layers.Conv1D,
+        keras.layers.Conv2D,
+        keras.layers.Conv3D,
+    ),
+    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose),
+    *(keras.layers.Conv3DTranspose, keras.layers.DepthwiseConv1D),
+    *(keras.layers.DepthwiseConv2D, keras.layers.SeparableConv1D),
+    keras.layers.SeparableConv2D,
+)
+
+
 def _fingerprints(teacher: keras.Model) -> dict[str, str]:
     return {
         "teacher": fingerprints.of_teacher(Teacher(teacher)),
@@ -248,10 +269,16 @@ def _fingerprints(teacher: keras.Model) -> dict[str, str]:
 
 
 def _kernel_layers(teacher) -> list[str]:
-    kinds = keras.layers.Dense, keras.layers.Conv2D, keras.layers.Conv1D
-    layers = [layer for layer in teacher.layers if isinstance(layer, kinds)]
-    hidden = [layer.name for layer in layers if layer.output is not teacher.output]
-    return [*hidden, tapping.LOGITS]
+    top = [layer for layer in teacher.layers if isinstance(layer, _KINDS)]
+    every = [x for x in flatten_layers(teacher) if isinstance(x, _KINDS)]
+    if inside := [x.name for x in every if not any(x is layer for layer in top)]:
+        raise ValueError(
+            f"The layers {inside} of the teacher '{teacher.name}' are inside of others, "
+            "where activations are not recorded. Pass layers=[...] of its top level, or "
+            "kind='top'."
+        )
+    last = teacher.outputs[0]
+    return [*(x.name for x in top if x.output is not last), tapping.LOGITS]
 
 
 def _activations(model, layers, x, batch_size) -> dict[str, np.ndarray]:
@@ -261,8 +288,9 @@ def _activations(model, layers, x, batch_size) -> dict[str, np.ndarray]:
     flat = keras.layers.Flatten(dtype="float32", name="recorded")
     outputs = {}
     for tap in taps:
-        layer = model if tap.is_output else tapping.find_layer(model, tap.path)
-        outputs[tap.path] = flat(layer.output)
+        is_logits = tap.is_output
+        layer = None if is_logits else tapping.find_layer(model, tap.path)
+        outputs[tap.path] = flat(model.outputs[0] if is_logits else layer.output)
     tapped = keras.Model(inputs, outputs)
     return tapped.predict(x, batch_size=batch_size, verbose=0)
 

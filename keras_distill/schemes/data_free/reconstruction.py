@@ -73,9 +73,6 @@ class _Canvas(keras.Model):
         self.add_loss(ops.sum(sum(parts)))
         return unused
 
-    def compute_loss(self, *args, **kwargs):
-        return sum(self.losses)
-
 
 def reconstruct(
     teacher: keras.Model,

@@ -47,7 +47,8 @@ class SpecialistTraining:
         teacher = keras.Model(self.generalist.inputs, merged, name="merged_generalist")
         soft = Term(SoftTarget(temperature), weight=weight)
         trainer = Distiller(self.model, teacher, terms=[soft], label_weight=1 - weight)
-        ledger = Ledger(backup, {**self.settings, "group": self.group})
+        plan = {**self.settings, "group": self.group, "seed": self.seed}
+        ledger = Ledger(backup, plan)
         set_seed(self.seed, [self.generalist])
 
         def train(callbacks):
@@ -130,13 +131,20 @@ def _create_specialist(generalist: keras.Model, group: list[int]) -> keras.Model
         )
     copy = keras.models.clone_model(generalist)
     copy.set_weights(generalist.get_weights())
+    if not generalist.trainable:
+        # It was frozen to be a teacher.
+        copy.trainable = True
     kernel, *bias = (np.array(w) for w in head.get_weights())
     bias = bias[0] if bias else np.zeros(kernel.shape[-1], kernel.dtype)
     rest = np.setdiff1d(np.arange(kernel.shape[-1]), group)
     # The dustbin's logit is the log of the sum of n equal terms, at the mean logit.
     dustbin = kernel[:, rest].mean(1, keepdims=True)
     dustbin_bias = bias[rest].mean(keepdims=True) + np.log(len(rest))
-    logits = layers.Dense(len(group) + 1, name="specialist_logits")
+    own = {"units": len(group) + 1, "name": "specialist_logits"}
+    config = {**head.get_config(), **own, "use_bias": True, "trainable": True}
+    logits = layers.Dense.from_config(
+        {name: x for name, x in config.items() if not name.startswith("lora_")}
+    )
     outputs = logits(copy.layers[-1].input)
     logits.set_weights(
         [
