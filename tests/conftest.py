@@ -57,6 +57,14 @@ def float32_policy():
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.fixture
+def channels_first():
+    """Have Keras take the channels of maps first by default."""
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
 @pytest.fixture(scope="session")
 def gradient():
     """Return a function that differentiates a function at an array with the backend."""

@@ -95,13 +95,6 @@ def test_chained_adapters_keep_float32_under_another_policy():
     assert loaded.compute_dtype == "float32" and loaded.supports_masking
 
 
-@pytest.fixture
-def channels_first():
-    keras.config.set_image_data_format("channels_first")
-    yield
-    keras.config.set_image_data_format("channels_last")
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -218,3 +211,14 @@ def test_a_number_of_each_sample_is_told_apart_from_a_column(match):
         match.check((None, 1), (None,))
     with pytest.raises(ValueError, match="Let the student return"):
         match.check((None,), (None, 1))
+
+
+def test_a_paraphraser_refuses_channels_first():
+    first = {"data_format": "channels_first", "name": "stack1"}
+    inputs = keras.Input((3, 6, 6))
+    x = keras.layers.Conv2D(10, 3, padding="same", **first)(inputs)
+    teacher = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+    paraphraser = adapters.Paraphraser()
+    with pytest.raises(ValueError, match="channels_first"):
+        paraphraser.train_on(teacher, "stack1", np.zeros((4, 3, 6, 6)), verbose=0)
+    assert not paraphraser.built

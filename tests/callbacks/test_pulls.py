@@ -51,6 +51,19 @@ def test_measurements_equal_the_closed_form_at_their_steps():
     assert len(pulls.plot().axes) == 2
 
 
+def test_a_later_fit_logs_its_own_measurements():
+    x, y, kernels = problem()
+    pulls = kd.callbacks.Pulls(every=3, batches=[(x, y)])
+    distiller, logs = distiller_of(kernels), []
+    for count in (48, 16, 48):
+        given = x[:count], y[:count], 16
+        done = distiller.fit(*given, shuffle=False, verbose=0, callbacks=[pulls])
+        logs.append(done.history)
+    assert "pull/soft_target" in logs[0] and "pull/soft_target" not in logs[1]
+    assert [row["step"] for row in pulls.history] == [3, 7]
+    assert logs[2]["pull/soft_target"] == [pulls.history[1]["pull/soft_target"]]
+
+
 def test_it_measures_each_epoch_and_changes_nothing():
     x, y, kernels = problem()
     students = []

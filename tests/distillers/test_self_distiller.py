@@ -256,6 +256,17 @@ def test_is_refused_before_the_first_step(make, words):
         assert word in str(error.value)
 
 
+def test_exits_have_the_channels_last_whatever_the_configuration(channels_first):
+    shapes = []
+    for data_format in ("channels_last", "channels_first"):
+        keras.config.set_image_data_format("channels_last")
+        net = conv_pair()[0]
+        keras.config.set_image_data_format(data_format)
+        student = kd.SelfDistiller(net, ["stack1"], features="stack2").student
+        shapes.append([variable.shape for variable in student.variables])
+    assert shapes[0] == shapes[1]
+
+
 def test_only_functional_nets_have_exits():
     class Own(keras.Model):
         pass

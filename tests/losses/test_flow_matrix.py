@@ -98,6 +98,10 @@ def test_the_larger_map_is_max_pooled(first, second):
     np.testing.assert_allclose(values, flow_matrix(*pooled), rtol=1e-4)
 
 
+def test_channels_are_the_last_axis_whatever_the_configuration(channels_first):
+    test_the_larger_map_is_max_pooled((8, 8), (4, 4))
+
+
 def test_pooling_negative_maps_is_not_padded_with_zeros():
     """A constant of -1 stays -1 at the border, so that G is 1 against 0."""
     first, second = -np.ones((1, 7, 7, 1)), -np.ones((1, 4, 4, 1))
