@@ -17,6 +17,9 @@ class GivenTeacher(BaseTeacher):
     several, without the sample ids. `evaluate`, `predict` and `validation_data` need no
     knowledge: they take the student's inputs alone, too.
 
+    Columns have no mask: padding counts if the student's tensor has none either, and is
+    left out by the `mask` of a `kd.Term`, as in `kd.Term(loss, mask="padding_mask")`.
+
     Peers of a `MutualDistiller` teach each other, and can't have a given teacher.
 
     Args:
