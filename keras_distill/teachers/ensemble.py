@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_distill._backend.keras_layers import with_mask
 from keras_distill._backend.number_checks import check_finite
 from keras_distill.taps import heads
+from keras_distill.taps.masks import first_mask
 from keras_distill.teachers.averaging_teacher import (
     AveragingTeacher,
     averaged,
@@ -79,10 +81,14 @@ class Ensemble(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        """Return the logits or values of the averaged prediction, `(..., K)`."""
+        """Return the logits or values of the averaged prediction, `(..., K)`.
+
+        They have the mask of the first member's that have one.
+        """
         logits = [member(inputs, training=training) for member in self.members]
         how = self.member_weights, self.average
-        return averaged(logits, *how, predicts=self.predicts or CLASSES)
+        mean = averaged(logits, *how, predicts=self.predicts or CLASSES)
+        return with_mask(mean, first_mask(logits))
 
     def compute_output_shape(self, input_shape):
         return self.members[0].compute_output_shape(input_shape)

@@ -40,6 +40,30 @@ def test_the_prediction_is_the_average(average, tmp_path):
 
 
 @pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+def test_padding_does_not_count_in_evaluations(average, tmp_path):
+    def of_tokens(seed):
+        tokens = keras.Input((None,), dtype="int32")
+        features = keras.layers.Embedding(10, 4, mask_zero=True)(tokens)
+        model = keras.Model(tokens, keras.layers.Dense(3)(features))
+        rng = np.random.default_rng(seed)
+        model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+        return model
+
+    x = np.array([[1, 2, 0, 0, 0, 0], [3, 1, 2, 5, 0, 0]])
+    y = np.random.default_rng(2).integers(0, 3, x.shape)
+    nets = [of_tokens(0), of_tokens(1)]
+    logits = [net.predict(x, verbose=0) for net in nets]
+    p = averaged(logits, average, [0.5, 0.5])
+    values = -np.log(np.take_along_axis(p, y[..., None], -1)[..., 0])
+    ensemble = kd.Ensemble(nets, average)
+    ensemble.save(tmp_path / "ensemble.keras")
+    for model in (ensemble, keras.saving.load_model(tmp_path / "ensemble.keras")):
+        model.compile(loss=CROSS_ENTROPY)
+        found = model.evaluate(x, y, verbose=0)
+        np.testing.assert_allclose(found, values[x > 0].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
 def test_it_teaches_as_its_members_at_the_losss_temperature(average):
     nets, (x, y) = members(), points()
     ensemble = kd.Ensemble(nets, average)
