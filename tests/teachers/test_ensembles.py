@@ -140,6 +140,34 @@ def test_the_average_of_independent_labels(average, classes, tmp_path):
     np.testing.assert_array_equal(*values)
 
 
+@pytest.mark.parametrize("kind", [list, dict])
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+def test_each_of_several_outputs_is_averaged(average, kind, tmp_path):
+    def several(seed, kind=kind):
+        inputs, rng = keras.Input((4,)), np.random.default_rng(seed)
+        outputs = [keras.layers.Dense(3, name=name)(inputs) for name in "ab"]
+        outputs = outputs if kind is list else dict(zip("ab", outputs, strict=True))
+        model = keras.Model(inputs, outputs)
+        model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+        return model
+
+    nets, x = [several(0), several(1)], points()[0]
+    parts = [keras.tree.flatten(net.predict(x, verbose=0)) for net in nets]
+    expected = [
+        averaged(logits, average, [0.25, 0.75]) for logits in zip(*parts, strict=True)
+    ]
+    ensemble = kd.Ensemble(nets, average, weights=[1, 3])
+    ensemble.save(tmp_path / "ensemble.keras")
+    for model in (ensemble, keras.saving.load_model(tmp_path / "ensemble.keras")):
+        found = model.predict(x, verbose=0)
+        assert type(found) is kind
+        for logits, p in zip(keras.tree.flatten(found), expected, strict=True):
+            np.testing.assert_allclose(softmax(logits), p, atol=1e-6)
+    other = several(2, dict if kind is list else list)
+    with pytest.raises(ValueError, match=r"same outputs: .* shapes .*\(12, 3\)"):
+        kd.Ensemble([nets[0], other])(x)
+
+
 def test_labels_far_from_zero_are_finite():
     nets = [linear(f"member{i}", classes=1) for i in range(2)]
     z = [np.float32([[900.0], [-900.0]]), np.float32([[800.0], [-900.0]])]
