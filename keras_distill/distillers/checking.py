@@ -3,6 +3,7 @@
 import warnings
 
 import keras
+from keras import ops
 
 from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.distillers import (
@@ -59,12 +60,23 @@ class Checking:
             label_tasks.warn_of_guesses(self, y)
             self.entry.build(x)
             self.check_labels(y, loss)
+            self._check_sample_ids(x)
             self.warn_of_unused_labels(y)
         elif self.ends_in_logits:
             data_checks.check_logits_loss(loss)
         adapter_checks.check_prepared(bound.term for bound in self.terms.values())
         term_checks.check_nothing_shared(self)
         self._check_first_batch(batch)
+
+    def _check_sample_ids(self, x) -> None:
+        """Check the ids of inputs for each loss that needs them."""
+        for name, bound in self.terms.items():
+            if "sample_ids" in bound.term.loss.needs and self.sample_ids is not None:
+                ids = ops.convert_to_numpy(self.entry.ids(x))
+                try:
+                    bound.term.loss.check_sample_ids(ids)
+                except ValueError as error:
+                    raise ValueError(f"Term '{name}': {error}") from error
 
     def _check_first_batch(self, batch) -> None:
         """Check the values of a batch, once for each teacher and `compile`."""
@@ -104,7 +116,10 @@ class Checking:
 
     def cause_of_nan(self, name: str) -> str:
         """Return why a part of the loss may be NaN, beside values that are not finite."""
-        return mixed_labels.cause_of_nan(self.terms, name)
+        of_loss = (
+            self.terms[name].term.loss.cause_of_nan() if name in self.terms else ""
+        )
+        return mixed_labels.cause_of_nan(self.terms, name) + of_loss
 
     def check_scheduled(self) -> None:
         """Check the temperatures, which callbacks may have assigned to."""

@@ -8,12 +8,12 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_distill import taps as tapping
 from keras_distill.data.selection import names_of_outputs, select
 from keras_distill.distillers.gradient_scores import FIRST_CLASS_GRADIENT
 from keras_distill.distillers.ignored import valid_labels, with_known_labels
 from keras_distill.taps import Tap, heads
 from keras_distill.taps.lengths import Lengths
+from keras_distill.taps.masks import first_mask
 from keras_distill.teachers.base_teacher import (
     CLASSES,
     HEAD,
@@ -143,9 +143,7 @@ def _teacher_mask(context: Context, bound):
         return None
     if choice != AUTO:
         return _chosen(context, choice, "teacher")
-    members = keras.tree.flatten(context.knowledge[bound.term.teacher[0]])
-    masks = map(tapping.mask_of, members)
-    return next((mask for mask in masks if mask is not None), None)
+    return first_mask(context.knowledge[bound.term.teacher[0]])
 
 
 def _chosen(context: Context, choice, side: str):

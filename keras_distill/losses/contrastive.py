@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_distill import adapters
@@ -11,6 +12,11 @@ from keras_distill._backend.number_checks import check_above, check_in, check_in
 from keras_distill.adapters.match import Match
 from keras_distill.losses._memory_bank import MemoryBank, log_sum, negative_terms
 from keras_distill.losses.distillation_loss import DistillationLoss
+
+_PARTS = (
+    "Parts of a data set, as kd.data.Samples.split, few and only return them, keep the "
+    "ids of the whole."
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_distill")
@@ -42,7 +48,8 @@ class Contrastive(DistillationLoss):
     times as hard as the labels.
 
     Args:
-        samples: N; ids run from 0 to N - 1.
+        samples: N, above all ids: `max(ids) + 1`. A part of a data set, as from
+            `kd.data.Samples.split`, keeps the ids of the whole.
         negatives: K. Default 4096, or N if that is less.
         temperature: above 0. Default 0.07.
         momentum: fraction of an embedding that the bank keeps, 0 to 1. Default 0.5.
@@ -51,10 +58,13 @@ class Contrastive(DistillationLoss):
         name, reduction, dtype: as in `DistillationLoss`.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range; in `fit`, a sample id is not in
+            0..N - 1: of arrays any, of other data one of the first batch. Training stops
+            at such an id of a later batch.
 
     Example:
-        >>> loss = kd.losses.Contrastive(samples=len(digits.train))
+        >>> train, held_out = digits.train.split(0.1)
+        >>> loss = kd.losses.Contrastive(samples=int(train.ids.max()) + 1)
         >>> kd.Term(loss, student="pool", teacher="pool")
 
     Source:
@@ -107,9 +117,36 @@ class Contrastive(DistillationLoss):
         """Create the bank."""
         return MemoryBank(self.samples, self.width, seed=self.seed, name="bank")
 
+    def check_sample_ids(self, ids) -> None:
+        """Check that the bank has a row for each id."""
+        outside = (ids < 0) | (ids >= self.samples)
+        if outside.any():
+            raise ValueError(
+                f"{self._range()}; got {np.unique(ids[outside])[:5].tolist()}. "
+                f"Pass samples={max(self.samples, int(ids.max()) + 1)} or more, as "
+                f"max(ids) + 1 of all data. {_PARTS}"
+            )
+
+    def cause_of_nan(self) -> str:
+        """Return that a sample id may be outside the bank."""
+        return (
+            f"{self._range()}, and {self.name} is NaN on a batch with another. Pass "
+            f"samples=max(ids) + 1. {_PARTS} "
+        )
+
+    def _range(self) -> str:
+        return (
+            f"kd.losses.Contrastive(samples={self.samples}) takes sample ids from 0 to "
+            f"{self.samples - 1}"
+        )
+
     def call(self, teacher, student, *, sample_ids, step, memory):
-        """Return `(B,)` for embeddings `(B, width)`, and update the bank with them."""
-        ids = ops.cast(sample_ids, "int32")
+        """Return `(B,)` for embeddings `(B, width)`, and update the bank with them.
+
+        The value of a sample whose id is outside the bank is NaN.
+        """
+        sample_ids = ops.cast(sample_ids, "int32")
+        ids = ops.clip(sample_ids, 0, self.samples - 1)
         random = noise.uniform(ops.arange(self.negatives), self.seed, step)
         drawn = ops.cast(random * self.samples, "int32")
         itself = ids[:, None] == drawn[None]
@@ -122,7 +159,7 @@ class Contrastive(DistillationLoss):
             self._value(*side, itself, z) for side, z in zip(sides, log_z, strict=True)
         )
         memory.update(ids, student, teacher, self.momentum)
-        return values
+        return ops.where(ids == sample_ids, values, math.nan)
 
     def _value(self, embeddings, positives, negatives, itself, log_z):
         """Return the terms of one direction, `(B,)`."""

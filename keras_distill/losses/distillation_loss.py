@@ -181,6 +181,19 @@ class DistillationLoss(keras.losses.Loss):
             ValueError: they are not what the loss is made for.
         """
 
+    def check_sample_ids(self, ids) -> None:
+        """Check sample ids, a NumPy array `(B,)`, before the first step of `fit`.
+
+        They are those of all samples if the data are arrays, else of the first batch.
+
+        Raises:
+            ValueError: they are not what the loss takes.
+        """
+
+    def cause_of_nan(self) -> str:
+        """Return why a batch's value may be NaN for finite tensors, for an error."""
+        return ""
+
     def arrange(self, teacher, student) -> tuple:
         """Arrange the lists of both sides' tensors as `call` takes them."""
         if self.several_teachers or self.taps > 1 or not self.compares_teacher:

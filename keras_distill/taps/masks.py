@@ -34,6 +34,12 @@ def _makes_masks(layer) -> bool:
     return not type(layer).compute_mask.__module__.startswith("keras.")
 
 
+def first_mask(tensors):
+    """Return the mask of the first of several tensors that has one, or None."""
+    masks = map(mask_of, keras.tree.flatten(tensors))
+    return next((mask for mask in masks if mask is not None), None)
+
+
 def masks_of(tensors: Mapping[Tap, object], lengths: Lengths, inputs) -> dict:
     """Return the mask of each tapped tensor that has one, by its tap.
 
@@ -44,11 +50,10 @@ def masks_of(tensors: Mapping[Tap, object], lengths: Lengths, inputs) -> dict:
     """
     masks = {}
     for tap, tensor in tensors.items():
-        found = [mask_of(x) for x in keras.tree.flatten(tensor)]
-        found = [mask for mask in found if mask is not None]
+        found = first_mask(tensor)
         padding = lengths.masks.get(str(tap), ())
-        if found:
-            masks[tap] = found[0]
+        if found is not None:
+            masks[tap] = found
         elif len(padding) == 1:
             mask = keras.tree.flatten(inputs)[padding[0].position]
             masks[tap] = ops.cast(ops.convert_to_tensor(mask), "bool")

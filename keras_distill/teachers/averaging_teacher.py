@@ -240,6 +240,22 @@ def _log_mean_of_close(members: Sequence, weights: Sequence):
     return ops.where(absent, -float("inf"), ops.log1p(total)), close
 
 
+def check_same_outputs(outputs: Sequence) -> None:
+    """Check that members return the same structure of outputs."""
+    for other in outputs[1:]:
+        try:
+            keras.tree.assert_same_structure(outputs[0], other)
+        except (TypeError, ValueError) as error:
+            shapes = [
+                keras.tree.map_structure(lambda x: tuple(x.shape), x) for x in outputs
+            ]
+            raise ValueError(
+                "The members of an ensemble must have the same outputs: one each, or "
+                f"lists or dicts of the same; got outputs of the shapes {shapes}. Pass "
+                "models of the outputs that are averaged."
+            ) from error
+
+
 def _check_widths(members: Sequence, predicts: str) -> None:
     widths = [z.shape[-1] for z in members]
     if len(set(widths)) > 1:

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_distill._backend.keras_layers import with_mask
 from keras_distill._backend.number_checks import check_finite
 from keras_distill.taps import heads
+from keras_distill.taps.masks import first_mask
 from keras_distill.teachers.averaging_teacher import (
     AveragingTeacher,
     averaged,
     check_predicts,
+    check_same_outputs,
 )
 from keras_distill.teachers.base_teacher import (
     CLASSES,
@@ -34,11 +37,13 @@ class Ensemble(keras.Model):
         p &= \mathrm{softmax} \left( \sum_m w_m z_m \right) \quad \text{(geometric)}
 
     of independent labels the same with a sigmoid; of a regression the mean of outputs. It
-    is evaluated and saved as any model. As the teacher of a `Distiller` it is a
-    `kd.EnsembleTeacher`, which averages at the temperature of the loss.
+    is evaluated and saved as any model. Of several outputs each is averaged. As the
+    teacher of a `Distiller` it is a `kd.EnsembleTeacher`, which averages at the
+    temperature of the loss.
 
     Args:
-        models: two or more built models over the same inputs and classes.
+        models: two or more built models over the same inputs and classes, with the same
+            outputs.
         average: `"arithmetic"` (default) or `"geometric"`.
         weights: one positive number per model. Default: equal.
         predicts: `"classes"`, the logits of one softmax (default); `"labels"`, a logit
@@ -47,7 +52,8 @@ class Ensemble(keras.Model):
 
     Raises:
         TypeError, ValueError: as in `kd.EnsembleTeacher`, and for models that end in
-            probabilities, or in one output if `predicts` is not given.
+            probabilities, or in one output if `predicts` is not given; as it is
+            called, for models with other classes or outputs.
 
     Example:
         >>> ensemble = kd.Ensemble([first, second, third])
@@ -79,10 +85,19 @@ class Ensemble(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        """Return the logits or values of the averaged prediction, `(..., K)`."""
-        logits = [member(inputs, training=training) for member in self.members]
+        """Return the logits or values of the averaged prediction, `(..., K)`.
+
+        They have the mask of the first member's that have one. Of models with several
+        outputs they are of each output, in the members' structure.
+        """
+        outputs = [member(inputs, training=training) for member in self.members]
+        check_same_outputs(outputs)
+        return keras.tree.map_structure(lambda *logits: self._mean(logits), *outputs)
+
+    def _mean(self, logits: Sequence):
         how = self.member_weights, self.average
-        return averaged(logits, *how, predicts=self.predicts or CLASSES)
+        mean = averaged(logits, *how, predicts=self.predicts or CLASSES)
+        return with_mask(mean, first_mask(logits))
 
     def compute_output_shape(self, input_shape):
         return self.members[0].compute_output_shape(input_shape)

@@ -20,7 +20,9 @@ class FunctionTeacher(BaseTeacher):
 
     It may run a model of ONNX, LiteRT or another framework, or ask an API. The function
     is called once a step, on the host, with NumPy arrays; its results are cast to
-    float32. Where it is slow, a `kd.CachedTeacher` calls it once for each sample.
+    float32. Where it is slow, a `kd.CachedTeacher` calls it once for each sample. Arrays
+    have no mask: padding counts if the student's tensor has none either, and is left out
+    by the `mask` of a `kd.Term`, as in `kd.Term(loss, mask=lambda x: x != 0)`.
 
     Args:
         function: from what `teacher_inputs` selects, in NumPy arrays, batch first, to one

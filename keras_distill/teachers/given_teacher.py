@@ -17,16 +17,20 @@ class GivenTeacher(BaseTeacher):
     several, without the sample ids. `evaluate`, `predict` and `validation_data` need no
     knowledge: they take the student's inputs alone, too.
 
+    Columns have no mask: padding counts if the student's tensor has none either, and is
+    left out by the `mask` of a `kd.Term`, as in `kd.Term(loss, mask="padding_mask")`.
+
     Peers of a `MutualDistiller` teach each other, and can't have a given teacher.
 
     Args:
-        **columns: for each tap of the teacher, the key or index of its column, batch
-            first: `logits` for the prediction, or any name by which terms tap it. Write
+        **columns: for each tap of the teacher, the key or index, from 0, of its column,
+            batch first: `logits` for the prediction, or any name by which terms tap it. Write
             `**{"backbone/stack2": "column"}` for a name with a slash.
 
     Raises:
-        ValueError: no columns; in a distiller, a term taps what is not given, or, before
-            the first step, the data lack a column.
+        ValueError: no columns, or a negative index; in a distiller, its `sample_ids` are
+            a negative index, a term taps what is not given, or, before the first step,
+            the data lack a column.
 
     Example:
         >>> teacher = kd.GivenTeacher(logits="teacher_logits")
@@ -45,6 +49,8 @@ class GivenTeacher(BaseTeacher):
                 "A given teacher needs the columns of the data that it is, as in "
                 "kd.GivenTeacher(logits='teacher_logits')."
             )
+        for name, column in columns.items():
+            _check_index(f"kd.GivenTeacher({name}={column!r})", column)
         self.columns = {Tap(name): column for name, column in columns.items()}
 
     def __call__(self, inputs, taps: Iterable[Tap], scores=None) -> dict[Tap, object]:
@@ -74,6 +80,7 @@ class GivenTeacher(BaseTeacher):
         """Return what the student takes of a batch with or without the columns."""
         if selection is not None and not _is_of_keys(selection):
             return selection
+        _check_index(f"sample_ids={sample_ids!r} beside a kd.GivenTeacher", sample_ids)
         return Beside(self.columns.values(), selection, sample_ids)
 
 
@@ -109,6 +116,16 @@ class Beside:
             rest = [part for i, part in enumerate(x) if i not in self.others]
             return rest[0] if len(rest) == 1 else rest
         return x
+
+
+def _check_index(text: str, key) -> None:
+    """Check that a key is no index from the end, where inputs may lack columns."""
+    if isinstance(key, int) and key < 0:
+        raise ValueError(
+            f"{text} is an index from the end, which is another part of inputs with and "
+            "without the teacher's columns. Pass the index from 0, or inputs in a dict "
+            "and their keys."
+        )
 
 
 def _has(x, key) -> bool:

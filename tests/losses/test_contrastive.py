@@ -249,3 +249,57 @@ def test_bad_arguments_and_no_ids():
         Contrastive(5, momentum=1)
     with pytest.raises(ValueError, match=r"needs .*sample_ids"):
         Contrastive(5)(np.ones((2, 3)), np.ones((2, 3)), step=0, memory=None)
+
+
+def fit_with_ids(ids, kind="arrays"):
+    distiller = make(conv_pair())
+    distiller.compile(keras.optimizers.Adam(0.01))
+    x = np.random.default_rng(0).normal(size=(len(ids), 8, 8, 1)).astype("float32")
+    x = {"image": x, "sample_id": np.asarray(ids)}
+    if kind == "arrays":
+        return distiller, lambda: distiller.fit(x, batch_size=16, verbose=0)
+    batches = tf.data.Dataset.from_tensor_slices(x).batch(16)
+    return distiller, lambda: distiller.fit(batches, verbose=0)
+
+
+@pytest.mark.parametrize("where", [0, 40])
+@pytest.mark.parametrize("wrong", [64, -1, 1000])
+def test_ids_of_arrays_are_checked_before_the_first_step(where, wrong):
+    ids = np.arange(48)
+    ids[where] = wrong
+    distiller, fit = fit_with_ids(ids)
+    words = rf"0 to 63; got \[{wrong}\]. Pass samples={max(64, wrong + 1)} "
+    with pytest.raises(ValueError, match=words):
+        fit()
+    assert int(distiller.optimizer.iterations) == 0
+
+
+def test_ids_of_the_first_batch_are_checked_before_the_first_step():
+    distiller, fit = fit_with_ids(np.arange(60, 76), "batches")
+    with pytest.raises(
+        ValueError, match=r"got \[64, 65, 66, 67, 68\]. Pass samples=76"
+    ):
+        fit()
+    assert int(distiller.optimizer.iterations) == 0
+
+
+def test_training_stops_at_an_id_of_a_later_batch():
+    distiller, fit = fit_with_ids(np.arange(32, 80), "batches")
+    with pytest.raises(ValueError, match=r"from 0 to 63, and contrastive is NaN"):
+        fit()
+    for weight in distiller.student.weights:
+        assert np.isfinite(np.array(weight)).all()
+
+
+def test_the_value_of_an_unknown_sample_alone_is_not_finite(setting):
+    student, teacher, loss, memory, _ = setting
+    memory.constants.assign([1.5, 2.0])
+    memory.initialized.assign(1.0)
+    start = memory.get_weights()
+    context = {"step": 0, "memory": memory}
+    expected = np.array(loss(teacher, student, sample_ids=IDS, **context))
+    expected[[1, 3]] = np.nan
+    memory.set_weights(start)
+    ids = np.array([IDS[0], SAMPLES, IDS[2], -1])
+    found = loss(teacher, student, sample_ids=ids, **context)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

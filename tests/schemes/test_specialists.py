@@ -216,3 +216,10 @@ def test_other_invalid_input_raises():
     soft = keras.Model(x, keras.layers.Dense(6, "softmax")(x))
     with pytest.raises(TypeError, match="Dense without activation"):
         kd.fit_specialists(soft, GROUPS, samples(), compiled=COMPILED)
+
+
+def test_merged_logits_of_tokens_keep_their_mask():
+    tokens = np.array([[3, 5, 0], [2, 0, 0]])
+    logits = keras.layers.Embedding(9, 5, mask_zero=True)(tokens)
+    mask = kd.taps.mask_of(kd.Merged([1, 3])(logits))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(mask), tokens > 0)

@@ -40,6 +40,30 @@ def test_the_prediction_is_the_average(average, tmp_path):
 
 
 @pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+def test_padding_does_not_count_in_evaluations(average, tmp_path):
+    def of_tokens(seed):
+        tokens = keras.Input((None,), dtype="int32")
+        features = keras.layers.Embedding(10, 4, mask_zero=True)(tokens)
+        model = keras.Model(tokens, keras.layers.Dense(3)(features))
+        rng = np.random.default_rng(seed)
+        model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+        return model
+
+    x = np.array([[1, 2, 0, 0, 0, 0], [3, 1, 2, 5, 0, 0]])
+    y = np.random.default_rng(2).integers(0, 3, x.shape)
+    nets = [of_tokens(0), of_tokens(1)]
+    logits = [net.predict(x, verbose=0) for net in nets]
+    p = averaged(logits, average, [0.5, 0.5])
+    values = -np.log(np.take_along_axis(p, y[..., None], -1)[..., 0])
+    ensemble = kd.Ensemble(nets, average)
+    ensemble.save(tmp_path / "ensemble.keras")
+    for model in (ensemble, keras.saving.load_model(tmp_path / "ensemble.keras")):
+        model.compile(loss=CROSS_ENTROPY)
+        found = model.evaluate(x, y, verbose=0)
+        np.testing.assert_allclose(found, values[x > 0].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
 def test_it_teaches_as_its_members_at_the_losss_temperature(average):
     nets, (x, y) = members(), points()
     ensemble = kd.Ensemble(nets, average)
@@ -114,6 +138,34 @@ def test_the_average_of_independent_labels(average, classes, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "ensemble.keras")
     values = [model.predict(x, verbose=0) for model in (loaded, ensemble)]
     np.testing.assert_array_equal(*values)
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+def test_each_of_several_outputs_is_averaged(average, kind, tmp_path):
+    def several(seed, kind=kind):
+        inputs, rng = keras.Input((4,)), np.random.default_rng(seed)
+        outputs = [keras.layers.Dense(3, name=name)(inputs) for name in "ab"]
+        outputs = outputs if kind is list else dict(zip("ab", outputs, strict=True))
+        model = keras.Model(inputs, outputs)
+        model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+        return model
+
+    nets, x = [several(0), several(1)], points()[0]
+    parts = [keras.tree.flatten(net.predict(x, verbose=0)) for net in nets]
+    expected = [
+        averaged(logits, average, [0.25, 0.75]) for logits in zip(*parts, strict=True)
+    ]
+    ensemble = kd.Ensemble(nets, average, weights=[1, 3])
+    ensemble.save(tmp_path / "ensemble.keras")
+    for model in (ensemble, keras.saving.load_model(tmp_path / "ensemble.keras")):
+        found = model.predict(x, verbose=0)
+        assert type(found) is kind
+        for logits, p in zip(keras.tree.flatten(found), expected, strict=True):
+            np.testing.assert_allclose(softmax(logits), p, atol=1e-6)
+    other = several(2, dict if kind is list else list)
+    with pytest.raises(ValueError, match=r"same outputs: .* shapes .*\(12, 3\)"):
+        kd.Ensemble([nets[0], other])(x)
 
 
 def test_labels_far_from_zero_are_finite():

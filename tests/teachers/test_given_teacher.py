@@ -146,6 +146,12 @@ def test_replicas_have_each_their_part(two_replicas):
 def test_what_is_not_given_is_refused():
     with pytest.raises(ValueError, match="needs the columns"):
         kd.GivenTeacher()
+    with pytest.raises(ValueError, match=r"\(logits=-1\) is an index from the end"):
+        kd.GivenTeacher(logits=-1)
+    with pytest.raises(ValueError, match=r"sample_ids=-1 .* is an index from the end"):
+        distill(linear("student"), kd.GivenTeacher(logits=1), sample_ids=-1).fit(
+            [X, Z, np.arange(12)], Y, verbose=0
+        )
     term = kd.Term(kd.losses.Hint(), "logits", "stack2")
     with pytest.raises(
         ValueError, match=r"give \['logits'\].*'hint' taps \['stack2'\]"

@@ -33,6 +33,7 @@ class Merged(keras.Layer):
         super().__init__(**kwargs)
         check_above(0, temperature=temperature)
         self.group, self.temperature = list(group), temperature
+        self.supports_masking = True
 
     def call(self, logits):
         """Return `(..., k + 1)` for logits `(..., K)`."""

@@ -36,7 +36,8 @@ class CachedTeacher(BaseTeacher):
     With each sample's outputs the cache stores a sketch of the teacher's input, of
     integers a number that a change of any of them changes. A sample whose input differs in
     training, because it is augmented at random or has changed, raises an error. For
-    augmentation that can be replayed pass `views`.
+    augmentation that can be replayed pass `views`. The mask of a tapped tensor is cached
+    with it, and leaves padding out as that of the teacher does.
 
     With `top_k` a prediction is stored as its k largest probabilities at the
     temperature T and the sum of the others, which is spread evenly when it is read:
@@ -185,7 +186,8 @@ class CachedTeacher(BaseTeacher):
         self._check_made_of(made_of)
         shards = self.contents.shards(self.folder)
         shards.remove_damaged()
-        run, exact = self.recipe.runner(batch_size), self.contents.exact
+        run = self.recipe.runner(batch_size, self.contents.masks)
+        exact = self.contents.exact
         builder = Builder(shards, exact, source, self.sample_ids, run, batch_size)
         builder.build(*strategies.worker(), patience=patience, verbose=verbose)
         self._reader = None

@@ -10,13 +10,17 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from keras import ops
 
 from keras_distill._backend.files import write_first
+from keras_distill._backend.keras_layers import with_mask
 from keras_distill.teachers.cache import forms, rows
 from keras_distill.teachers.cache.shards import ShardRows, Shards
 
 # Caches of format 1 have no checksum of this file, and shards without their numbers.
 FILE, FORMAT = "cache.json", 2
+# The name of a tap's mask among its arrays.
+MASK = "mask"
 # Bounds for a file from elsewhere: its bytes, and the shards that it may list.
 MOST_BYTES, MOST_SHARDS = 2**24, 10**7
 
@@ -35,6 +39,7 @@ class Contents:
         wide_ids: whether some ids need more than 32 bits.
         exact: for each of the teacher's inputs, whether it is of integers, which are
             compared exactly. Default: none is.
+        masks: shape of a sample's mask at each tap that has one. Default: none has.
         format: of the files.
     """
 
@@ -45,12 +50,13 @@ class Contents:
     shard_rows: int
     wide_ids: bool
     exact: tuple[bool, ...] = ()
+    masks: dict = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 
     @functools.cached_property
     def checksum(self) -> str:
         """The SHA-256 of all fields, which the notes of the shards have too."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        text = json.dumps(self._fields(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -62,7 +68,10 @@ class Contents:
     @property
     def parts(self) -> dict:
         """For each tap's text, dtype and shape of a sample's arrays, by name."""
-        return {tap: form.parts(self.shapes[tap]) for tap, form in self.forms.items()}
+        parts = {tap: form.parts(self.shapes[tap]) for tap, form in self.forms.items()}
+        for tap, shape in self.masks.items():
+            parts[tap][MASK] = "bool", shape
+        return parts
 
     @property
     def per_view(self) -> int:
@@ -70,8 +79,12 @@ class Contents:
         return -(-self.samples // self.shard_rows)
 
     def decode(self, tap: str, stored: dict):
-        """Return the tensor of a tap from a batch's arrays by name."""
-        return self.forms[tap].decode(stored, self.shapes[tap])
+        """Return the tensor of a tap, with its mask, from a batch's arrays by name."""
+        tensor = self.forms[tap].decode(stored, self.shapes[tap])
+        if tap not in self.masks:
+            return tensor
+        mask = ops.convert_to_tensor(stored[MASK], "bool")
+        return with_mask(ops.convert_to_tensor(tensor), mask)
 
     def shards(self, folder: pathlib.Path) -> Shards:
         """Return the files of the rows in a folder."""
@@ -87,13 +100,20 @@ class Contents:
 
     def to_bytes(self) -> bytes:
         """Return the bytes of the file."""
-        fields = dataclasses.asdict(self)
+        fields = self._fields()
         if self.format == 1:
             fields.pop("exact")
         else:
             fields["checksum"] = self.checksum
         fields = {"format": fields.pop("format"), **fields}
         return json.dumps(fields, indent=1).encode()
+
+    def _fields(self) -> dict:
+        """Return all fields; without masks those of earlier versions, which had none."""
+        fields = dataclasses.asdict(self)
+        return (
+            fields if self.masks else {n: x for n, x in fields.items() if n != "masks"}
+        )
 
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -135,6 +155,7 @@ def _read(path: pathlib.Path) -> Contents:
     if number not in (1, FORMAT):
         raise ValueError(f"its format is {number!r}, not {FORMAT}")
     fields["shapes"] = {tap: tuple(s) for tap, s in fields["shapes"].items()}
+    fields["masks"] = {tap: tuple(s) for tap, s in fields.get("masks", {}).items()}
     fields["exact"] = tuple(fields.get("exact", ()))
     contents = Contents(**fields)
     # The bytes are compared too: other bytes may mean the same.

@@ -1,6 +1,7 @@
 """Which outputs of a teacher are cached, and in which form."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
@@ -9,12 +10,13 @@ from keras import ops
 from keras_distill.data.selection import Selection, select
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap
+from keras_distill.taps.masks import first_mask
 from keras_distill.teachers.averaging_teacher import AveragingTeacher
 from keras_distill.teachers.base_teacher import VALUES, BaseTeacher, check_keeps_state
 from keras_distill.teachers.cache import cache_checks as checks
 from keras_distill.teachers.cache import fingerprints, forms
 from keras_distill.teachers.cache.building import compiled
-from keras_distill.teachers.cache.contents import Contents
+from keras_distill.teachers.cache.contents import MASK, Contents
 
 
 class Recipe:
@@ -76,10 +78,12 @@ class Recipe:
         # A function's shapes are found here.
         found = self.teacher.shapes(inputs, self.taps)
         with keras.StatelessScope() as scope:
-            self.teacher(inputs, self.taps)
+            knowledge = self.teacher(inputs, self.taps)
         check_keeps_state(self.teacher, scope)
         found = {tap: tuple(shape[1:]) for tap, shape in found.items()}
         checks.check_shapes(found)
+        masks = {str(tap): first_mask(x) for tap, x in knowledge.items()}
+        masks = {tap: mask for tap, mask in masks.items() if mask is not None}
         return Contents(
             made_of=made_of,
             shapes=found,
@@ -88,14 +92,19 @@ class Recipe:
             shard_rows=min(shard_rows, source.count),
             wide_ids=source.largest_id >= 2**32,
             exact=exact,
+            masks={tap: tuple(mask.shape[1:]) for tap, mask in masks.items()},
         )
 
-    def runner(self, batch_size: int) -> Callable:
+    def runner(self, batch_size: int, masked: Iterable[str]) -> Callable:
         """Return a function from a batch to teacher inputs, values and divergences.
 
         A smaller batch is padded to `batch_size`, so that the teacher is compiled once.
+
+        Args:
+            batch_size: samples that the teacher is run on at once.
+            masked: the taps whose masks are stored.
         """
-        run = compiled(self._values)
+        run = compiled(functools.partial(self._values, masked=frozenset(masked)))
 
         def run_batch(batch: dict) -> tuple:
             inputs = select(batch, self.inputs)
@@ -110,27 +119,40 @@ class Recipe:
         layer = self.preprocessing
         return inputs if layer is None else layer(inputs, training=False)
 
-    def _values(self, inputs) -> tuple:
+    def _values(self, inputs, masked: frozenset) -> tuple:
         """Return the encoded values of each tap, and divergences of predictions, `(B,)`."""
         knowledge = self.teacher(self._prepared(inputs), self.taps)
         values, distances = {}, ops.zeros(ops.shape(keras.tree.flatten(inputs)[0])[0])
         temperature = self.temperature or 1.0
         for tap in self.taps:
             form, tensor = self.forms[str(tap)], knowledge[tap]
+            mask = first_mask(tensor)
             if tap.is_output:
                 tensor = self.teacher.logits(tensor, temperature)
             values[str(tap)] = form.encode(tensor)
             if tap.is_output:
                 decoded = form.decode(values[str(tap)], tensor.shape[1:])
-                distances += _divergence(tensor, decoded, temperature)
+                distances += _divergence(tensor, decoded, temperature, mask)
+            if str(tap) in masked:
+                values[str(tap)][MASK] = ops.cast(mask, "bool")
         return values, distances
 
 
-def _divergence(logits, decoded, temperature: float):
-    """Return the KL divergence of decoded from full softened predictions, `(B,)`."""
+def _divergence(logits, decoded, temperature: float, mask):
+    """Return the KL divergence of decoded from full softened predictions, `(B,)`.
+
+    Of several predictions of a sample it is the mean, without those that are masked.
+    """
     log_p, log_q = (
         ops.log_softmax(ops.cast(x, "float32") / temperature, axis=-1)
         for x in (logits, decoded)
     )
     values = ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
-    return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)
+    valid = ops.ones_like(values)
+    if mask is not None:
+        while len(mask.shape) < len(values.shape):
+            mask = ops.expand_dims(mask, -1)
+        valid *= ops.cast(mask, valid.dtype)
+    axes = tuple(range(1, len(values.shape)))
+    count = ops.maximum(ops.sum(valid, axis=axes), 1.0)
+    return ops.sum(values * valid, axis=axes) / count
