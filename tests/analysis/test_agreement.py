@@ -129,6 +129,38 @@ def test_one_logit_is_that_of_two_classes():
         kd.analysis.calibration(sure, labels)
 
 
+def ending_in(activation, outputs=1):
+    """Return a model of two features, whose outputs are all within 0..1."""
+    x = keras.Input((2,))
+    last = keras.layers.Dense(
+        outputs, activation, kernel_initializer="zeros", bias_initializer="zeros"
+    )
+    model = keras.Model(x, last(x), name="net")
+    last.bias.assign([0.3, 0.7][:outputs])
+    return model
+
+
+def test_the_last_layer_shows_what_values_between_0_and_1_are():
+    """The logit 0.3 is the second class with the probability 0.574, 1 / (1 + e^-0.3)."""
+    samples = kd.data.Samples(np.zeros((4, 2), "float32"), np.ones(4, "int32"))
+    logit, probability = ending_in(None), ending_in("sigmoid")
+    assert not kd.analysis.wrong(logit, samples).any()
+    assert not kd.analysis.wrong(probability, samples).any()
+    found = kd.analysis.calibration(logit, samples)
+    assert found.error == pytest.approx(1 - 1 / (1 + np.exp(-0.3)), abs=1e-6)
+    with pytest.raises(ValueError, match="'net' returns probabilities"):
+        kd.analysis.calibration(probability, samples)
+
+
+def test_two_logits_may_sum_to_one():
+    samples = kd.data.Samples(np.zeros((4, 2), "float32"), np.ones(4, "int32"))
+    found = kd.analysis.calibration(ending_in(None, 2), samples)
+    assert found.error == pytest.approx(1 - 1 / (1 + np.exp(-0.4)), abs=1e-6)
+    for activation in ("softmax", "sigmoid"):
+        with pytest.raises(ValueError, match="'net' returns probabilities"):
+            kd.analysis.calibration(ending_in(activation, 2), samples)
+
+
 def test_labels_that_are_no_classes_are_rejected():
     net = giving(np.random.default_rng(0).normal(size=(4, 3)))
     for labels in (np.eye(3)[[0, 1, 2, 0]], np.array([0.5, 1.0, 2.0, 0.1])):
