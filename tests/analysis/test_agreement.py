@@ -29,6 +29,22 @@ def test_agreement_is_counted():
     assert np.isnan(same.top_where_wrong)
 
 
+def test_a_class_that_is_minus_infinite_on_both_sides_adds_nothing():
+    """The divergence is that of the other classes; infinite where the student lacks one."""
+    teacher = np.array([[2.0, 1, -np.inf], [0, 1, -np.inf]])
+    student = np.array([[1.0, 1, -np.inf], [0, 3, -np.inf]])
+    of_teacher, labels = giving(teacher, "t"), numbered([0, 1])
+    found = kd.analysis.agreement(
+        giving(student, "s"), teacher=of_teacher, samples=labels
+    )
+    p, q = softmax(teacher[:, :2]), softmax(student[:, :2])
+    expected = (p * np.log(p / q)).sum(-1).mean()
+    assert found.divergence == pytest.approx(expected, rel=1e-6)
+    without = giving(np.array([[2.0, -np.inf, 0], [0, 1, -np.inf]]), "w")
+    found = kd.analysis.agreement(without, teacher=of_teacher, samples=labels)
+    assert found.divergence == np.inf
+
+
 def test_calibration_is_counted_by_bins():
     p = np.array([0.95, 0.91, 0.85, 0.65, 0.65])
     logits = np.stack([np.log(p / (1 - p)), np.zeros(5)], 1)
