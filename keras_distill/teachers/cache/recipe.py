@@ -132,5 +132,8 @@ def _divergence(logits, decoded, temperature: float):
         ops.log_softmax(ops.cast(x, "float32") / temperature, axis=-1)
         for x in (logits, decoded)
     )
-    values = ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
+    p = ops.exp(log_p)
+    # A class of p = 0, whose logarithm is -inf, adds nothing.
+    gap = ops.where(p > 0, log_p - log_q, 0.0)
+    values = ops.sum(p * gap, axis=-1)
     return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)

@@ -219,6 +219,28 @@ def test_the_distance_is_that_of_the_full_predictions(tmp_path, teacher, samples
     assert again.distance == cached.distance
 
 
+class LastClassAbsent(keras.layers.Layer):
+    def call(self, x):
+        return ops.where(np.arange(10) == 9, -float("inf"), x)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def test_a_class_of_minus_infinity_adds_nothing_to_the_distance(tmp_path, samples):
+    """Its probability is 0, so the distance is that of the other nine classes."""
+    whole = net()
+    model = keras.Sequential([keras.Input((8, 8, 1)), whole, LastClassAbsent()])
+    cached = cache(tmp_path / "c", model, samples, top_k=2, temperature=20.0)
+    z = np.array(whole(samples.images), "float64")[:, :9] / 20
+    p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    kept = p >= np.sort(p, axis=-1)[:, -2:-1]
+    # Spread over eight classes, one of which is absent.
+    q = np.where(kept, p, np.where(kept, 0, p).sum(-1, keepdims=True) / 8)
+    expected = (p * np.log(p / q)).sum(-1).mean()
+    assert cached.distance == pytest.approx(expected, rel=0.02)
+
+
 def test_ids_of_any_kind(tmp_path, teacher, samples):
     ids = np.random.default_rng(0).permutation(10**12 + np.arange(len(samples)) * 7)
     samples = kd.data.Samples(samples.images, samples.labels, ids)
