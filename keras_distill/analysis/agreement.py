@@ -95,9 +95,16 @@ def agreement(
     wrong = teacher_class != classes_of(samples)
     return Agreement(
         top=float(same.mean()),
-        divergence=float((np.exp(log_p) * (log_p - log_q)).sum(-1).mean()),
+        divergence=float(_divergence(log_p, log_q).mean()),
         top_where_wrong=float(same[wrong].mean()) if wrong.any() else float("nan"),
     )
+
+
+def _divergence(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
+    """Return KL(p || q) of rows, `(N,)`; a class of p = 0 adds nothing."""
+    p = np.exp(log_p)
+    gap = np.subtract(log_p, log_q, out=np.zeros_like(p), where=p > 0)
+    return (p * gap).sum(-1)
 
 
 def plot_agreement(agreements: Mapping[str, Agreement]):

@@ -4,12 +4,21 @@ import keras
 import numpy as np
 
 from keras_distill._backend.number_checks import check_integers
+from keras_distill.data.preprocessing import preprocessing_of
+from keras_distill.taps import Tap
+from keras_distill.taps.last_activations import (
+    LINEAR,
+    SIGMOID,
+    SOFTMAX,
+    last_activation,
+)
+from keras_distill.taps.tracing import input_of
 
 
 def logits_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
     """Return a model's logits of samples, `(N, K)`; other outputs raise an error."""
     logits = outputs_of(model, samples, batch_size).astype("float64")
-    if (logits >= 0).all() and np.allclose(logits.sum(-1), 1.0, atol=1e-3):
+    if _are_probabilities(model, samples, logits):
         raise ValueError(
             f"Expected logits, but the model '{model.name}' returns probabilities, whose "
             "softmax is nearly uniform. Pass kd.as_logits(model)."
@@ -32,7 +41,8 @@ def outputs_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
     """Return a model's logits or probabilities of samples, `(N, K)` with K > 1.
 
     One logit z of a binary classifier is returned as the logits 0 and z of two classes,
-    one probability p, all values in 0..1, as 1 - p and p.
+    one probability p as 1 - p and p. The last layer shows which it is; where it does not,
+    numbers that all lie in 0..1 are probabilities.
     """
     check_integers(1, batch_size=batch_size)
     if not hasattr(model, "predict"):
@@ -48,10 +58,31 @@ def outputs_of(model: keras.Model, samples, batch_size: int) -> np.ndarray:
             f"{len(samples.images)} samples, (N, K); got {shapes}."
         )
     if outputs.shape[-1] == 1:
-        is_probability = outputs.min() >= 0.0 and outputs.max() <= 1.0
+        is_probability = _are_probabilities(model, samples, outputs)
         other = 1.0 - outputs if is_probability else 0.0 * outputs
         return np.concatenate([other, outputs], axis=-1)
     return outputs
+
+
+def _are_probabilities(model, samples, outputs: np.ndarray) -> bool:
+    """Whether outputs are no logits: as the last layer shows, else by their values."""
+    rounding = 0.0 if outputs.shape[-1] == 1 else 1e-3
+    if not (outputs.min() >= 0.0 and outputs.max() <= 1.0 + rounding):
+        return False
+    end = _end_of(model, samples)
+    if end in (LINEAR, SIGMOID, SOFTMAX):
+        return end != LINEAR
+    return outputs.shape[-1] == 1 or np.allclose(outputs.sum(-1), 1.0, atol=1e-3)
+
+
+def _end_of(model, samples) -> str | None:
+    """Return the activation that a model ends in, None if that is unknown."""
+    if not isinstance(model, keras.Model):
+        return None
+    inputs = input_of(model)
+    if inputs is None and preprocessing_of(model) is None:
+        inputs = next(in_batches(samples.images, 1))
+    return None if inputs is None else last_activation(model, inputs, Tap.output())
 
 
 def classes_of(samples) -> np.ndarray:

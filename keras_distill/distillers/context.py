@@ -248,7 +248,7 @@ def _request(term) -> Request:
     # The loss of a default term may still change with the task.
     settled = getattr(term, "task", term) is not None
     temperature, predicts = _temperature(term), term.loss.predicts if settled else None
-    return Request(term.name, taps, frozenset(needs), temperature, predicts)
+    return Request(term.name, taps, frozenset(needs), temperature, predicts, settled)
 
 
 def _temperature(term) -> float | str | None:

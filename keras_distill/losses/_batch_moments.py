@@ -4,6 +4,7 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill.losses._masking import expanded, without_masked
+from keras_distill.losses._vectors import widened
 
 
 def batch_normalized(features, mask, epsilon: float):
@@ -15,6 +16,7 @@ def batch_normalized(features, mask, epsilon: float):
         mask: of valid steps, or None.
         epsilon: added to the variance.
     """
+    dtype, features = features.dtype, widened(features)
     counts = ops.ones_like(features[..., :1])
     if mask is not None:
         counts = counts * expanded(mask, features, features.dtype)
@@ -22,7 +24,8 @@ def batch_normalized(features, mask, epsilon: float):
     total = ops.maximum(ops.sum(counts), 1.0)
     mean = ops.sum(kept, axis=0) / total
     variance = ops.sum(ops.square(counts * (kept - mean)), axis=0) / total
-    return without_masked((features - mean) / ops.sqrt(variance + epsilon), mask)
+    normalized = (features - mean) / ops.sqrt(variance + epsilon)
+    return ops.cast(without_masked(normalized, mask), dtype)
 
 
 def _rows(features):

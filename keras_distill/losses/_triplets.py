@@ -5,6 +5,7 @@ from collections.abc import Callable
 from keras import ops
 
 from keras_distill._backend.gradients import custom_gradient
+from keras_distill.losses._vectors import widened
 
 
 def triplet_margin(distances, rows, is_nearer: Callable, margin: float):
@@ -22,8 +23,9 @@ def triplet_margin(distances, rows, is_nearer: Callable, margin: float):
     def losses(distances):
         values, gradients = ops.map(
             lambda anchor: _anchor(is_nearer(anchor[0]), anchor[1], margin),
-            (rows, distances),
+            (rows, widened(distances)),
         )
+        values, gradients = (ops.cast(x, distances.dtype) for x in (values, gradients))
         return values, lambda upstream: upstream[:, None] * gradients
 
     return losses(distances)

@@ -1,5 +1,6 @@
 """Samples as vectors: their scaling, distances and inner products."""
 
+import keras
 from keras import ops
 
 from keras_distill import strategies
@@ -45,6 +46,20 @@ def peak(x, axis=None):
     return ops.stop_gradient(ops.where(largest > 0, largest, 1.0))
 
 
+def widened(x):
+    """Return a tensor of half precision in float32, in which its sums are finite."""
+    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
+def relative(features, mask=None):
+    """Flatten features to vectors, `(B, D)`, divided by the peak of the global batch.
+
+    Of what does not depend on a common factor, squares then neither overflow nor vanish.
+    """
+    vectors = flatten(features, mask)
+    return vectors / peak(strategies.gather(vectors))
+
+
 def normalize(vectors):
     """Scale vectors, `(..., D)`, to length 1; a vector of zeros stays zero."""
     vectors = vectors / peak(vectors, axis=-1)
@@ -66,11 +81,25 @@ def inner_products(vectors):
 
 
 def squared_distances(vectors):
-    """Return squared distances to the global batch, `(B, N)`, 0 between equal points.
+    """Return squared distances to the global batch, `(B, N)`, 0 between equal points."""
+    return ops.cast(_squares(vectors), vectors.dtype)
 
-    In float32, `|a|^2 + |b|^2 - 2ab` below 1e-6 of `|a|^2 + |b|^2` is rounding error;
-    such pairs count as equal and have no gradient. Centering keeps the error small.
+
+def distances(vectors):
+    """Return distances to the global batch, `(B, N)`; equal points have no gradient."""
+    squares = _squares(vectors)
+    apart = squares > 0
+    lengths = ops.where(apart, ops.sqrt(ops.where(apart, squares, 1.0)), 0.0)
+    return ops.cast(lengths, vectors.dtype)
+
+
+def _squares(vectors):
+    """Return squared distances in float32, or in float64 if the vectors are.
+
+    There `|a|^2 + |b|^2 - 2ab` below 1e-6 of `|a|^2 + |b|^2` is rounding error; such pairs
+    count as equal and have no gradient. Centering keeps the error small.
     """
+    vectors = widened(vectors)
     others = strategies.gather(vectors)
     center = ops.stop_gradient(ops.mean(others, axis=0, keepdims=True))
     vectors, others = vectors - center, others - center
@@ -79,13 +108,6 @@ def squared_distances(vectors):
     sums = lengths + other_lengths
     squares = sums - 2.0 * ops.matmul(vectors, ops.transpose(others))
     return ops.where(squares > 1e-6 * sums, squares, 0.0)
-
-
-def distances(vectors):
-    """Return distances to the global batch, `(B, N)`; equal points have no gradient."""
-    squares = squared_distances(vectors)
-    apart = squares > 0
-    return ops.where(apart, ops.sqrt(ops.where(apart, squares, 1.0)), 0.0)
 
 
 def with_itself(pairs):

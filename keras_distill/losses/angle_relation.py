@@ -6,7 +6,7 @@ from keras import ops
 from keras_distill import strategies
 from keras_distill._backend.gradients import custom_gradient
 from keras_distill.adapters.match import Match
-from keras_distill.losses._vectors import flatten, huber, peak
+from keras_distill.losses._vectors import huber, relative
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -49,10 +49,7 @@ class AngleRelation(DistillationLoss):
     def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
         # One scale for the whole batch changes no angle.
-        teacher, student = (
-            x / peak(strategies.gather(x))
-            for x in (flatten(teacher, teacher_mask), flatten(student, mask))
-        )
+        teacher, student = relative(teacher, teacher_mask), relative(student, mask)
         all_teacher = strategies.gather(teacher)
 
         @custom_gradient

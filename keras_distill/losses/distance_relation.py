@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._vectors import distances, flatten, huber
+from keras_distill.losses._vectors import distances, huber, relative, widened
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -51,10 +51,12 @@ class DistanceRelation(DistillationLoss):
 
 def _relative_distances(features, mask):
     """Return distances over their mean, `(B, N)`; zeros where all points are equal."""
-    apart = distances(flatten(features, mask))
-    different = ops.cast(apart > 0, apart.dtype)
+    apart = distances(relative(features, mask))
+    # Over float16's largest number of pairs too.
+    wide = widened(apart)
+    different = ops.cast(wide > 0, wide.dtype)
     total, count = (
-        ops.sum(strategies.gather(ops.sum(x, axis=-1))) for x in (apart, different)
+        ops.sum(strategies.gather(ops.sum(x, axis=-1))) for x in (wide, different)
     )
-    mean = total / ops.maximum(count, 1.0)
+    mean = ops.cast(total / ops.maximum(count, 1.0), apart.dtype)
     return apart / ops.where(mean > 0, mean, 1.0)

@@ -7,7 +7,7 @@ from keras_distill import strategies
 from keras_distill._backend.number_checks import check_in
 from keras_distill.losses._batch_moments import batch_normalized
 from keras_distill.losses._masking import of_both
-from keras_distill.losses._vectors import flatten
+from keras_distill.losses._vectors import flatten, widened
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 # The variance that a normalization adds, and the sum at which features are equal.
@@ -66,8 +66,11 @@ class NormalizedHint(DistillationLoss):
 
     def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
-        mask = of_both(mask, teacher_mask)
-        t, s = (batch_normalized(x, mask, VARIANCE) for x in (teacher, student))
+        mask, dtype = of_both(mask, teacher_mask), student.dtype
+        t, s = (
+            batch_normalized(widened(x), mask, VARIANCE) for x in (teacher, student)
+        )
         powers = flatten(ops.power(ops.abs(s - t), self.power))
         total = ops.sum(strategies.gather(ops.sum(powers, axis=-1)))
-        return ops.broadcast_to(ops.log(total + EQUAL), ops.shape(student)[:1])
+        value = ops.cast(ops.log(total + EQUAL), dtype)
+        return ops.broadcast_to(value, ops.shape(student)[:1])

@@ -3,9 +3,8 @@
 import keras
 from keras import ops
 
-from keras_distill import strategies
 from keras_distill.adapters.match import Match
-from keras_distill.losses._vectors import flatten, inner_products, normalize, peak
+from keras_distill.losses._vectors import inner_products, normalize, relative
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -51,6 +50,4 @@ class SimilarityMatrix(DistillationLoss):
 
 def _rows(features, mask):
     """Return the normalized rows of f f^T, `(B, N)`."""
-    vectors = flatten(features, mask)
-    vectors = vectors / peak(strategies.gather(vectors))
-    return normalize(inner_products(vectors))
+    return normalize(inner_products(relative(features, mask)))

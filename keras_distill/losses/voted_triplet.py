@@ -6,7 +6,7 @@ from keras import ops
 from keras_distill._backend.number_checks import check_in
 from keras_distill.adapters.match import Match
 from keras_distill.losses._triplets import triplet_margin
-from keras_distill.losses._vectors import distances, flatten, unit_vectors
+from keras_distill.losses._vectors import distances, relative, unit_vectors
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -58,7 +58,7 @@ class VotedTriplet(DistillationLoss):
     def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)`; `teacher` is a tuple of features, one per member."""
         teacher = teacher if isinstance(teacher, (tuple, list)) else (teacher,)
-        members = [distances(flatten(x, teacher_mask)) for x in teacher]
+        members = [distances(relative(x, teacher_mask)) for x in teacher]
         members = ops.stack(members, axis=1)
         apart = distances(unit_vectors(student, mask))
         return triplet_margin(apart, members, _majority, self.margin)

@@ -15,6 +15,7 @@ from keras_distill.taps.first_calls import (
     first_calls,
     is_attention,
 )
+from keras_distill.taps.layouts import channels_first_error, channels_first_layers
 
 _MERGES = layers.Add, layers.Average, layers.Concatenate
 _IDLE = layers.InputLayer, layers.ZeroPadding2D, layers.Dropout, layers.Flatten
@@ -27,7 +28,7 @@ class Features:
     Args:
         maps: by height and width, relative to the image's; in the order of their calls.
         blocks: of a sequence model, one list for each stack of them.
-        vector: the last vector before the logits, if there is one.
+        vector: the last vector that is no output, if there is one.
         size: of the image, or None.
     """
 
@@ -69,6 +70,9 @@ def features_of(model: keras.Model, inputs) -> Features:
     Args:
         model: any model.
         inputs: a batch, or specs; None for those that the model declares.
+
+    Raises:
+        ValueError: it declares none, or computes with channels first.
     """
     inputs = tracing.input_of(model) if inputs is None else inputs
     if inputs is None:
@@ -77,6 +81,7 @@ def features_of(model: keras.Model, inputs) -> Features:
             "them as student_input or teacher_input."
         )
     calls, size = first_calls(model, inputs)
+    _check_channels_last(model, calls)
     # Without an image, tensors of rank 4 are heads of attention.
     calls = [x for x in calls if _is_worth_a_tap(x) and (size or len(x.shape) < 4)]
     once = _once(model, calls)
@@ -90,13 +95,26 @@ def features_of(model: keras.Model, inputs) -> Features:
     found = Features(
         {share: _named(_until_merged(stage)) for share, stage in maps.items()},
         [_named(_until_merged(stack)) for stack in stacks],
-        # The last vector is the logits.
-        _named(vectors[-2:-1]),
+        _named(_hidden(vectors)[-1:]),
         size,
     )
     # The one map of a vision transformer is that of its patches, before any block.
     is_transformer = len(maps) == 1 and found.grids()
     return dataclasses.replace(found, maps={}) if is_transformer else found
+
+
+def _check_channels_last(model, calls: list[FirstCall]) -> None:
+    """Check that no layer returns a map or a sequence with channels first."""
+    first = {id(layer) for layer in channels_first_layers(model)}
+    for call in calls:
+        if id(call.layer) in first and len(call.shape) > 2:
+            raise ValueError(channels_first_error(model, f"the layer '{call.path}'"))
+
+
+def _hidden(vectors: list[FirstCall]) -> list[FirstCall]:
+    """Return the vectors that are no outputs, all but the last where none is known."""
+    hidden = [call for call in vectors if not call.is_output]
+    return hidden if len(hidden) < len(vectors) else vectors[:-1]
 
 
 def _named(calls: list[FirstCall]) -> list[tuple[str, Shape]]:

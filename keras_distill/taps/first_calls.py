@@ -24,7 +24,7 @@ class FirstCall:
     """The inputs and outputs of a layer's first call.
 
     `shape` is that of the outputs for the sizes that they were traced with, `shown` has
-    None for those that the model leaves open.
+    None for those that the model leaves open. `is_output` says that the model returns it.
     """
 
     path: str
@@ -33,6 +33,7 @@ class FirstCall:
     outputs: object
     shape: Shape
     shown: Shape
+    is_output: bool
 
 
 def first_calls(model: keras.Model, inputs) -> tuple[list[FirstCall], tuple | None]:
@@ -91,9 +92,16 @@ def _run(model: keras.Model, inputs) -> list[FirstCall]:
             outputs = model(inputs, training=False)
         first = [(layer, call) for layer in found for call in notes[id(layer)][:1]]
         first.sort(key=lambda pair: pair[1].end)
+        returned = {id(x) for x in keras.tree.flatten(outputs)}
         runs.append(
             [
-                FirstCall(paths[id(layer)], layer, *call, *(_known(call[1].shape),) * 2)
+                FirstCall(
+                    paths[id(layer)],
+                    layer,
+                    *call,
+                    *(_known(call[1].shape),) * 2,
+                    id(call[1]) in returned,
+                )
                 for layer, call in first
                 if hasattr(call[1], "shape")
             ]

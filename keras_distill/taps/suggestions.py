@@ -87,7 +87,7 @@ def suggest_taps(
 
     Layers are paired that see the image at the same resolution, relative to the input of
     their model and up to rounding: the last of each resolution, then the last vectors
-    before the logits, then layers in between that lie equally deep in their stage. In
+    before the outputs, then layers in between that lie equally deep in their stage. In
     sequence models, vision transformers among them, blocks are paired that lie equally
     deep; blocks over the patches of an image are paired with maps of the same size by a
     `kd.adapters.TokensToMap`. Nothing is computed.
@@ -102,7 +102,8 @@ def suggest_taps(
         A tuple of `TapPair`; print it for lines to paste.
 
     Raises:
-        ValueError: a model does not declare its inputs, or no layers can be paired.
+        ValueError: a model does not declare its inputs, or computes with channels first,
+            or no layers can be paired.
 
     Example:
         >>> print(kd.suggest_taps(student, teacher))

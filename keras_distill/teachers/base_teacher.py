@@ -30,6 +30,8 @@ class Request(NamedTuple):
         temperature: at which it compares predictions; None if it does not, `"scheduled"`
             if a schedule sets it.
         predicts: what its loss takes outputs for, as in `DistillationLoss`.
+        is_settled: whether its loss stays, False for that of a default term which the
+            task has not shown yet.
     """
 
     term: str
@@ -37,6 +39,7 @@ class Request(NamedTuple):
     needs: frozenset[str] = frozenset()
     temperature: float | str | None = None
     predicts: str | None = None
+    is_settled: bool = True
 
 
 class BaseTeacher:

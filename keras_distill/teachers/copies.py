@@ -47,14 +47,21 @@ class Copies(keras.Layer):
         self.steps.assign_add(1)
         for variable, source in self._variables():
             if keras.backend.is_float_dtype(variable.dtype):
-                kept = ops.cast(decay, variable.dtype)
-                variable.assign(kept * variable.value + (1 - kept) * source.value)
+                variable.assign(_mixed(variable.value, source.value, decay))
             else:
                 variable.assign(source.value)
 
     def _variables(self):
         for model, source in zip(self.models, self.sources.value, strict=True):
             yield from zip(model.variables, source.variables, strict=True)
+
+
+def _mixed(mean, new, decay):
+    """Return `decay * mean + (1 - decay) * new`, computed in float32 or float64."""
+    wide = keras.backend.result_type(mean.dtype, "float32")
+    kept = ops.cast(decay, wide)
+    mixed = kept * ops.cast(mean, wide) + (1 - kept) * ops.cast(new, wide)
+    return ops.cast(mixed, mean.dtype)
 
 
 def _copy(source):

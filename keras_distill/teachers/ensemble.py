@@ -129,8 +129,11 @@ class EnsembleTeacher(AveragingTeacher):
 
     both in log space. Where a loss takes outputs for independent labels, the softmax is a
     sigmoid; where it compares values, as in a regression, the target is their mean,
-    sum_m w_m z_m. A layer of one member is tapped with the member's index in front
-    of the path, `"0/stack2"`, and so are its own logits, `"0/logits"`.
+    sum_m w_m z_m. The logits of an arithmetic mean are log-probabilities times T, whatever
+    constants the members' logits have, so that losses on raw logits, such as
+    `kd.losses.LogitRegression()`, compare the student with normalized ones. A layer of one
+    member is tapped with the member's index in front of the path, `"0/stack2"`, and so
+    are its own logits, `"0/logits"`.
 
     Args:
         models: two or more built models over the same inputs and classes. A member may be

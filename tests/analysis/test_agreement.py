@@ -29,6 +29,22 @@ def test_agreement_is_counted():
     assert np.isnan(same.top_where_wrong)
 
 
+def test_a_class_that_is_minus_infinite_on_both_sides_adds_nothing():
+    """The divergence is that of the other classes; infinite where the student lacks one."""
+    teacher = np.array([[2.0, 1, -np.inf], [0, 1, -np.inf]])
+    student = np.array([[1.0, 1, -np.inf], [0, 3, -np.inf]])
+    of_teacher, labels = giving(teacher, "t"), numbered([0, 1])
+    found = kd.analysis.agreement(
+        giving(student, "s"), teacher=of_teacher, samples=labels
+    )
+    p, q = softmax(teacher[:, :2]), softmax(student[:, :2])
+    expected = (p * np.log(p / q)).sum(-1).mean()
+    assert found.divergence == pytest.approx(expected, rel=1e-6)
+    without = giving(np.array([[2.0, -np.inf, 0], [0, 1, -np.inf]]), "w")
+    found = kd.analysis.agreement(without, teacher=of_teacher, samples=labels)
+    assert found.divergence == np.inf
+
+
 def test_calibration_is_counted_by_bins():
     p = np.array([0.95, 0.91, 0.85, 0.65, 0.65])
     logits = np.stack([np.log(p / (1 - p)), np.zeros(5)], 1)
@@ -127,6 +143,38 @@ def test_one_logit_is_that_of_two_classes():
     assert kd.analysis.calibration(nets[0], labels).counts.sum() == 4
     with pytest.raises(ValueError, match="'sure' returns probabilities"):
         kd.analysis.calibration(sure, labels)
+
+
+def ending_in(activation, outputs=1):
+    """Return a model of two features, whose outputs are all within 0..1."""
+    x = keras.Input((2,))
+    last = keras.layers.Dense(
+        outputs, activation, kernel_initializer="zeros", bias_initializer="zeros"
+    )
+    model = keras.Model(x, last(x), name="net")
+    last.bias.assign([0.3, 0.7][:outputs])
+    return model
+
+
+def test_the_last_layer_shows_what_values_between_0_and_1_are():
+    """The logit 0.3 is the second class with the probability 0.574, 1 / (1 + e^-0.3)."""
+    samples = kd.data.Samples(np.zeros((4, 2), "float32"), np.ones(4, "int32"))
+    logit, probability = ending_in(None), ending_in("sigmoid")
+    assert not kd.analysis.wrong(logit, samples).any()
+    assert not kd.analysis.wrong(probability, samples).any()
+    found = kd.analysis.calibration(logit, samples)
+    assert found.error == pytest.approx(1 - 1 / (1 + np.exp(-0.3)), abs=1e-6)
+    with pytest.raises(ValueError, match="'net' returns probabilities"):
+        kd.analysis.calibration(probability, samples)
+
+
+def test_two_logits_may_sum_to_one():
+    samples = kd.data.Samples(np.zeros((4, 2), "float32"), np.ones(4, "int32"))
+    found = kd.analysis.calibration(ending_in(None, 2), samples)
+    assert found.error == pytest.approx(1 - 1 / (1 + np.exp(-0.4)), abs=1e-6)
+    for activation in ("softmax", "sigmoid"):
+        with pytest.raises(ValueError, match="'net' returns probabilities"):
+            kd.analysis.calibration(ending_in(activation, 2), samples)
 
 
 def test_labels_that_are_no_classes_are_rejected():

@@ -74,3 +74,81 @@ def test_a_student_learns_by_them():
     assert logs["accuracy"][-1] > 0.9
     for name in ("soft_target", "pool"):
         assert logs[name][-1] < 0.5 * logs[name][0], name
+
+
+def several(name, keys=("kind", "box"), as_dict=False):
+    """Return a model of three classes and two values, behind one hidden vector."""
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(6, activation="relu", name="hidden")(inputs)
+    outputs = [
+        keras.layers.Dense(n, name=k)(hidden) for k, n in zip(keys, (3, 2), strict=True)
+    ]
+    if as_dict:
+        outputs = dict(zip(("kind", "box"), outputs, strict=True))
+    return keras.Model(inputs, outputs, name=name)
+
+
+@pytest.mark.parametrize(
+    ("make", "taps"),
+    [
+        (several, ["logits/kind", "logits/box"]),
+        (lambda name: several(name, as_dict=True), ["logits/kind", "logits/box"]),
+        (
+            lambda name: several(name, (f"{name}1", f"{name}2")),
+            ["logits/0", "logits/1"],
+        ),
+    ],
+    ids=["list", "dict", "other names"],
+)
+def test_each_of_several_outputs_has_a_term_and_is_no_feature(make, taps):
+    student, teacher = make("student"), make("teacher")
+    as_dict = isinstance(student.output, dict)
+    losses = {"kind": LOSS, "box": "mse"} if as_dict else [LOSS, "mse"]
+    terms = kd.suggest_terms(student, teacher, loss=losses)
+    kinds = kd.losses.SoftTarget, kd.losses.OutputRegression, kd.losses.DistanceRelation
+    assert [type(term.loss) for term in terms] == list(kinds)
+    found = [(str(*term.student), str(*term.teacher)) for term in terms]
+    expected = [(tap, tap) for tap in taps]
+    assert found == [*expected, ("hidden", "hidden")]
+    pasted = eval(f"[{terms}]", {"kd": kd})
+    assert [t.get_config() for t in pasted] == [t.get_config() for t in terms]
+    distiller = kd.Distiller(student, teacher, terms=terms)
+    distiller.compile("sgd", losses)
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    labels = [np.arange(8) % 3, x[:, :2]]
+    labels = dict(zip(("kind", "box"), labels, strict=True)) if as_dict else labels
+    assert np.isfinite(distiller.fit(x, labels, verbose=0).history["loss"]).all()
+
+
+def test_the_teachers_losses_show_the_tasks_of_several_outputs():
+    teacher = several("teacher")
+    teacher.compile("sgd", {"kind": LOSS})
+    terms = kd.suggest_terms(several("student"), teacher)
+    assert [term.name for term in terms] == ["soft_target_kind", "hidden"]
+
+
+def test_several_outputs_need_losses_and_a_teacher_that_has_them():
+    with pytest.raises(
+        ValueError, match=r"'student' has the outputs \['kind', 'box'\]"
+    ):
+        kd.suggest_terms(several("student"), several("teacher"))
+    one = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="teacher")
+    with pytest.raises(ValueError, match=r"the same outputs.*'teacher' has one"):
+        kd.suggest_terms(several("student"), one, loss=[LOSS, "mse"])
+
+
+def test_a_subclassed_model_of_one_output_predicts_a_label():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.last = keras.layers.Dense(4), keras.layers.Dense(1)
+
+        def call(self, x):
+            return self.last(self.hidden(x))
+
+    x = np.zeros((2, 3), "float32")
+    nets = [Net(), Net()]
+    for net in nets:
+        net(x)
+    (first, *_) = kd.suggest_terms(*nets, student_input=x, teacher_input=x)
+    assert type(first.loss) is kd.losses.BinarySoftTarget

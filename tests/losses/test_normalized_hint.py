@@ -1,9 +1,11 @@
 """Features normalized over the batch against NumPy in float64."""
 
+import keras
 import numpy as np
 import pytest
 
 from keras_distill.losses import NormalizedHint
+from keras_distill.losses._batch_moments import batch_normalized
 
 
 def normalized_hint(teacher, student, power=4.0):
@@ -68,3 +70,34 @@ def test_masked_steps_are_in_no_mean(features):
 def test_bad_powers():
     with pytest.raises(ValueError, match=r"power must be 1 to 8; got 0\.5"):
         NormalizedHint(power=0.5)
+
+
+def test_equal_features_are_finite_in_half_precision(features, gradient):
+    """There 1e-7 has one digit, and its inverse none."""
+    teacher, _ = features
+    loss = NormalizedHint(dtype="float16")
+    np.testing.assert_allclose(loss(teacher, teacher), np.log(1e-7), 1e-3)
+    grad = gradient(lambda f: loss(teacher, f), teacher)
+    np.testing.assert_allclose(grad, 0.0, atol=1e-6)
+
+
+def test_sums_over_a_batch_do_not_overflow_half_precision(gradient):
+    rng = np.random.default_rng(0)
+    teacher, student = (30 * rng.normal(size=(64, 4, 4, 6)) for _ in range(2))
+    loss = NormalizedHint(dtype="float16")
+    found = loss(teacher, student)
+    np.testing.assert_allclose(
+        np.float64(found), normalized_hint(teacher, student), rtol=2e-3
+    )
+    assert np.isfinite(gradient(lambda f: loss(teacher, f), student)).all()
+
+
+def test_moments_of_a_batch_in_half_precision():
+    features = 30 * np.random.default_rng(0).normal(size=(64, 8, 3)) + 10
+    found = batch_normalized(np.float16(features), None, 1e-4)
+    assert np.dtype(keras.backend.standardize_dtype(found.dtype)) == np.float16
+    rows = np.float64(np.float16(features)).reshape(-1, 3)
+    expected = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-4)
+    np.testing.assert_allclose(
+        np.float64(found).reshape(-1, 3), expected, rtol=2e-3, atol=2e-3
+    )

@@ -186,3 +186,34 @@ def test_invariances_of_a_relation(loss, change, features):
 def test_bad_arguments_of_the_kernel():
     with pytest.raises(ValueError, match="gamma must be above 0; got 0"):
         losses.CorrelationCongruence(gamma=0)
+
+
+@pytest.mark.parametrize("scale", [1e-22, 1e22])
+def test_distances_do_not_depend_on_the_scale(gradient, scale):
+    """The loss is the same at any scale, so the gradient is divided by it."""
+    teacher, student = np.random.default_rng(0).normal(size=(2, 6, 4))
+    loss = losses.DistanceRelation()
+    found = loss(scale * teacher, scale * student)
+    expected = np.mean(distance_relation(teacher, student))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    whole = gradient(lambda f: loss(teacher, f), student)
+    scaled = gradient(lambda f: loss(scale * teacher, f), scale * student)
+    np.testing.assert_allclose(scale * np.float64(scaled), whole, rtol=1e-3, atol=1e-6)
+
+
+def test_distances_in_half_precision(gradient):
+    """Squares of these features overflow float16."""
+    rng = np.random.default_rng(0)
+    teacher, student = (30 * rng.normal(size=(4, 5, 6)) for _ in range(2))
+    loss = losses.DistanceRelation(dtype="float16", reduction=None)
+    expected = distance_relation(teacher.reshape(4, -1), student.reshape(4, -1))
+    np.testing.assert_allclose(loss(teacher, student), expected, rtol=0.03)
+    grad = gradient(lambda f: tf.reduce_sum(loss(teacher, f)), student)
+    assert np.isfinite(grad).all() and np.abs(grad).max() > 0
+
+
+def test_distances_of_more_pairs_than_float16_counts():
+    teacher, student = np.random.default_rng(0).normal(size=(2, 300, 3))
+    found = losses.DistanceRelation(dtype="float16")(teacher, student)
+    expected = np.mean(distance_relation(teacher, student))
+    np.testing.assert_allclose(np.float64(found), expected, rtol=0.02)

@@ -75,3 +75,41 @@ def test_an_ensemble_teaches_its_order():
 def test_bad_margin():
     with pytest.raises(ValueError, match="got -1"):
         VotedTriplet(margin=-1)
+
+
+@pytest.mark.parametrize("scale", [1e-22, 1e22])
+def test_votes_do_not_depend_on_the_scale(features, scale):
+    teachers, student = features
+    found = VotedTriplet(reduction=None)(tuple(scale * t for t in teachers), student)
+    np.testing.assert_allclose(
+        found, voted_triplet(teachers, student, 0.1), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_votes_in_half_precision():
+    """Squares of the teachers' features overflow float16."""
+    rng = np.random.default_rng(0)
+    teachers = [300 * rng.normal(size=(5, size)) for size in (30, 40)]
+    student = rng.normal(size=(5, 3))
+    found = VotedTriplet(reduction=None, dtype="float16")(tuple(teachers), student)
+    np.testing.assert_allclose(
+        found, voted_triplet(teachers, student, 0.1), rtol=0.02, atol=1e-3
+    )
+
+
+def test_more_pairs_than_float16_counts(gradient):
+    """Of 600 samples in two classes, an anchor has 299 * 300 pairs."""
+    features = np.random.default_rng(0).normal(size=(600, 3))
+    labels = np.arange(600) % 2
+    unit = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    apart = np.linalg.norm(unit[:, None] - unit[None], axis=-1)
+    expected = []
+    for i, label in enumerate(labels):
+        same = (labels == label) & (np.arange(600) != i)
+        gaps = apart[i, same][:, None] - apart[i, labels != label][None]
+        expected.append(np.maximum(0.0, gaps + 0.3).mean())
+    loss = kd.losses.ClassTriplet(margin=0.3, dtype="float16")
+    found = loss((), features, labels=labels)
+    np.testing.assert_allclose(np.float64(found), np.mean(expected), rtol=0.02)
+    grad = gradient(lambda f: loss((), f, labels=labels), features)
+    assert np.isfinite(grad).all() and np.abs(grad).max() > 0

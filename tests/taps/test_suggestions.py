@@ -269,3 +269,33 @@ def test_unknown_sizes_of_images_stay_unknown():
     assert paths(pairs)[:2] == [("c", "c"), ("d", "d")]
     assert pairs[0].student_shape == (None, None, None, 2)
     assert "?x?x2 from ?x?x4" in str(pairs[0])
+
+
+def test_outputs_are_no_features():
+    """Where an output is known, the last vector in front of it is suggested."""
+
+    def net(name):
+        inputs = keras.Input((4,))
+        hidden = layers.Dense(6, name="hidden")(inputs)
+        outputs = [layers.Dense(3, name=x)(hidden) for x in ("a", "b", "c")]
+        return keras.Model(inputs, outputs, name=name)
+
+    assert paths(kd.suggest_taps(net("s"), net("t"))) == [("hidden", "hidden")]
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_channels_first_is_refused(side):
+    def net(data_format, shape):
+        how = {"data_format": data_format}
+        inputs = keras.Input(shape)
+        x = layers.Conv2D(4, 3, padding="same", name="first", **how)(inputs)
+        x = layers.Conv2D(8, 3, 2, padding="same", name="second", **how)(x)
+        x = layers.GlobalAveragePooling2D(name="pool", **how)(x)
+        return keras.Model(inputs, layers.Dense(3)(x), name=data_format)
+
+    first, last = net("channels_first", (3, 8, 8)), net("channels_last", (8, 8, 3))
+    pair = (first, last) if side == "student" else (last, first)
+    message = r"channels_first \(layer 'first'\).*data_format='channels_last'"
+    for suggest in (kd.suggest_taps, kd.suggest_terms):
+        with pytest.raises(ValueError, match=message):
+            suggest(*pair)

@@ -181,3 +181,43 @@ def test_another_optimizer_does_not_reset_the_mean():
     np.testing.assert_allclose(
         weights(teacher.model)[0], d * before + (1 - d) * student, atol=1e-6
     )
+
+
+def dense(dtype):
+    inputs = keras.Input((4,))
+    first = keras.layers.Dense(3, dtype=dtype, name="first")
+    last = keras.layers.Dense(3, dtype="float32", name="last")
+    return keras.Model(inputs, last(first(inputs)), name="student"), first
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_trained_variables_of_half_precision_are_refused(dtype):
+    """0.999 is 1 in bfloat16, and steps below half a unit of float16 are none."""
+    student, _ = dense(dtype)
+    message = rf"'student' trains variables in {dtype} \(first/kernel.*'mixed_{dtype}'"
+    with pytest.raises(ValueError, match=message):
+        kd.MeanTeacher(student)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_that_is_not_trained_stays_and_the_rest_moves(dtype):
+    student, first = dense(dtype)
+    first.trainable = False
+    teacher = kd.MeanTeacher(student, 0.9)
+    before = weights(teacher.model)
+    student.get_layer("last").bias.assign([1.0, 2.0, -1.0])
+    for step in range(200):
+        teacher.follow(step)
+    after = weights(teacher.model)
+    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_allclose(after[3], [1.0, 2.0, -1.0], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_of_mixed_policies_it_moves(dtype):
+    student, first = dense(dtype)
+    teacher = kd.MeanTeacher(student, 0.9)
+    first.bias.assign([1.0, 2.0, -1.0])
+    for step in range(200):
+        teacher.follow(step)
+    np.testing.assert_allclose(weights(teacher.model)[1], [1.0, 2.0, -1.0], atol=1e-5)

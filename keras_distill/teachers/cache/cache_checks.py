@@ -13,6 +13,7 @@ from keras_distill.data.views import Views
 from keras_distill.taps import Tap, heads
 from keras_distill.teachers.base_teacher import CLASSES, VALUES, BaseTeacher, Request
 from keras_distill.teachers.cache.contents import Contents
+from keras_distill.teachers.cache.forms import TopK
 
 # Above it, what rounding leaves of a log-probability is magnified to a tenth of a logit.
 HIGHEST_OF_FLOAT16, HIGHEST_OF_FLOAT32 = 100.0, 1e3
@@ -158,6 +159,8 @@ def check_requests(contents: Contents, requests: Sequence[Request]) -> None:
     stored = contents.made_of.get("predicts", None if cached == "any" else CLASSES)
     for request in requests:
         compares = request.temperature is not None
+        if compares and request.is_settled and request.predicts is None:
+            _check_whole(contents, request)
         if stored and compares and request.predicts not in (None, stored):
             raise ValueError(
                 f"The cache has predictions of {stored}, but the loss of term "
@@ -172,6 +175,21 @@ def check_requests(contents: Contents, requests: Sequence[Request]) -> None:
                 f"'{request.term}' compares at {temperature}. Pass temperature="
                 f"{cached:g} to the loss, or build a cache at its temperature, or one "
                 "without top_k."
+            )
+
+
+def _check_whole(contents: Contents, request: Request) -> None:
+    """Check that a loss of raw logits gets those, which the largest classes are not."""
+    for tap in request.taps:
+        form = contents.forms[str(tap)]
+        if tap.is_output and isinstance(form, TopK):
+            raise ValueError(
+                f"The term '{request.term}' compares logits as they are, but the cache "
+                f"has the {form.k} largest probabilities of '{tap}' alone, whose logits are "
+                "log-probabilities. Build a cache without top_k, or compare by "
+                "kd.losses.SoftTarget or kd.losses.LogitRegression(centred=True). In a "
+                "loss of your own that takes a softmax of the logits, set "
+                "predicts = 'classes'."
             )
 
 

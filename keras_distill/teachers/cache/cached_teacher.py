@@ -51,13 +51,16 @@ class CachedTeacher(BaseTeacher):
         \mathrm{target}_j &= \frac{1 - \sum_{\mathrm{largest}} p_i}{K - k}
             \text{ for the others}
 
-    With 1,000 classes and k = 32 this takes less than 140 bytes a sample.
+    With 1,000 classes and k = 32 this takes less than 140 bytes a sample. The logits that
+    are read are log-probabilities, which losses of raw logits refuse, such as
+    `kd.losses.LogitRegression()` or `kd.losses.Hint`.
 
     Args:
         folder: directory of the cache, visible to all workers.
         teacher: a built model or a teacher; None to read an existing cache.
         taps: layers to cache, as in a term. Default: the logits.
-        top_k: number of classes to store of each prediction. Default: all logits.
+        top_k: number of classes to store of each prediction, for losses that take a
+            softmax of the logits. Default: all logits.
         temperature: T of the predictions; required with `top_k` and for an ensemble,
             whose average depends on it. At most 100, or 1,000 for an ensemble whose
             `dtype` is `"float32"`.

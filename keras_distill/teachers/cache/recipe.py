@@ -147,7 +147,9 @@ def _divergence(logits, decoded, temperature: float, mask):
         ops.log_softmax(ops.cast(x, "float32") / temperature, axis=-1)
         for x in (logits, decoded)
     )
-    values = ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
+    p = ops.exp(log_p)
+    # A class of p = 0, whose logarithm is -inf, adds nothing.
+    values = ops.sum(p * ops.where(p > 0, log_p - log_q, 0.0), axis=-1)
     valid = ops.ones_like(values)
     if mask is not None:
         while len(mask.shape) < len(values.shape):

@@ -135,6 +135,61 @@ def test_a_student_learns_from_the_top_classes(tmp_path, teacher, student, sampl
     assert divergence(teacher, student, samples) < 0.5 * far
 
 
+class ProbabilityDistance(kd.losses.DistillationLoss):
+    match = kd.adapters.Match.CLASSES
+
+    def call(self, teacher, student):
+        gap = ops.softmax(teacher) - ops.softmax(student)
+        return ops.sum(ops.square(gap), axis=-1)
+
+
+class OfClasses(ProbabilityDistance):
+    predicts = "classes"
+
+
+RAW = [kd.losses.LogitRegression(), kd.losses.Hint(), kd.losses.CosineDistance()]
+RAW += [kd.losses.Ranking(), ProbabilityDistance()]
+
+
+@pytest.mark.parametrize("loss", RAW, ids=lambda x: x.name)
+def test_top_classes_are_refused_for_losses_of_raw_logits(
+    tmp_path, teacher, student, samples, loss
+):
+    """The logits that are read are log-probabilities, which differ by a constant."""
+    cached = cache(tmp_path / "c", teacher, samples, top_k=9, temperature=1.0)
+    terms = [kd.Term(loss, name="raw")]
+    with pytest.raises(ValueError, match=r"'raw' compares logits.*without top_k"):
+        kd.Distiller(student, cached, terms=terms, student_inputs="image")
+    whole = cache(tmp_path / "whole", teacher, samples)
+    kd.Distiller(student, whole, terms=terms, student_inputs="image")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [kd.losses.LogitRegression(centred=True), OfClasses()],
+    ids=["centred", "own"],
+)
+def test_losses_that_a_constant_does_not_change_take_top_classes(
+    tmp_path, teacher, student, samples, loss
+):
+    """With all classes but one stored, the cached softmax is the teacher's."""
+    # So small that no probability is below the least that is stored, e^-30.
+    head = teacher.get_layer("head")
+    head.set_weights([0.05 * w for w in head.get_weights()])
+    cached = cache(tmp_path / "c", teacher, samples, top_k=9, temperature=1.0)
+    logs, train = [], batches(samples)
+    terms = [kd.Term(loss, name="term")]
+    for taught, inputs, data in (
+        (cached, None, cached.join(train)),
+        (teacher, "image", train),
+    ):
+        how = {"student_inputs": "image", "teacher_inputs": inputs}
+        distiller = kd.Distiller(student, taught, terms=terms, **how)
+        distiller.compile(keras.optimizers.SGD(0.0), LABELS)
+        logs.append(distiller.fit(data, verbose=0).history["term"][0])
+    assert logs[0] == pytest.approx(logs[1], rel=5e-3)
+
+
 def divergence(teacher, student, samples):
     return float(
         kd.losses.SoftTarget(4.0)(teacher(samples.images), student(samples.images))
@@ -162,6 +217,28 @@ def test_the_distance_is_that_of_the_full_predictions(tmp_path, teacher, samples
     assert cached.distance == pytest.approx(expected, rel=0.02)
     again = kd.CachedTeacher(tmp_path / "c")
     assert again.distance == cached.distance
+
+
+class LastClassAbsent(keras.layers.Layer):
+    def call(self, x):
+        return ops.where(np.arange(10) == 9, -float("inf"), x)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def test_a_class_of_minus_infinity_adds_nothing_to_the_distance(tmp_path, samples):
+    """Its probability is 0, so the distance is that of the other nine classes."""
+    whole = net()
+    model = keras.Sequential([keras.Input((8, 8, 1)), whole, LastClassAbsent()])
+    cached = cache(tmp_path / "c", model, samples, top_k=2, temperature=20.0)
+    z = np.array(whole(samples.images), "float64")[:, :9] / 20
+    p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    kept = p >= np.sort(p, axis=-1)[:, -2:-1]
+    # Spread over eight classes, one of which is absent.
+    q = np.where(kept, p, np.where(kept, 0, p).sum(-1, keepdims=True) / 8)
+    expected = (p * np.log(p / q)).sum(-1).mean()
+    assert cached.distance == pytest.approx(expected, rel=0.02)
 
 
 def test_ids_of_any_kind(tmp_path, teacher, samples):
@@ -472,7 +549,9 @@ TERMS = {
             kd.losses.SoftTarget(keras.optimizers.schedules.ExponentialDecay(4, 9, 1))
         )
     ],
-    "'logit_regression' compares at 1.0": [kd.Term(kd.losses.LogitRegression())],
+    "'logit_regression' compares at 1.0": [
+        kd.Term(kd.losses.LogitRegression(centred=True))
+    ],
     r"terms need \['hidden'\]": [
         kd.Term(kd.losses.Hint(), student="hidden", teacher="hidden")
     ],
