@@ -7,10 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill.data.preparation import of_member
 from keras_distill.data.selection import Selection, select
 from keras_distill.data.views import Views
 from keras_distill.taps import Tap
-from keras_distill.taps.masks import first_mask
+from keras_distill.taps.lengths import lengths_of
+from keras_distill.taps.masks import masks_of
+from keras_distill.taps.tracing import trace
 from keras_distill.teachers.averaging_teacher import AveragingTeacher
 from keras_distill.teachers.base_teacher import VALUES, BaseTeacher, check_keeps_state
 from keras_distill.teachers.cache import cache_checks as checks
@@ -46,6 +49,7 @@ class Recipe:
             checks.check_takes_tensors(teacher.models)
         self.teacher, self.taps, self.views = teacher, taps, views
         self.inputs, self.preprocessing = inputs, preprocessing
+        self.lengths = None
         self.temperature = temperature if is_ensemble or top_k else None
         self.predicts = {"predicts": predicts} if predicts else {}
         dense = forms.Dense(dtype)
@@ -72,18 +76,15 @@ class Recipe:
         sample = select(next(source.read(0, 0, 1, 1)), self.inputs)
         leaves = keras.tree.flatten(sample)
         exact = tuple(np.asarray(x).dtype.kind in "iub" for x in leaves)
-        sample = keras.tree.map_structure(ops.convert_to_tensor, sample)
-        inputs = self._prepared(sample)
+        inputs = self._prepared(keras.tree.map_structure(ops.convert_to_tensor, sample))
         checks.check_logits(self.teacher, inputs, self.taps)
-        # A function's shapes are found here.
-        found = self.teacher.shapes(inputs, self.taps)
+        self._adapt(sample)
         with keras.StatelessScope() as scope:
             knowledge = self.teacher(inputs, self.taps)
         check_keeps_state(self.teacher, scope)
-        found = {tap: tuple(shape[1:]) for tap, shape in found.items()}
+        found = {tap: tuple(x[1:]) for tap, x in self.lengths.sizes.items()}
         checks.check_shapes(found)
-        masks = {str(tap): first_mask(x) for tap, x in knowledge.items()}
-        masks = {tap: mask for tap, mask in masks.items() if mask is not None}
+        masks = masks_of(knowledge, self.lengths, of_member(inputs, 0))
         return Contents(
             made_of=made_of,
             shapes=found,
@@ -92,7 +93,7 @@ class Recipe:
             shard_rows=min(shard_rows, source.count),
             wide_ids=source.largest_id >= 2**32,
             exact=exact,
-            masks={tap: tuple(mask.shape[1:]) for tap, mask in masks.items()},
+            masks={str(tap): tuple(mask.shape[1:]) for tap, mask in masks.items()},
         )
 
     def runner(self, batch_size: int, masked: Iterable[str]) -> Callable:
@@ -108,6 +109,7 @@ class Recipe:
 
         def run_batch(batch: dict) -> tuple:
             inputs = select(batch, self.inputs)
+            self._adapt(inputs)
             count = len(keras.tree.flatten(inputs)[0])
             indices = np.minimum(np.arange(batch_size), count - 1)
             padded = run(keras.tree.map_structure(lambda x: x[indices], inputs))
@@ -115,26 +117,41 @@ class Recipe:
 
         return run_batch
 
+    def _adapt(self, inputs) -> None:
+        """Find what a function returns and which inputs are padding masks, once."""
+        if self.lengths is not None:
+            return
+        first = keras.tree.map_structure(lambda x: ops.convert_to_tensor(x[:1]), inputs)
+        first = self._prepared(first)
+        if self.teacher.adapts_to_data:
+            self.teacher.adapt(first)
+        self.lengths = lengths_of(
+            lambda specs: self.teacher.shapes(specs, self.taps),
+            trace(lambda x: x, first),
+            next(iter(self.teacher.models), None),
+        )
+
     def _prepared(self, inputs):
         layer = self.preprocessing
         return inputs if layer is None else layer(inputs, training=False)
 
     def _values(self, inputs, masked: frozenset) -> tuple:
         """Return the encoded values of each tap, and divergences of predictions, `(B,)`."""
-        knowledge = self.teacher(self._prepared(inputs), self.taps)
+        prepared = self._prepared(inputs)
+        knowledge = self.teacher(prepared, self.taps)
+        masks = masks_of(knowledge, self.lengths, of_member(prepared, 0))
         values, distances = {}, ops.zeros(ops.shape(keras.tree.flatten(inputs)[0])[0])
         temperature = self.temperature or 1.0
         for tap in self.taps:
             form, tensor = self.forms[str(tap)], knowledge[tap]
-            mask = first_mask(tensor)
             if tap.is_output:
                 tensor = self.teacher.logits(tensor, temperature)
             values[str(tap)] = form.encode(tensor)
             if tap.is_output:
                 decoded = form.decode(values[str(tap)], tensor.shape[1:])
-                distances += _divergence(tensor, decoded, temperature, mask)
+                distances += _divergence(tensor, decoded, temperature, masks.get(tap))
             if str(tap) in masked:
-                values[str(tap)][MASK] = ops.cast(mask, "bool")
+                values[str(tap)][MASK] = ops.cast(masks[tap], "bool")
         return values, distances
 
 

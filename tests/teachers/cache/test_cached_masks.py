@@ -132,3 +132,46 @@ def test_a_cache_without_masks_is_written_as_earlier_versions_did(tmp_path):
     batch = {"knowledge": {"logits": {"all": ops.ones((2, 6, 3))}}}
     cached = kd.CachedTeacher(tmp_path / "c")
     assert kd.taps.mask_of(cached(batch, [kd.Tap("logits")])[kd.Tap("logits")]) is None
+
+
+@pytest.mark.parametrize("name", ["padding_mask", "teacher_padding_mask"])
+def test_a_padding_mask_among_the_inputs_is_cached(tmp_path, name):
+    keys = ["teacher_tokens", name]
+    inputs = {key: keras.Input((None,), dtype="int32", name=key) for key in keys}
+    features = layers.Embedding(10, 4)(inputs["teacher_tokens"])
+    teacher = keras.Model(inputs, layers.Dense(3)(features))
+    student = net("student", False)
+    x = {
+        "tokens": TOKENS,
+        "teacher_tokens": TOKENS,
+        name: (TOKENS > 0).astype("int32"),
+        "sample_id": np.arange(4),
+    }
+    cached = kd.CachedTeacher(
+        tmp_path / "c", teacher, inputs={key: key for key in inputs}, dtype="float32"
+    )
+    cached.build(tf.data.Dataset.from_tensor_slices(x).batch(2), verbose=0)
+    z = teacher({key: x[key] for key in inputs})
+    log_p, log_q = log_softmax(z), log_softmax(student(TOKENS))
+    expected = (np.exp(log_p) * (log_p - log_q)).sum(-1)[TOKENS > 0].mean()
+    terms = [kd.Term(kd.losses.SoftTarget(1.0))]
+    distiller = kd.Distiller(student, cached, terms=terms, student_inputs="tokens")
+    distiller.compile(keras.optimizers.SGD(0.0))
+    found = distiller.fit(cached.join(x), verbose=0).history["loss"][0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_interrupted_build_with_a_function_continues(tmp_path):
+    kernel = np.random.default_rng(0).normal(size=(6, 3))
+
+    def built():
+        teacher = kd.FunctionTeacher(lambda x: x @ kernel, key="1")
+        cached = kd.CachedTeacher(
+            tmp_path / "c", teacher, inputs="tokens", dtype="float32"
+        )
+        return cached.build(data(), shard_rows=2, verbose=0)
+
+    built()
+    next((tmp_path / "c").glob("shard-*")).unlink()
+    found = built().read(np.arange(4))["logits"]["all"]
+    np.testing.assert_allclose(found, TOKENS @ kernel, rtol=1e-6)
