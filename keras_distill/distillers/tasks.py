@@ -7,7 +7,7 @@ import keras
 from keras_distill.data.selection import names_of_outputs, part_of_output
 from keras_distill.distillers.task_term import loss_for
 from keras_distill.taps import Tap
-from keras_distill.teachers.base_teacher import CLASSES, LABELS, VALUES
+from keras_distill.teachers.base_teacher import CLASSES, LABELS, VALUES, Request
 from keras_distill.training.data_checks import known_loss
 
 _LOSSES = {
@@ -88,10 +88,7 @@ def check(distiller) -> None:
     requests = distiller.requests
     losses = {name: bound.term.loss for name, bound in distiller.terms.items()}
     distiller.teacher.check(
-        [
-            request._replace(predicts=losses[request.term].predicts, is_settled=True)
-            for request in requests
-        ]
+        [Request(*request[:-2], losses[request.term].predicts) for request in requests]
     )
 
 

@@ -19,8 +19,10 @@ def reduced(loss, values, sample_weight, mask):
     # An infinite value times 0 is not 0.
     values = without_masked(values, mask)
     weight = _combine(values, sample_weight, mask, loss.reduction)
-    reduce = _Reduction(loss.name, reduction=loss.reduction, dtype=loss.dtype)
-    return reduce(values, values, weight)
+    # A sum over the batch may be above float16's largest number.
+    wide = keras.backend.result_type(loss.dtype, "float32")
+    reduce = _Reduction(loss.name, reduction=loss.reduction, dtype=wide)
+    return ops.cast(reduce(values, values, weight), loss.dtype)
 
 
 def check_values(name: str, values, student) -> None:

@@ -6,7 +6,7 @@ from keras import ops
 from keras_distill import strategies
 from keras_distill._backend.gradients import custom_gradient
 from keras_distill.adapters.match import Match
-from keras_distill.losses._vectors import huber, relative
+from keras_distill.losses._vectors import huber, relative, widened
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -49,7 +49,11 @@ class AngleRelation(DistillationLoss):
     def call(self, teacher, student, *, mask, teacher_mask):
         """Return `(B,)` for features of any shape."""
         # One scale for the whole batch changes no angle.
-        teacher, student = relative(teacher, teacher_mask), relative(student, mask)
+        dtype = student.dtype
+        teacher, student = (
+            widened(relative(*side))
+            for side in ((teacher, teacher_mask), (student, mask))
+        )
         all_teacher = strategies.gather(teacher)
 
         @custom_gradient
@@ -62,7 +66,7 @@ class AngleRelation(DistillationLoss):
             sides = student, all_student, teacher, all_teacher
             return values, lambda upstream: _gradient(upstream, *sides)
 
-        return losses(student, strategies.gather(student))
+        return ops.cast(losses(student, strategies.gather(student)), dtype)
 
 
 def _edges(vertex, points):

@@ -80,7 +80,7 @@ class DistillationLoss(keras.losses.Loss):
 
     Example:
         >>> class ProbabilityDistance(kd.losses.DistillationLoss):
-        ...     match = kd.adapters.Match.CLASSES
+        ...     match, predicts = kd.adapters.Match.CLASSES, "classes"
         ...     def call(self, teacher, student):
         ...         gap = ops.softmax(teacher) - ops.softmax(student)
         ...         return ops.sum(ops.square(gap), axis=-1)

@@ -7,7 +7,7 @@ from keras_distill._backend.gradients import custom_gradient
 from keras_distill._backend.number_checks import check_above, check_in, check_integers
 from keras_distill.adapters.match import Match
 from keras_distill.losses._scores import sorted_scores
-from keras_distill.losses._vectors import unit_vectors
+from keras_distill.losses._vectors import unit_vectors, widened
 from keras_distill.losses.distillation_loss import DistillationLoss
 
 
@@ -80,7 +80,7 @@ class HardRank(DistillationLoss):
         """Return `(B,)` for features of any shape."""
         sides = unit_vectors(teacher, teacher_mask), unit_vectors(student, mask)
         sides = sorted_scores(*sides, self.scale, self.power, self.items)
-        return _negative_log_likelihood(sides[1])
+        return ops.cast(_negative_log_likelihood(widened(sides[1])), student.dtype)
 
 
 @custom_gradient

@@ -430,3 +430,14 @@ def test_a_loss_that_does_not_use_the_teacher(ids_and_images, match):
     x = ids_and_images[0]
     history = distiller.fit(x, epochs=5, verbose=0).history["confidence"]
     assert history[-1] < history[0] < 0
+
+
+@pytest.mark.parametrize("weight", [None, 0.5])
+def test_a_mean_in_half_precision_does_not_overflow(weight):
+    """The sum of these values is 1e6, above all numbers of float16."""
+    student = np.full((1000, 1), np.sqrt(1000.0))
+    loss = kd.losses.OutputRegression(dtype="float16")
+    weights = None if weight is None else np.full(1000, weight)
+    found = loss(np.zeros((1000, 1)), student, weights)
+    assert keras.backend.standardize_dtype(found.dtype) == "float16"
+    assert float(found) == pytest.approx(1000.0 * (weight or 1.0), rel=2e-3)

@@ -138,3 +138,21 @@ def test_bad_arguments():
         HardRank(items=1)
     with pytest.raises(ValueError, match=r"at most 80; got scale 3\.0 and power 6"):
         HardRank(power=6)
+
+
+def test_many_samples_in_half_precision(gradient):
+    """Scores down to -24 have an exponential of 0 in float16."""
+    teacher, student = np.random.default_rng(0).normal(size=(2, 300, 8))
+    loss = HardRank(dtype="float16", reduction=None)
+    sides = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (teacher, student)]
+    apart = [np.linalg.norm(x[:, None] - x[None], axis=-1) for x in sides]
+    expected = []
+    for i in range(300):
+        order = np.argsort(apart[0][i], kind="stable")[1:]
+        scores = -3.0 * apart[1][i, order] ** 3
+        rest = np.log(np.cumsum(np.exp(scores[::-1]))[::-1])
+        expected.append((rest - scores).sum())
+    found = np.float64(loss(teacher, student))
+    np.testing.assert_allclose(found.mean(), np.mean(expected), rtol=0.01)
+    grad = gradient(lambda f: tf.reduce_mean(loss(teacher, f)), student)
+    assert np.isfinite(grad).all() and np.abs(grad).max() > 0

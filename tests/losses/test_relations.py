@@ -217,3 +217,33 @@ def test_distances_of_more_pairs_than_float16_counts():
     found = losses.DistanceRelation(dtype="float16")(teacher, student)
     expected = np.mean(distance_relation(teacher, student))
     np.testing.assert_allclose(np.float64(found), expected, rtol=0.02)
+
+
+def mean_angle_relation(teacher, student):
+    """Return the mean of `angle_relation`, vertex by vertex."""
+
+    def cosines(f, j):
+        edges = f - f[j]
+        lengths = np.linalg.norm(edges, axis=-1, keepdims=True)
+        edges = edges / np.where(lengths > 0, lengths, 1.0)
+        return edges @ edges.T
+
+    gaps = (
+        np.abs(cosines(student, j) - cosines(teacher, j)) for j in range(len(student))
+    )
+    return np.mean([np.where(x < 1, 0.5 * x**2, x - 0.5).mean() for x in gaps])
+
+
+def test_angles_of_more_triples_than_float16_counts(gradient):
+    """The derivative along a direction is that of NumPy's, by a central difference."""
+    rng = np.random.default_rng(0)
+    teacher, student = rng.normal(size=(2, 300, 3))
+    loss = losses.AngleRelation(dtype="float16", reduction="sum")
+    found = gradient(lambda f: loss(teacher, f), student) / 300
+    direction = teacher - student
+    ends = (
+        mean_angle_relation(teacher, student + step * direction)
+        for step in (1e-5, -1e-5)
+    )
+    expected = (next(ends) - next(ends)) / 2e-5
+    assert (np.float64(found) * direction).sum() == pytest.approx(expected, rel=0.05)
