@@ -86,7 +86,7 @@ def without_tuning(dataset):
     While numbers of parallel calls are tuned, a thread sleeps for up to a minute at a
     time, and on a busy CPU the end of an iterator, so of an epoch, often waits for it.
     """
-    tf = require("tensorflow", "kd.data.batches")
+    import tensorflow as tf
 
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -71,7 +71,7 @@ def split(arguments: dict, x, y) -> tuple:
         return keras.tree.map_structure(lambda x: x[rows], given)
 
     trained, held = cut(slice(first)), cut(slice(first, None))
-    arguments["validation_data"] = held["x"], held.get("y"), *list(held.values())[2:]
+    arguments["validation_data"] = tuple(map(held.get, ("x", "y", "sample_weight")))
     x, y = trained.pop("x"), trained.pop("y", None)
     return x, y, {**arguments, **trained}
 

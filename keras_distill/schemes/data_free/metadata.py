@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+from keras import layers as kinds
 
 from keras_distill import taps as tapping
 from keras_distill._backend import files
@@ -18,6 +19,13 @@ from keras_distill.schemes.data_free.goals import Goal, of_activations
 from keras_distill.taps import heads
 from keras_distill.teachers.cache import fingerprints
 from keras_distill.teachers.teacher import Teacher
+
+_DENSE = (kinds.Dense,)
+_CONVOLUTIONS = kinds.Conv1D, kinds.Conv2D, kinds.Conv3D
+_TRANSPOSED = kinds.Conv1DTranspose, kinds.Conv2DTranspose, kinds.Conv3DTranspose
+_DEPTHWISE = kinds.DepthwiseConv1D, kinds.DepthwiseConv2D
+_SEPARABLE = kinds.SeparableConv1D, kinds.SeparableConv2D
+_KINDS = _DENSE + _CONVOLUTIONS + _TRANSPOSED + _DEPTHWISE + _SEPARABLE
 
 
 class Metadata:
@@ -247,20 +255,6 @@ def record_metadata(
     return metadata
 
 
-_KINDS = (
-    *(
-        keras.layers.Dense,
-        keras.layers.Conv1D,
-        keras.layers.Conv2D,
-        keras.layers.Conv3D,
-    ),
-    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose),
-    *(keras.layers.Conv3DTranspose, keras.layers.DepthwiseConv1D),
-    *(keras.layers.DepthwiseConv2D, keras.layers.SeparableConv1D),
-    keras.layers.SeparableConv2D,
-)
-
-
 def _fingerprints(teacher: keras.Model) -> dict[str, str]:
     return {
         "teacher": fingerprints.of_teacher(Teacher(teacher)),
@@ -288,9 +282,11 @@ def _activations(model, layers, x, batch_size) -> dict[str, np.ndarray]:
     flat = keras.layers.Flatten(dtype="float32", name="recorded")
     outputs = {}
     for tap in taps:
-        is_logits = tap.is_output
-        layer = None if is_logits else tapping.find_layer(model, tap.path)
-        outputs[tap.path] = flat(model.outputs[0] if is_logits else layer.output)
+        if tap.is_output:
+            tensor = model.outputs[0]
+        else:
+            tensor = tapping.find_layer(model, tap.path).output
+        outputs[tap.path] = flat(tensor)
     tapped = keras.Model(inputs, outputs)
     return tapped.predict(x, batch_size=batch_size, verbose=0)
 
